@@ -1,0 +1,144 @@
+//! The numbers to beat: a naive forecast plus whole error paths of its own past, drawn jointly over steps and series.
+
+use crate::noise::Stream;
+use crate::scaling::fill_from_past;
+use crate::{Error, History, Trajectories};
+
+/// Earlier origins whose errors are drawn from.
+const N_ORIGINS_MAX: usize = 9000;
+/// With at least this many origins at the same phase of the season, only those are drawn from.
+const N_SAME_PHASE_MIN: usize = 50;
+
+/// Repeats the last season, with the errors that this made before at the same phase.
+///
+/// # Errors
+/// [`Error::TooShort`] when the history has no earlier origin, [`Error::Zero`] when the season is 0.
+pub fn seasonal_naive(
+    history: &History,
+    horizon: usize,
+    season: usize,
+    n_samples: usize,
+    seed: u64,
+) -> Result<Trajectories, Error> {
+    if season == 0 {
+        return Err(Error::Zero { name: "season" });
+    }
+    naive(history, horizon, Some(season), n_samples, seed)
+}
+
+/// Repeats the last value, with the errors that this made before.
+///
+/// # Errors
+/// [`Error::TooShort`] when the history has no earlier origin.
+pub fn random_walk(history: &History, horizon: usize, n_samples: usize, seed: u64) -> Result<Trajectories, Error> {
+    naive(history, horizon, None, n_samples, seed)
+}
+
+/// `base_errors` are whole paths `[path, lead, series]` that are drawn from and added to a path of means `[lead, series]`.
+///
+/// # Errors
+/// [`Error::TooShort`] when there is no path to draw.
+pub fn bootstrap(
+    means: &[f64],
+    base_errors: &[Vec<f64>],
+    history: &History,
+    n_samples: usize,
+    seed: u64,
+) -> Result<Trajectories, Error> {
+    let n_series = history.values.n_series();
+    let n_steps = means.len() / n_series;
+    if base_errors.is_empty() {
+        return Err(Error::TooShort { n_steps: history.values.n_steps(), horizon: n_steps, needed: 2 * n_steps + 1 });
+    }
+    let mut stream = Stream::new(seed, 0);
+    let mut values = Vec::with_capacity(n_samples * means.len());
+    for _ in 0..n_samples {
+        let errors = &base_errors[stream.below(base_errors.len())];
+        let draws = means.iter().zip(errors).enumerate();
+        values.extend(draws.map(|(index, (mean, error))| history.bounds[index % n_series].clip(mean + error) as f32));
+    }
+    Trajectories::new(n_samples, 1, n_steps, n_series, values)
+}
+
+fn naive(
+    history: &History,
+    horizon: usize,
+    season: Option<usize>,
+    n_samples: usize,
+    seed: u64,
+) -> Result<Trajectories, Error> {
+    let (n_steps, n_series) = (history.values.n_steps(), history.values.n_series());
+    // Rows behind the origin from which lead 1.. is taken.
+    let behind: Vec<usize> =
+        (1..=horizon).map(|lead| season.map_or(0, |season| lead.div_ceil(season) * season - lead)).collect();
+    let furthest = behind.iter().copied().max().unwrap_or(0);
+    let needed = furthest + horizon + 2;
+    if n_steps < needed {
+        return Err(Error::TooShort { n_steps, horizon, needed });
+    }
+    let filled = fill_from_past(history.values.values(), n_series, season);
+    let last = n_steps - 1;
+    let point =
+        |origin: usize| behind.iter().flat_map(move |back| (origin - back) * n_series..(origin - back + 1) * n_series);
+    let mut origins: Vec<usize> = (furthest..=last - horizon).rev().take(N_ORIGINS_MAX).collect();
+    let same_phase: Vec<usize> = origins
+        .iter()
+        .copied()
+        .filter(|origin| season.is_none_or(|season| (last - origin).is_multiple_of(season)))
+        .collect();
+    if same_phase.len() >= N_SAME_PHASE_MIN {
+        origins = same_phase;
+    }
+    let errors_from = |origin: usize| -> Vec<f64> {
+        let truth = &history.values.values()[(origin + 1) * n_series..];
+        point(origin).zip(truth).map(|(index, truth)| truth - filled[index]).collect()
+    };
+    let all: Vec<Vec<f64>> = origins.into_iter().map(errors_from).collect();
+    let whole: Vec<Vec<f64>> = all.iter().filter(|path| path.iter().all(|error| !error.is_nan())).cloned().collect();
+    // Where no path is whole, a gap counts as no error: better a path with holes than none.
+    let zeroed = || {
+        all.iter().map(|path| path.iter().map(|error| if error.is_nan() { 0.0 } else { *error }).collect()).collect()
+    };
+    let errors = if whole.is_empty() { zeroed() } else { whole };
+    let means: Vec<f64> = point(last).map(|index| filled[index]).collect();
+    bootstrap(&means, &errors, history, n_samples, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bounds, Calendar, Grid};
+
+    fn periodic(n_steps: usize, season: usize) -> History {
+        let values = (0..n_steps).flat_map(|step| [(step % season) as f64, 10.0 + (step % season) as f64]).collect();
+        History {
+            values: Grid::new(2, values).expect("whole rows"),
+            calendar: Calendar::new(0, vec![]).expect("no features"),
+            seasons: vec![season],
+            bounds: vec![Bounds::default(); 2],
+        }
+    }
+
+    #[test]
+    fn a_periodic_series_is_repeated_exactly() {
+        let history = periodic(30, 7);
+        let forecast = seasonal_naive(&history, 10, 7, 5, 1).expect("long enough");
+        for step in 0..10 {
+            assert_eq!(forecast.value(3, step, 1), 10.0 + ((30 + step) % 7) as f32);
+        }
+    }
+
+    #[test]
+    fn the_last_value_is_the_centre_of_a_random_walk_and_its_errors_are_joint() {
+        let forecast = random_walk(&periodic(60, 7), 3, 50, 1).expect("long enough");
+        for sample in 0..50 {
+            assert_eq!(forecast.value(sample, 2, 1) - forecast.value(sample, 2, 0), 10.0, "both series move together");
+        }
+    }
+
+    #[test]
+    fn too_short_a_history_is_refused_with_what_it_needs() {
+        let error = seasonal_naive(&periodic(10, 7), 7, 7, 5, 1).expect_err("no earlier origin");
+        assert!(matches!(error, Error::TooShort { n_steps: 10, horizon: 7, needed: 15 }), "{error}");
+    }
+}

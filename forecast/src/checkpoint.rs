@@ -1,0 +1,183 @@
+//! A model on disk: a folder with `config.json`, `weights.safetensors` (the network) and `base.safetensors`
+//! (scaling, base and innovations in f64). `config.json` holds the digests of the other two.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use burn::tensor::Device;
+use burn_store::{ModuleSnapshot, SafetensorsStore};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::base::{Base, BaseKind};
+use crate::conditioning::TokenLayout;
+use crate::denoiser::{Denoiser, DenoiserConfig};
+use crate::innovation::Innovation;
+use crate::noise::Stream;
+use crate::scaling::Scaling;
+use crate::{Error, Model};
+
+/// Raised with every change that an older build could not read.
+const FORMAT_VERSION: u32 = 1;
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "weights.safetensors";
+const BASE: &str = "base.safetensors";
+
+#[derive(Serialize, Deserialize)]
+struct Config {
+    format_version: u32,
+    layout: TokenLayout,
+    network: DenoiserConfig,
+    base: BaseKind,
+    base_context: usize,
+    seasons: Vec<usize>,
+    /// SHA-256 of each other file, by name.
+    digests: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
+/// Lower-case hexadecimal SHA-256.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::CheckpointFile { path: path.into(), source })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        let file = fs::File::create(path)?;
+        io::Write::write_all(&mut &file, bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| Error::CheckpointFile { path: path.into(), source })
+}
+
+fn content(path: &Path, problem: impl ToString) -> Error {
+    Error::CheckpointContent { path: path.into(), problem: problem.to_string() }
+}
+
+impl Model {
+    /// Writes the model into a folder, which is created, and returns the digest of its `config.json`.
+    ///
+    /// Since `config.json` names the digests of the other files, this digest stands for the whole model.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointFile`] or [`Error::CheckpointContent`] with the file at fault.
+    pub fn save(&self, folder: &Path) -> Result<String, Error> {
+        fs::create_dir_all(folder).map_err(|source| Error::CheckpointFile { path: folder.into(), source })?;
+        let weights_path = folder.join(WEIGHTS);
+        let mut store = SafetensorsStore::from_bytes(None);
+        self.denoiser.save_into(&mut store).map_err(|error| content(&weights_path, error))?;
+        let weights = store.get_bytes().map_err(|error| content(&weights_path, error))?;
+        let base = self.base_tensors().map_err(|error| content(&folder.join(BASE), error))?;
+        write(&weights_path, &weights)?;
+        write(&folder.join(BASE), &base)?;
+        let config = Config {
+            format_version: FORMAT_VERSION,
+            layout: self.layout,
+            network: self.network.clone(),
+            base: self.base.kind,
+            base_context: self.base.context,
+            seasons: self.seasons.clone(),
+            digests: BTreeMap::from([(WEIGHTS.into(), digest(&weights)), (BASE.into(), digest(&base))]),
+        };
+        let path = folder.join(CONFIG);
+        let json = serde_json::to_vec_pretty(&config).map_err(|error| content(&path, error))?;
+        write(&path, &json)?;
+        Ok(digest(&json))
+    }
+
+    /// Reads a model from a folder, checking every file against its digest.
+    ///
+    /// # Errors
+    /// - [`Error::CheckpointFile`] when a file cannot be read
+    /// - [`Error::CheckpointVersion`] when a later version wrote it
+    /// - [`Error::CheckpointDigest`], [`Error::CheckpointContent`] when a file is damaged
+    pub fn load(folder: &Path, device: &Device) -> Result<Model, Error> {
+        let path = folder.join(CONFIG);
+        let json = read(&path)?;
+        let version: Version = serde_json::from_slice(&json).map_err(|error| content(&path, error))?;
+        if version.format_version > FORMAT_VERSION {
+            return Err(Error::CheckpointVersion { path, found: version.format_version, supported: FORMAT_VERSION });
+        }
+        let config: Config = serde_json::from_slice(&json).map_err(|error| content(&path, error))?;
+        let checked = |name: &str| {
+            let path = folder.join(name);
+            let bytes = read(&path)?;
+            let (found, recorded) = (digest(&bytes), config.digests.get(name).cloned().unwrap_or_default());
+            if found == recorded { Ok(bytes) } else { Err(Error::CheckpointDigest { path, found, recorded }) }
+        };
+        let (weights, base) = (checked(WEIGHTS)?, checked(BASE)?);
+        let (scaling, base, innovation) =
+            read_base(&base, &config).map_err(|error| content(&folder.join(BASE), error))?;
+        let mut denoiser = Denoiser::new(&config.network, &mut Stream::new(0, 0), device);
+        let applied = denoiser.load_from(&mut SafetensorsStore::from_bytes(Some(weights)));
+        applied.map_err(|error| content(&folder.join(WEIGHTS), error))?;
+        Ok(Model {
+            layout: config.layout,
+            seasons: config.seasons,
+            scaling,
+            base,
+            innovation,
+            network: config.network,
+            denoiser,
+            device: device.clone(),
+        })
+    }
+
+    fn base_tensors(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+        let n_series = self.scaling.n_series();
+        let weights = self.base.weights.concat();
+        let n_features = self.base.weights[0].len() / self.base.horizon;
+        let (factor, factor_shape) = match &self.innovation {
+            Innovation::Dense { n_elements, factor } => (factor.as_slice(), vec![*n_elements, *n_elements]),
+            Innovation::Diagonal { deviation } => (deviation.as_slice(), vec![deviation.len()]),
+        };
+        let tensors = [
+            ("location", self.scaling.location.as_slice(), vec![n_series]),
+            ("scale", self.scaling.scale.as_slice(), vec![n_series]),
+            ("weights", weights.as_slice(), vec![self.base.weights.len(), n_features, self.base.horizon]),
+            ("innovation", factor, factor_shape),
+        ];
+        let bytes: Vec<(&str, Vec<u8>, Vec<usize>)> = tensors
+            .into_iter()
+            .map(|(name, values, shape)| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect(), shape))
+            .collect();
+        let mut views = Vec::with_capacity(bytes.len());
+        for (name, bytes, shape) in &bytes {
+            views.push((*name, TensorView::new(Dtype::F64, shape.clone(), bytes)?));
+        }
+        safetensors::serialize(views, None)
+    }
+}
+
+fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation), safetensors::SafeTensorError> {
+    let tensors = SafeTensors::deserialize(bytes)?;
+    let values = |name: &str| -> Result<(Vec<f64>, Vec<usize>), safetensors::SafeTensorError> {
+        let tensor = tensors.tensor(name)?;
+        let values = tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        Ok((values, tensor.shape().to_vec()))
+    };
+    let (weights, shape) = values("weights")?;
+    let (factor, factor_shape) = values("innovation")?;
+    let innovation = match factor_shape.as_slice() {
+        [n_elements, _] => Innovation::Dense { n_elements: *n_elements, factor },
+        _ => Innovation::Diagonal { deviation: factor },
+    };
+    let base = Base {
+        kind: config.base,
+        context: config.base_context,
+        horizon: config.layout.horizon(),
+        weights: weights.chunks_exact((shape[1] * shape[2]).max(1)).map(<[f64]>::to_vec).collect(),
+    };
+    Ok((Scaling { location: values("location")?.0, scale: values("scale")?.0 }, base, innovation))
+}

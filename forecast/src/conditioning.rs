@@ -1,0 +1,136 @@
+//! From standard values and a base forecaster to what the network is told about one window.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Calendar;
+use crate::base::{Base, BaseInput};
+use crate::innovation::Innovation;
+
+/// Innovations beyond this many standard deviations are clipped before the network sees them.
+pub const INNOVATION_MAX: f64 = 8.0;
+
+/// How time and series are cut into tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenLayout {
+    /// Number of series.
+    pub n_series: usize,
+    /// Calendar features of a step.
+    pub n_calendar: usize,
+    /// Steps in a token; divides the trained horizon.
+    pub patch: usize,
+    /// Tokens of context.
+    pub n_context_tokens: usize,
+    /// Tokens of the trained horizon.
+    pub n_horizon_tokens: usize,
+}
+
+impl TokenLayout {
+    /// Elements of a token.
+    pub fn n_elements(&self) -> usize {
+        self.patch * self.n_series
+    }
+
+    /// Steps of context.
+    pub fn context_length(&self) -> usize {
+        self.patch * self.n_context_tokens
+    }
+
+    /// Steps of the trained horizon.
+    pub fn horizon(&self) -> usize {
+        self.patch * self.n_horizon_tokens
+    }
+}
+
+/// What the base forecaster expected of each step from the one before it, and by how much it was wrong.
+pub struct OneStep {
+    /// Expected standard values `[time, series]`.
+    pub expected: Vec<f64>,
+    /// Errors divided by their standard deviation `[time, series]`; `NaN` for a gap.
+    pub errors: Vec<f64>,
+}
+
+impl OneStep {
+    /// Expectations for the steps of a range; `base_for(origin)` gives the forecaster of an origin.
+    ///
+    /// Rows before the range, and the first row of all, are gaps that expect nothing.
+    pub fn new<'b>(
+        standard: &[f64],
+        input: BaseInput<'_>,
+        innovation: &Innovation,
+        steps: std::ops::Range<usize>,
+        base_for: impl Fn(usize) -> &'b Base,
+    ) -> Self {
+        let n_series = input.n_series;
+        let mut expected = vec![0.0; steps.end * n_series];
+        let mut errors = vec![f64::NAN; steps.end * n_series];
+        let deviations: Vec<f64> = (0..n_series).map(|series| innovation.deviation(series)).collect();
+        let mut features = vec![];
+        for step in steps.start.max(1)..steps.end {
+            let base = base_for(step - 1);
+            for (series, deviation) in deviations.iter().enumerate() {
+                let index = step * n_series + series;
+                expected[index] = base.one_step(input, step - 1, series, &mut features);
+                errors[index] = (standard[index] - expected[index]) / deviation;
+            }
+        }
+        Self { expected, errors }
+    }
+}
+
+/// The network's view of one window, before any noise. Rows are `[step, series]` or `[token, feature]`.
+#[derive(Clone, Debug, Default)]
+pub struct Conditioning {
+    /// Scaled one-step errors of the context, `NaN` for a gap, `[context_length, series]`.
+    pub context: Vec<f32>,
+    /// Standard values of the context; what the base expected where there is a gap.
+    pub context_standard: Vec<f32>,
+    /// What the base expected of the context from one step before.
+    pub context_expected: Vec<f32>,
+    /// What the base expects of the horizon, `[horizon, series]`.
+    pub horizon_standard: Vec<f32>,
+    /// Calendar of the first step of each token, context then horizon, `[token, feature]`.
+    pub calendar: Vec<f32>,
+}
+
+fn clipped(value: f64) -> f32 {
+    value.clamp(-INNOVATION_MAX, INNOVATION_MAX) as f32
+}
+
+impl Conditioning {
+    /// The view from an anchor, the last step that counts as past. `path` is what the base expects after it, `[horizon, series]`.
+    ///
+    /// Context steps before the data begin are gaps.
+    pub fn new(
+        layout: &TokenLayout,
+        standard: &[f64],
+        one_step: &OneStep,
+        calendar: &Calendar,
+        anchor: usize,
+        path: &[f64],
+    ) -> Self {
+        let n_series = layout.n_series;
+        let mut view = Self::default();
+        for back in (0..layout.context_length()).rev() {
+            let Some(step) = anchor.checked_sub(back) else {
+                view.context.extend(std::iter::repeat_n(f32::NAN, n_series));
+                view.context_standard.extend(std::iter::repeat_n(0.0, n_series));
+                view.context_expected.extend(std::iter::repeat_n(0.0, n_series));
+                continue;
+            };
+            let row = step * n_series..(step + 1) * n_series;
+            let errors = one_step.errors[row.clone()].iter();
+            for ((&error, &expected), &observed) in errors.zip(&one_step.expected[row.clone()]).zip(&standard[row]) {
+                view.context.push(if error.is_nan() { f32::NAN } else { clipped(error) });
+                view.context_standard.push(clipped(if error.is_nan() { expected } else { observed }));
+                view.context_expected.push(clipped(expected));
+            }
+        }
+        view.horizon_standard = path.iter().map(|&value| clipped(value)).collect();
+        let n_before = layout.n_context_tokens as isize;
+        for token in -n_before..layout.n_horizon_tokens as isize {
+            let step = anchor as isize + 1 + token * layout.patch as isize;
+            view.calendar.extend(calendar.row(step.max(0) as usize).iter().map(|&feature| feature as f32));
+        }
+        view
+    }
+}

@@ -1,0 +1,225 @@
+//! The network: a causal transformer that predicts the velocity of every element of every token.
+//!
+//! A token is a patch of time steps of all series. The network sees, for each element, its noisy value, its
+//! noise level, whether it is a gap and its standard value (observed, or as the base forecaster expects it);
+//! for each token the calendar and its place in the horizon. The mean noise level of a token modulates every layer (adaptive
+//! normalisation with zero-initialised gates, Peebles and Xie 2023). A token attends only to tokens at or before it.
+
+use burn::module::{Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::activation::{gelu, silu};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::attention::{Attention, KeyValue, LayerCache, Rotation, causal_mask};
+use crate::noise::Stream;
+
+/// Number of sine and cosine pairs that encode a noise level.
+const N_LEVEL_HARMONICS: usize = 8;
+
+/// Sizes of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DenoiserConfig {
+    /// Elements of a token: steps of a patch times series.
+    pub n_elements: usize,
+    /// Calendar features of a token.
+    pub n_calendar: usize,
+    /// Tokens of the trained horizon.
+    pub n_horizon_tokens: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Attention heads; must divide `d_model` into an even number of channels.
+    pub n_heads: usize,
+    /// Transformer blocks.
+    pub n_layers: usize,
+}
+
+/// A linear layer with normal weights of standard deviation `gain / √d_input`.
+pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, stream: &mut Stream, device: &Device) -> Linear {
+    let deviation = gain / (d_input as f64).sqrt();
+    let weight: Vec<f32> =
+        (0..d_input * d_output).map(|_| if gain == 0.0 { 0.0 } else { (deviation * stream.normal()) as f32 }).collect();
+    Linear {
+        weight: Param::from_data(TensorData::new(weight, [d_input, d_output]), device),
+        bias: Some(Param::from_data(TensorData::new(vec![0.0_f32; d_output], [d_output]), device)),
+    }
+}
+
+/// Tokens as the network takes them. All parts have the same batch and time.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// Noisy values `[batch, time, element]`; 0 for a gap.
+    pub noisy: Tensor<3>,
+    /// Noise share `sin φ` of each element `[batch, time, element]`.
+    pub noise_share: Tensor<3>,
+    /// 1 where the element is a gap of the context, else 0, `[batch, time, element]`.
+    pub is_gap: Tensor<3>,
+    /// Standard value of each element, observed or expected by the base, `[batch, time, element]`.
+    pub standard: Tensor<3>,
+    /// Calendar `[batch, time, feature]`.
+    pub calendar: Tensor<3>,
+    /// Harmonics of the mean noise level, from [`level_harmonics`], `[batch, time, 2 · 8]`.
+    pub level: Tensor<3>,
+    /// 0 for context tokens, 1.. for the tokens of the horizon, `[batch, time]`.
+    pub place: Tensor<2, Int>,
+    /// Position of the first token in the sequence.
+    pub first_position: usize,
+}
+
+/// Sines and cosines of multiples of the angle of a noise level.
+pub fn level_harmonics(angle: f64) -> [f32; 2 * N_LEVEL_HARMONICS] {
+    std::array::from_fn(|index| {
+        let multiple = (index / 2 + 1) as f64 * angle;
+        (if index % 2 == 0 { libm::sin(multiple) } else { libm::cos(multiple) }) as f32
+    })
+}
+
+/// Keys and values of every layer.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    /// One per layer; empty before anything is cached.
+    pub layers: Vec<LayerCache>,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    attention_norm: LayerNorm,
+    attention: Attention,
+    feed_norm: LayerNorm,
+    feed_in: Linear,
+    feed_out: Linear,
+    modulation: Linear,
+}
+
+impl Block {
+    fn new(config: &DenoiserConfig, stream: &mut Stream, device: &Device) -> Self {
+        let d = config.d_model;
+        Self {
+            attention_norm: LayerNormConfig::new(d).init(device),
+            attention: Attention::new(d, config.n_heads, stream, device),
+            feed_norm: LayerNormConfig::new(d).init(device),
+            feed_in: linear(d, 4 * d, 1.0, stream, device),
+            feed_out: linear(4 * d, d, 1.0, stream, device),
+            modulation: linear(d, 6 * d, 0.0, stream, device),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        level: Tensor<3>,
+        rotation: &Rotation,
+        mask: &Tensor<4>,
+        cache: &LayerCache,
+    ) -> (Tensor<3>, KeyValue) {
+        let d = x.dims()[2];
+        let modulation = self.modulation.forward(level);
+        let part = |index: usize| modulation.clone().narrow(2, index * d, d);
+        let normed = self.attention_norm.forward(x.clone()) * (part(0) + 1.0) + part(1);
+        let (attended, key_value) = self.attention.forward(normed, rotation, mask, cache);
+        let x = x + attended * part(2);
+        let normed = self.feed_norm.forward(x.clone()) * (part(3) + 1.0) + part(4);
+        let fed = self.feed_out.forward(gelu(self.feed_in.forward(normed)));
+        (x + fed * part(5), key_value)
+    }
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct Denoiser {
+    input: Linear,
+    place: Param<Tensor<2>>,
+    level_in: Linear,
+    level_out: Linear,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    modulation: Linear,
+    output: Linear,
+    skip: Linear,
+}
+
+impl Denoiser {
+    /// A network with random weights that predicts a velocity of exactly 0, the optimum for white noise.
+    pub fn new(config: &DenoiserConfig, stream: &mut Stream, device: &Device) -> Self {
+        let d = config.d_model;
+        let place: Vec<f32> = (0..(config.n_horizon_tokens + 1) * d).map(|_| 0.02 * stream.normal() as f32).collect();
+        Self {
+            input: linear(4 * config.n_elements + config.n_calendar, d, 1.0, stream, device),
+            place: Param::from_data(TensorData::new(place, [config.n_horizon_tokens + 1, d]), device),
+            level_in: linear(2 * N_LEVEL_HARMONICS, d, 1.0, stream, device),
+            level_out: linear(d, d, 1.0, stream, device),
+            blocks: (0..config.n_layers).map(|_| Block::new(config, stream, device)).collect(),
+            norm: LayerNormConfig::new(d).init(device),
+            modulation: linear(d, 2 * d, 0.0, stream, device),
+            output: linear(d, config.n_elements, 0.0, stream, device),
+            skip: linear(d, config.n_elements, 0.0, stream, device),
+        }
+    }
+
+    /// Predicts the velocity of each element, and returns the keys and values of the tokens for the cache.
+    ///
+    /// # Shapes
+    /// - output: `[batch, time, element]`
+    ///
+    /// # Panics
+    /// When the parts of `tokens` disagree in shape: they are built together.
+    pub fn forward(&self, tokens: &Tokens, cache: &Cache) -> (Tensor<3>, Vec<KeyValue>) {
+        let [_, time, _] = tokens.noisy.dims();
+        let device = tokens.noisy.device();
+        let [_, d] = self.place.dims();
+        let elements = vec![
+            tokens.noisy.clone(),
+            tokens.noise_share.clone(),
+            tokens.is_gap.clone(),
+            tokens.standard.clone(),
+            tokens.calendar.clone(),
+        ];
+        let [batch, _, _] = tokens.noisy.dims();
+        let place = self.place.val().select(0, tokens.place.clone().reshape([batch * time])).reshape([batch, time, d]);
+        let mut x = self.input.forward(Tensor::cat(elements, 2)) + place;
+        let level = silu(self.level_out.forward(silu(self.level_in.forward(tokens.level.clone()))));
+        let n_channels = d / self.blocks.first().map_or(1, |block| block.attention.n_heads());
+        let rotation = Rotation::new(tokens.first_position, time, n_channels, &device);
+        let mask = causal_mask(time, &device);
+        let empty = LayerCache::default();
+        let mut key_values = Vec::with_capacity(self.blocks.len());
+        for (index, block) in self.blocks.iter().enumerate() {
+            let cached = cache.layers.get(index).unwrap_or(&empty);
+            let (next, key_value) = block.forward(x, level.clone(), &rotation, &mask, cached);
+            x = next;
+            key_values.push(key_value);
+        }
+        let modulation = self.modulation.forward(level.clone());
+        let normed = self.norm.forward(x) * (modulation.clone().narrow(2, 0, d) + 1.0) + modulation.narrow(2, d, d);
+        let velocity = self.output.forward(normed) + self.skip.forward(level) * tokens.noisy.clone();
+        (velocity, key_values)
+    }
+}
+
+impl Cache {
+    /// The cache of an encoded context, shared by all samples or of each sample its own.
+    pub fn of_context(key_values: Vec<KeyValue>, shared: bool) -> Self {
+        let layer = |key_value| {
+            if shared {
+                LayerCache { shared: Some(key_value), own: None }
+            } else {
+                LayerCache { shared: None, own: Some(key_value) }
+            }
+        };
+        Self { layers: key_values.into_iter().map(layer).collect() }
+    }
+
+    /// Remembers the first tokens of a pass, which are finished.
+    pub fn append(&mut self, key_values: Vec<KeyValue>, n_tokens: usize) {
+        if n_tokens == 0 {
+            return;
+        }
+        for (layer, key_value) in self.layers.iter_mut().zip(key_values) {
+            let finished = key_value.first(n_tokens);
+            layer.own = Some(match layer.own.take() {
+                Some(earlier) => earlier.followed_by(finished),
+                None => finished,
+            });
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What can go wrong between a window and its trajectories.
+
+use std::path::PathBuf;
+
+/// Everything that the library refuses, named after the situation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A flat buffer does not hold whole rows.
+    #[error("{n_values} values do not make whole rows of {n_columns}")]
+    RaggedRows {
+        /// Values given.
+        n_values: usize,
+        /// Values per row.
+        n_columns: usize,
+    },
+    /// The series of a window, or their number, are not those of the model.
+    #[error("the window has {given} series, the model {expected}")]
+    SeriesCount {
+        /// Series in the window.
+        given: usize,
+        /// Series in the model.
+        expected: usize,
+    },
+    /// The calendar has another number of features than the model was trained with.
+    #[error("the calendar has {given} features, the model {expected}")]
+    CalendarFeatures {
+        /// Features in the window's calendar.
+        given: usize,
+        /// Features in the model's calendar.
+        expected: usize,
+    },
+    /// The calendar does not cover the context and the horizon.
+    #[error("the calendar has {given} rows, context and horizon need {expected}")]
+    CalendarLength {
+        /// Rows in the calendar.
+        given: usize,
+        /// Rows needed.
+        expected: usize,
+    },
+    /// Nothing to learn from: too few steps for the horizon asked for.
+    #[error("{n_steps} steps are too few to learn a horizon of {horizon}; at least {needed} are needed")]
+    TooShort {
+        /// Steps in the history.
+        n_steps: usize,
+        /// Horizon asked for.
+        horizon: usize,
+        /// Steps needed.
+        needed: usize,
+    },
+    /// No value is observed at all.
+    #[error("no value of any series is observed")]
+    NothingObserved,
+    /// A value is infinite; gaps are NaN, everything else must be finite.
+    #[error("the value at step {step} of series {series} is infinite")]
+    NotFinite {
+        /// Row in the grid.
+        step: usize,
+        /// Column in the grid.
+        series: usize,
+    },
+    /// A number that must be at least one is zero.
+    #[error("{name} must be at least 1")]
+    Zero {
+        /// The parameter.
+        name: &'static str,
+    },
+    /// A quantile level outside (0, 1).
+    #[error("quantile level {0} is not between 0 and 1")]
+    QuantileLevel(f64),
+    /// A covariance that no shrinkage made positive definite.
+    #[error("the covariance of the base errors is not positive definite")]
+    Covariance,
+    /// The device that computes has failed.
+    #[error("the device failed: {problem}")]
+    Device {
+        /// What it said.
+        problem: String,
+    },
+    /// Training was stopped by the caller before there was a model.
+    #[error("training was stopped")]
+    Stopped,
+    /// A checkpoint file cannot be read or written.
+    #[error("checkpoint {}: {source}", path.display())]
+    CheckpointFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint file is not what this version writes.
+    #[error("checkpoint {}: {problem}", path.display())]
+    CheckpointContent {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A checkpoint was written by a later version.
+    #[error("checkpoint {} has format version {found}, this build reads up to {supported}", path.display())]
+    CheckpointVersion {
+        /// The file.
+        path: PathBuf,
+        /// The file's version.
+        found: u32,
+        /// The newest version that this build reads.
+        supported: u32,
+    },
+    /// A checkpoint file's digest differs from the one recorded beside it.
+    #[error("checkpoint {} is damaged: digest {found}, recorded {recorded}", path.display())]
+    CheckpointDigest {
+        /// The file.
+        path: PathBuf,
+        /// Digest of what was read.
+        found: String,
+        /// Digest in `config.json`.
+        recorded: String,
+    },
+}

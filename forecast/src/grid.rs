@@ -1,0 +1,195 @@
+//! Values of a panel on its regular grid, and the calendar that goes with them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Values `[time, series]` in data units; `NaN` where nothing was observed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    n_series: usize,
+    values: Vec<f64>,
+}
+
+impl Grid {
+    /// Wraps a row-major buffer `[time, series]`.
+    ///
+    /// # Errors
+    /// - [`Error::Zero`] when `n_series` is 0
+    /// - [`Error::RaggedRows`] when the buffer does not hold whole rows
+    /// - [`Error::NotFinite`] when a value is infinite
+    pub fn new(n_series: usize, values: Vec<f64>) -> Result<Self, Error> {
+        if n_series == 0 {
+            return Err(Error::Zero { name: "n_series" });
+        }
+        if !values.len().is_multiple_of(n_series) {
+            return Err(Error::RaggedRows { n_values: values.len(), n_columns: n_series });
+        }
+        if let Some(index) = values.iter().position(|value| value.is_infinite()) {
+            return Err(Error::NotFinite { step: index / n_series, series: index % n_series });
+        }
+        Ok(Self { n_series, values })
+    }
+
+    /// Number of rows.
+    pub fn n_steps(&self) -> usize {
+        self.values.len() / self.n_series
+    }
+
+    /// Number of columns.
+    pub fn n_series(&self) -> usize {
+        self.n_series
+    }
+
+    /// The value of one series at one step; `NaN` for a gap.
+    pub fn get(&self, step: usize, series: usize) -> f64 {
+        self.values[step * self.n_series + series]
+    }
+
+    /// All series at one step.
+    pub fn row(&self, step: usize) -> &[f64] {
+        &self.values[step * self.n_series..(step + 1) * self.n_series]
+    }
+
+    /// The rows of a range of steps.
+    pub fn rows(&self, steps: std::ops::Range<usize>) -> Grid {
+        Grid {
+            n_series: self.n_series,
+            values: self.values[steps.start * self.n_series..steps.end * self.n_series].to_vec(),
+        }
+    }
+
+    /// The buffer, row-major `[time, series]`.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// The last step at which the series is observed.
+    pub fn last_observed(&self, series: usize) -> Option<usize> {
+        (0..self.n_steps()).rev().find(|&step| !self.get(step, series).is_nan())
+    }
+}
+
+/// Periodic features of each step `[time, feature]`, known for the past and the future alike.
+///
+/// The base forecaster sees the features of the issue time only, so they should come in sine and
+/// cosine pairs: their value at any lead is then a linear function of their value at the issue time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calendar {
+    n_features: usize,
+    values: Vec<f64>,
+}
+
+impl Calendar {
+    /// Wraps a row-major buffer `[time, feature]`.
+    ///
+    /// # Errors
+    /// [`Error::RaggedRows`] when the buffer does not hold whole rows.
+    pub fn new(n_features: usize, values: Vec<f64>) -> Result<Self, Error> {
+        if n_features == 0 && values.is_empty() || n_features > 0 && values.len().is_multiple_of(n_features) {
+            return Ok(Self { n_features, values });
+        }
+        Err(Error::RaggedRows { n_values: values.len(), n_columns: n_features })
+    }
+
+    /// Number of features of a step.
+    pub fn n_features(&self) -> usize {
+        self.n_features
+    }
+
+    /// Number of rows; `None` when there are no features and any step is covered.
+    pub fn n_steps(&self) -> Option<usize> {
+        (self.n_features > 0).then(|| self.values.len() / self.n_features)
+    }
+
+    /// The features of one step.
+    pub fn row(&self, step: usize) -> &[f64] {
+        &self.values[step * self.n_features..(step + 1) * self.n_features]
+    }
+
+    /// The calendar with its last row repeated up to a number of rows.
+    pub fn extended(&self, n_steps: usize) -> Calendar {
+        let mut values = self.values.clone();
+        let last = values.len().saturating_sub(self.n_features);
+        let row = values[last..].to_vec();
+        while !row.is_empty() && values.len() < n_steps * self.n_features {
+            values.extend_from_slice(&row);
+        }
+        Calendar { n_features: self.n_features, values }
+    }
+
+    /// The rows of a range of steps.
+    pub fn rows(&self, steps: std::ops::Range<usize>) -> Calendar {
+        Calendar {
+            n_features: self.n_features,
+            values: self.values[steps.start * self.n_features..steps.end * self.n_features].to_vec(),
+        }
+    }
+}
+
+/// The declared range of a series, in data units. Trajectories are clipped to it, nothing else is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Smallest possible value.
+    pub lower: Option<f64>,
+    /// Largest possible value.
+    pub upper: Option<f64>,
+}
+
+impl Bounds {
+    /// The nearest value inside the bounds.
+    pub fn clip(&self, value: f64) -> f64 {
+        let value = self.lower.map_or(value, |lower| value.max(lower));
+        self.upper.map_or(value, |upper| value.min(upper))
+    }
+}
+
+/// What a model learns from: a panel up to some instant.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Values `[time, series]`.
+    pub values: Grid,
+    /// Features of the same steps.
+    pub calendar: Calendar,
+    /// Season lengths in steps, shortest first; empty when there is none.
+    pub seasons: Vec<usize>,
+    /// Declared range of each series.
+    pub bounds: Vec<Bounds>,
+}
+
+impl History {
+    /// The steps of a range, with everything that belongs to them.
+    pub fn rows(&self, steps: std::ops::Range<usize>) -> History {
+        History {
+            values: self.values.rows(steps.clone()),
+            calendar: self.calendar.rows(steps),
+            seasons: self.seasons.clone(),
+            bounds: self.bounds.clone(),
+        }
+    }
+
+    /// The window of a forecast issued after `issue_row` rows: sees the rows before it, and the calendar of the horizon.
+    pub fn window(&self, issue_row: usize, context_length: usize, horizon: usize) -> Window {
+        let start = issue_row.saturating_sub(context_length);
+        Window {
+            context: self.values.rows(start..issue_row),
+            calendar: self.calendar.rows(start..issue_row + horizon),
+            horizon,
+            bounds: self.bounds.clone(),
+        }
+    }
+}
+
+/// What a forecast starts from: all that is known at its issue time.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Values `[context_length, series]`. The last row is the last interval that starts before the
+    /// issue time (step 0); what is not known at the issue time is `NaN`.
+    pub context: Grid,
+    /// Features of the context and of the horizon, `[context_length + horizon, feature]`.
+    pub calendar: Calendar,
+    /// Steps to forecast after the context.
+    pub horizon: usize,
+    /// Declared range of each series.
+    pub bounds: Vec<Bounds>,
+}

@@ -1,0 +1,89 @@
+//! Noise levels: how much of an element is noise.
+//!
+//! A level `k` in `[0, 1]` is an angle `φ = k π / 2` on the cosine schedule (Nichol and Dhariwal 2021, without
+//! the offset): `x_k = cos φ · x_0 + sin φ · ε`. The network predicts `v = cos φ · ε − sin φ · x_0` (Salimans
+//! and Ho 2022, eq. 12 and appendix D), which is `dx/dφ` along the path from data to noise. At `k = 1` nothing
+//! of `x_0` is left and `v = −x_0`, so no parameterisation is singular at either end.
+
+use std::f64::consts::FRAC_PI_2;
+
+/// Noise level of one element: 0 clean, 1 nothing known.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct NoiseLevel(f64);
+
+impl NoiseLevel {
+    /// Exactly known.
+    pub const CLEAN: NoiseLevel = NoiseLevel(0.0);
+    /// Nothing known.
+    pub const NOISE: NoiseLevel = NoiseLevel(1.0);
+
+    /// The level nearest to `level` inside `[0, 1]`.
+    pub fn new(level: f64) -> Self {
+        Self(level.clamp(0.0, 1.0))
+    }
+
+    /// The number in `[0, 1]`.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+
+    /// The angle `φ` in `[0, π/2]`.
+    pub fn angle(self) -> f64 {
+        self.0 * FRAC_PI_2
+    }
+
+    /// Share of the data, `cos φ`; exactly 0 at level 1.
+    pub fn signal(self) -> f64 {
+        if self.0 == 1.0 { 0.0 } else { libm::cos(self.angle()) }
+    }
+
+    /// Share of the noise, `sin φ`.
+    pub fn noise(self) -> f64 {
+        libm::sin(self.angle())
+    }
+
+    /// `x_k` from the clean value and noise.
+    pub fn mix(self, clean: f64, noise: f64) -> f64 {
+        self.signal() * clean + self.noise() * noise
+    }
+
+    /// The target `v` of the network.
+    pub fn velocity(self, clean: f64, noise: f64) -> f64 {
+        self.signal() * noise - self.noise() * clean
+    }
+
+    /// The clean value from `x_k` and `v`.
+    pub fn clean(self, mixed: f64, velocity: f64) -> f64 {
+        self.signal() * mixed - self.noise() * velocity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn velocity_round_trips_at_every_level(level in 0.0..=1.0, clean in -8.0..8.0, noise in -4.0..4.0) {
+            let level = NoiseLevel::new(level);
+            let mixed = level.mix(clean, noise);
+            let velocity = level.velocity(clean, noise);
+            prop_assert!((level.clean(mixed, velocity) - clean).abs() < 1e-12);
+            prop_assert!((level.noise() * mixed + level.signal() * velocity - noise).abs() < 1e-12);
+        }
+
+        #[test]
+        fn signal_and_noise_have_unit_power(level in 0.0..=1.0) {
+            let level = NoiseLevel::new(level);
+            prop_assert!((level.signal().powi(2) + level.noise().powi(2) - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn clean_returns_the_data_and_full_noise_forgets_it() {
+        assert_eq!(NoiseLevel::CLEAN.mix(3.5, 0.7), 3.5);
+        assert_eq!(NoiseLevel::NOISE.mix(3.5, 0.7), NoiseLevel::NOISE.mix(-9.0, 0.7));
+        assert_eq!(NoiseLevel::NOISE.velocity(3.5, 0.7), -3.5);
+    }
+}

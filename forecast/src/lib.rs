@@ -1,0 +1,52 @@
+//! Diffusion Forcing for joint probabilistic forecasts of a panel of time series: windows in, trajectories out.
+//!
+//! In reading order: a [`Window`] holds what is known at an issue time; the [`base`] forecaster and the
+//! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
+//! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
+//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it.
+//!
+//! The crate knows no file (but its checkpoints), table, route or clock.
+
+mod aggregate;
+pub mod attention;
+pub mod backtest;
+pub mod base;
+pub mod baseline;
+mod checkpoint;
+pub mod conditioning;
+pub mod denoiser;
+pub mod diffusion;
+mod error;
+mod grid;
+pub mod innovation;
+pub mod level;
+pub mod metrics;
+mod model;
+pub mod noise;
+pub mod sampler;
+pub mod scaling;
+pub mod schedule;
+mod train;
+mod trajectories;
+
+pub use aggregate::{Aggregate, Over};
+pub use burn::tensor::Device;
+pub use error::Error;
+pub use grid::{Bounds, Calendar, Grid, History, Window};
+pub use level::NoiseLevel;
+pub use model::{Model, SampleConfig};
+pub use schedule::Schedule;
+pub use train::{Budget, Fitted, Progress, TrainConfig, TrainReport, fit};
+pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};
+
+/// The processor of this machine.
+#[cfg(feature = "flex")]
+pub fn cpu() -> Device {
+    Device::flex()
+}
+
+/// A CUDA device by its index.
+#[cfg(feature = "cuda")]
+pub fn cuda(index: usize) -> Device {
+    Device::cuda(index)
+}

@@ -1,0 +1,451 @@
+//! What must hold of the network, the sampler and a trained model, whatever the weights are.
+
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use forecast::conditioning::{Conditioning, TokenLayout};
+use forecast::denoiser::{Cache, Denoiser, DenoiserConfig, Tokens, level_harmonics};
+use forecast::noise::Stream;
+use forecast::sampler::{Draw, Sampler};
+use forecast::{
+    Bounds, Budget, Calendar, Error, Grid, History, Model, NoiseLevel, SampleConfig, Schedule, TrainConfig,
+    Trajectories, fit,
+};
+
+const N_SERIES: usize = 3;
+const SEASON: usize = 8;
+const HORIZON: usize = 12;
+
+fn device() -> Device {
+    forecast::cpu()
+}
+
+/// Three related series with a season; the second is twice the first plus noise, the third never varies.
+fn history(n_steps: usize, seed: u64) -> History {
+    let mut stream = Stream::new(seed, 9);
+    let mut level = 0.0;
+    let mut values = vec![];
+    for step in 0..n_steps {
+        level = 0.8 * level + 0.5 * stream.normal();
+        let season = (step as f64 * std::f64::consts::TAU / SEASON as f64).sin();
+        values.extend([20.0 + 4.0 * season + level, 40.0 + 8.0 * season + 2.0 * level + stream.normal(), 7.0]);
+    }
+    let calendar = (0..n_steps + 2 * HORIZON).flat_map(|step| {
+        let phase = step as f64 * std::f64::consts::TAU / SEASON as f64;
+        [phase.sin(), phase.cos()]
+    });
+    History {
+        values: Grid::new(N_SERIES, values).expect("whole rows"),
+        calendar: Calendar::new(2, calendar.collect()).expect("whole rows").rows(0..n_steps),
+        seasons: vec![SEASON],
+        bounds: vec![Bounds::default(); N_SERIES],
+    }
+}
+
+fn train(history: &History, n_steps: usize) -> Model {
+    let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5) };
+    fit(history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough").model
+}
+
+/// A briefly trained model, made once.
+fn model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| train(&history(300, 1), 24))
+}
+
+fn sample(n_samples: usize, seed: u64) -> SampleConfig {
+    SampleConfig { n_samples, seed, ..SampleConfig::default() }
+}
+
+fn forecast_at(history: &History, issue_row: usize, horizon: usize, config: &SampleConfig) -> Trajectories {
+    let window = history.window(issue_row, model().context_length(), horizon);
+    model().forecast(&window, config).expect("a window of the model")
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// A network whose every weight is random, so that nothing is zero by its start.
+fn random_network(n_elements: usize, n_horizon_tokens: usize) -> (DenoiserConfig, Denoiser) {
+    use burn::module::{Module, ModuleMapper, Param};
+    struct Shake(Stream);
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| {
+                let shape = tensor.dims();
+                let noise: Vec<f32> = (0..shape.iter().product()).map(|_| 0.2 * self.0.normal() as f32).collect();
+                let noise = Tensor::from_data(TensorData::new(noise, shape), &tensor.device());
+                tensor + noise
+            })
+        }
+    }
+    let config = DenoiserConfig { n_elements, n_calendar: 2, n_horizon_tokens, d_model: 32, n_heads: 2, n_layers: 2 };
+    let denoiser = Denoiser::new(&config, &mut Stream::new(3, 0), &device());
+    (config, denoiser.map(&mut Shake(Stream::new(4, 0))))
+}
+
+/// Random tokens, each with a noise level of its own.
+fn random_tokens(batch: usize, time: usize, n_elements: usize, seed: u64) -> Tokens {
+    let mut stream = Stream::new(seed, 0);
+    let mut tensor = |width: usize| {
+        let values: Vec<f32> = (0..batch * time * width).map(|_| stream.normal() as f32).collect();
+        Tensor::<3>::from_data(TensorData::new(values, [batch, time, width]), &device())
+    };
+    let (noisy, noise_share, standard, calendar) =
+        (tensor(n_elements), tensor(n_elements), tensor(n_elements), tensor(2));
+    let mut stream = Stream::new(seed, 1);
+    let levels: Vec<f32> =
+        (0..batch * time).flat_map(|_| level_harmonics(NoiseLevel::new(stream.uniform()).angle())).collect();
+    let place: Vec<i32> = (0..batch * time).map(|index| (index % time) as i32).collect();
+    Tokens {
+        is_gap: noisy.zeros_like(),
+        noisy,
+        noise_share,
+        standard,
+        calendar,
+        level: Tensor::from_data(TensorData::new(levels, [batch, time, 16]), &device()),
+        place: Tensor::<2, Int>::from_data(TensorData::new(place, [batch, time]), &device()),
+        first_position: 0,
+    }
+}
+
+/// The tokens of a range of positions.
+fn cut(tokens: &Tokens, first: usize, n: usize) -> Tokens {
+    let part = |tensor: &Tensor<3>| tensor.clone().narrow(1, first, n);
+    Tokens {
+        noisy: part(&tokens.noisy),
+        noise_share: part(&tokens.noise_share),
+        is_gap: part(&tokens.is_gap),
+        standard: part(&tokens.standard),
+        calendar: part(&tokens.calendar),
+        level: part(&tokens.level),
+        place: tokens.place.clone().narrow(1, first, n),
+        first_position: tokens.first_position + first,
+    }
+}
+
+fn numbers(tensor: Tensor<3>) -> Vec<f32> {
+    tensor.try_into_vec_as().expect("on the host")
+}
+
+#[test]
+fn an_untrained_network_leaves_white_noise_as_it_is() {
+    let config =
+        DenoiserConfig { n_elements: 6, n_calendar: 2, n_horizon_tokens: 4, d_model: 32, n_heads: 2, n_layers: 2 };
+    let denoiser = Denoiser::new(&config, &mut Stream::new(1, 0), &device());
+    let (velocity, _) = denoiser.forward(&random_tokens(2, 5, 6, 1), &Cache::default());
+    assert!(numbers(velocity).iter().all(|&value| value == 0.0));
+}
+
+#[test]
+fn a_token_does_not_see_what_comes_after_it() {
+    let (_, denoiser) = random_network(6, 4);
+    let tokens = random_tokens(2, 5, 6, 1);
+    let other = random_tokens(2, 5, 6, 2);
+    for t in 0..4 {
+        let late = |a: &Tensor<3>, b: &Tensor<3>| {
+            Tensor::cat(vec![a.clone().narrow(1, 0, t + 1), b.clone().narrow(1, t + 1, 4 - t)], 1)
+        };
+        let changed = Tokens {
+            noisy: late(&tokens.noisy, &other.noisy),
+            noise_share: late(&tokens.noise_share, &other.noise_share),
+            standard: late(&tokens.standard, &other.standard),
+            calendar: late(&tokens.calendar, &other.calendar),
+            level: late(&tokens.level, &other.level),
+            ..tokens.clone()
+        };
+        let before = |tokens: &Tokens| numbers(denoiser.forward(tokens, &Cache::default()).0.narrow(1, 0, t + 1));
+        assert!(largest_difference(&before(&tokens), &before(&changed)) < 1e-6, "token {t}");
+        let after = |tokens: &Tokens| numbers(denoiser.forward(tokens, &Cache::default()).0.narrow(1, t + 1, 4 - t));
+        assert!(largest_difference(&after(&tokens), &after(&changed)) > 1e-3, "the change itself is seen");
+    }
+}
+
+#[test]
+fn a_token_sees_its_past_and_the_level_of_each_token() {
+    let (_, denoiser) = random_network(6, 4);
+    let tokens = random_tokens(1, 5, 6, 1);
+    let last = |tokens: &Tokens| numbers(denoiser.forward(tokens, &Cache::default()).0.narrow(1, 4, 1));
+    let other = random_tokens(1, 5, 6, 2);
+    let early =
+        |a: &Tensor<3>, b: &Tensor<3>| Tensor::cat(vec![b.clone().narrow(1, 0, 1), a.clone().narrow(1, 1, 4)], 1);
+    let past = Tokens { noisy: early(&tokens.noisy, &other.noisy), ..tokens.clone() };
+    assert!(largest_difference(&last(&tokens), &last(&past)) > 1e-4);
+    let level = Tokens { level: early(&tokens.level, &other.level), ..tokens.clone() };
+    assert!(largest_difference(&last(&tokens), &last(&level)) > 1e-4);
+}
+
+#[test]
+fn token_by_token_with_a_cache_equals_the_whole_sequence() {
+    let (_, denoiser) = random_network(6, 4);
+    let tokens = random_tokens(2, 5, 6, 1);
+    let whole = numbers(denoiser.forward(&tokens, &Cache::default()).0);
+    let (first, key_values) = denoiser.forward(&cut(&tokens, 0, 3), &Cache::default());
+    let mut cache = Cache::of_context(key_values, false);
+    let mut parts = vec![first];
+    for token in 3..5 {
+        let (velocity, key_values) = denoiser.forward(&cut(&tokens, token, 1), &cache);
+        cache.append(key_values, 1);
+        parts.push(velocity);
+    }
+    assert!(largest_difference(&whole, &numbers(Tensor::cat(parts, 1))) < 1e-5);
+}
+
+#[test]
+fn a_context_shared_by_all_samples_equals_one_for_each() {
+    let (_, denoiser) = random_network(6, 4);
+    let context = random_tokens(1, 3, 6, 1);
+    let repeated = Tokens {
+        noisy: context.noisy.clone().repeat_dim(0, 4),
+        noise_share: context.noise_share.clone().repeat_dim(0, 4),
+        is_gap: context.is_gap.clone().repeat_dim(0, 4),
+        standard: context.standard.clone().repeat_dim(0, 4),
+        calendar: context.calendar.clone().repeat_dim(0, 4),
+        level: context.level.clone().repeat_dim(0, 4),
+        place: context.place.clone().repeat_dim(0, 4),
+        first_position: 0,
+    };
+    let next = cut(&random_tokens(4, 5, 6, 2), 3, 2);
+    let shared = Cache::of_context(denoiser.forward(&context, &Cache::default()).1, true);
+    let own = Cache::of_context(denoiser.forward(&repeated, &Cache::default()).1, false);
+    let velocity = |cache: &Cache| numbers(denoiser.forward(&next, cache).0);
+    assert!(largest_difference(&velocity(&shared), &velocity(&own)) < 1e-5);
+}
+
+fn random_conditioning(layout: &TokenLayout, seed: u64) -> Conditioning {
+    let mut stream = Stream::new(seed, 0);
+    let mut normal = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+    let (context, horizon) = (layout.context_length() * layout.n_series, layout.horizon() * layout.n_series);
+    Conditioning {
+        context: normal(context),
+        context_standard: normal(context),
+        context_expected: normal(context),
+        horizon_standard: normal(horizon),
+        calendar: normal((layout.n_context_tokens + layout.n_horizon_tokens) * layout.n_calendar),
+    }
+}
+
+#[test]
+fn finished_tokens_are_never_touched_again() {
+    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let (_, denoiser) = random_network(6, 4);
+    let device = device();
+    let sampler = Sampler { denoiser: &denoiser, layout: &layout, device: &device };
+    let views = [random_conditioning(&layout, 1)];
+    let draw = |n_tokens, schedule| {
+        let draw = Draw { first_sample: 0, n_samples: 3, first_step: 0, n_tokens };
+        sampler.draw(&views, draw, &SampleConfig { schedule, ..sample(3, 1) }, None).expect("a valid schedule")
+    };
+    for schedule in [Schedule::Autoregressive, Schedule::Pyramid { slope: 3 }, Schedule::Blocks { size: 1 }] {
+        let (short, long) = (draw(2, schedule), draw(4, schedule));
+        for sample in 0..3 {
+            let (short, long) = (&short[sample * 12..][..12], &long[sample * 24..][..12]);
+            assert!(largest_difference(short, long) < 1e-5, "{schedule:?}: later tokens changed earlier ones");
+        }
+    }
+}
+
+#[test]
+fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
+    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let (_, denoiser) = random_network(6, 4);
+    let device = device();
+    let sampler = Sampler { denoiser: &denoiser, layout: &layout, device: &device };
+    let views = [random_conditioning(&layout, 1)];
+    let draw = |schedule| {
+        let draw = Draw { first_sample: 0, n_samples: 4, first_step: 0, n_tokens: 4 };
+        sampler.draw(&views, draw, &SampleConfig { schedule, ..sample(4, 1) }, None).expect("a valid schedule")
+    };
+    let exact = draw(Schedule::Autoregressive);
+    assert!(exact.iter().all(|value| value.is_finite()));
+    for schedule in [Schedule::Blocks { size: 1 }, Schedule::Pyramid { slope: 8 }] {
+        assert_eq!(exact, draw(schedule), "{schedule:?}");
+    }
+    for schedule in [Schedule::Full, Schedule::Pyramid { slope: 2 }, Schedule::Blocks { size: 2 }] {
+        let other = draw(schedule);
+        assert!(other.iter().all(|value| value.is_finite()));
+        assert_ne!(exact, other, "{schedule:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trajectories_and_another_one_does_not() {
+    let history = history(300, 1);
+    let first = forecast_at(&history, 280, HORIZON, &sample(5, 1));
+    assert_eq!(first, forecast_at(&history, 280, HORIZON, &sample(5, 1)));
+    assert_ne!(first, forecast_at(&history, 280, HORIZON, &sample(5, 2)));
+}
+
+#[test]
+fn a_sample_does_not_depend_on_how_many_are_drawn() {
+    let history = history(300, 1);
+    let (few, many) =
+        (forecast_at(&history, 280, HORIZON, &sample(3, 1)), forecast_at(&history, 280, HORIZON, &sample(230, 1)));
+    assert!(largest_difference(few.values(), &many.values()[..few.values().len()]) < 1e-3);
+}
+
+#[test]
+fn a_longer_horizon_begins_as_the_shorter_one() {
+    let history = history(300, 1);
+    let short = forecast_at(&history, 250, 4, &sample(3, 1));
+    let long = forecast_at(&history, 250, 3 * HORIZON, &sample(3, 1));
+    assert_eq!(long.n_steps(), 3 * HORIZON);
+    assert!(long.values().iter().all(|value| value.is_finite()));
+    for k in 0..3 {
+        let (a, b) = (&short.values()[k * 12..][..12], &long.values()[k * 3 * HORIZON * N_SERIES..][..12]);
+        assert!(largest_difference(a, b) < 1e-3);
+    }
+}
+
+#[test]
+fn a_forecast_does_not_see_past_its_issue_time() {
+    let history = history(300, 1);
+    let mut values = history.values.values().to_vec();
+    values[250 * N_SERIES..]
+        .iter_mut()
+        .enumerate()
+        .for_each(|(index, value)| *value = if index % 2 == 0 { f64::NAN } else { 1e9 });
+    let changed = History { values: Grid::new(N_SERIES, values).expect("whole rows"), ..history.clone() };
+    let config = sample(4, 1);
+    assert_eq!(forecast_at(&history, 250, HORIZON, &config), forecast_at(&changed, 250, HORIZON, &config));
+}
+
+#[test]
+fn gaps_are_accepted_anywhere_and_a_silent_series_too() {
+    let history = history(300, 1);
+    let mut values = history.values.values().to_vec();
+    for step in 230..280 {
+        values[step * N_SERIES + 1] = f64::NAN;
+        if step % 3 == 0 {
+            values[step * N_SERIES] = f64::NAN;
+        }
+    }
+    let gapped = History { values: Grid::new(N_SERIES, values).expect("whole rows"), ..history };
+    let trajectories = forecast_at(&gapped, 280, HORIZON, &sample(4, 1));
+    assert!(trajectories.values().iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn a_late_series_is_nowcast_given_the_punctual_ones() {
+    let history = history(300, 1);
+    let mut values = history.values.values().to_vec();
+    (277..280).for_each(|step| values[step * N_SERIES + 1] = f64::NAN);
+    let late = History { values: Grid::new(N_SERIES, values).expect("whole rows"), ..history.clone() };
+    let nowcast = forecast_at(&late, 280, HORIZON, &sample(60, 1));
+    assert_eq!((nowcast.first_step(), nowcast.n_steps()), (-2, HORIZON + 3));
+    for step in 0..3 {
+        let observed = history.values.get(277 + step, 0) as f32;
+        assert!((0..60).all(|k| nowcast.value(k, step, 0) == observed), "what is known is not sampled");
+    }
+    // Series 1 is twice series 0 plus noise of standard deviation 1, so the punctual one tells nearly all.
+    let error: f64 =
+        (0..3).map(|step| (nowcast.mean()[step * N_SERIES + 1] - history.values.get(277 + step, 1)).abs()).sum();
+    assert!(error / 3.0 < 2.0, "mean nowcast error {}", error / 3.0);
+}
+
+#[test]
+fn a_constant_series_stays_constant() {
+    let trajectories = forecast_at(&history(300, 1), 280, HORIZON, &sample(4, 1));
+    for step in 0..HORIZON {
+        assert!((trajectories.value(0, step, 2) - 7.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn another_unit_and_origin_give_the_same_forecast_in_that_unit() {
+    let history = history(300, 1);
+    let (factor, offset) = (4.0, 64.0);
+    let moved: Vec<f64> = history.values.values().iter().map(|value| factor * value + offset).collect();
+    let moved = History { values: Grid::new(N_SERIES, moved).expect("whole rows"), ..history.clone() };
+    let other = train(&moved, 24);
+    let window = moved.window(280, other.context_length(), HORIZON);
+    let config = sample(4, 1);
+    let a = forecast_at(&history, 280, HORIZON, &config);
+    let b = other.forecast(&window, &config).expect("a window of the model");
+    for (a, b) in a.values().iter().zip(b.values()) {
+        assert!((f64::from(*b) - (factor * f64::from(*a) + offset)).abs() < 2e-2, "{a} {b}");
+    }
+}
+
+#[test]
+fn bounds_hold_in_every_trajectory() {
+    let history = history(300, 1);
+    let mut window = history.window(280, model().context_length(), HORIZON);
+    window.bounds[0] = Bounds { lower: Some(19.0), upper: Some(21.0) };
+    let trajectories = model().forecast(&window, &sample(30, 1)).expect("a window of the model");
+    for step in 0..HORIZON {
+        assert!((0..30).all(|k| (19.0..=21.0).contains(&trajectories.value(k, step, 0))));
+    }
+}
+
+#[test]
+fn a_window_that_is_not_the_models_is_refused() {
+    let history = history(300, 1);
+    let window = history.window(280, 60, HORIZON);
+    let config = sample(2, 1);
+    let check =
+        |window: forecast::Window, config: SampleConfig| model().forecast(&window, &config).expect_err("refused");
+    let two = Grid::new(2, vec![1.0; 120]).expect("whole rows");
+    let error = check(forecast::Window { context: two, ..window.clone() }, config);
+    assert!(matches!(error, Error::SeriesCount { given: 2, expected: 3 }), "{error}");
+    let error = check(forecast::Window { horizon: HORIZON + 1, ..window.clone() }, config);
+    assert!(matches!(error, Error::CalendarLength { .. }), "{error}");
+    let error = check(window.clone(), SampleConfig { n_samples: 0, ..config });
+    assert!(matches!(error, Error::Zero { name: "n_samples" }), "{error}");
+    let nothing = Grid::new(N_SERIES, vec![f64::NAN; 60 * N_SERIES]).expect("whole rows");
+    let error = check(forecast::Window { context: nothing, ..window }, config);
+    assert!(matches!(error, Error::NothingObserved), "{error}");
+}
+
+#[test]
+fn training_is_repeatable_and_learns() {
+    let history = history(300, 2);
+    let window = history.window(300 - HORIZON, 80, HORIZON);
+    let first = train(&history, 8).forecast(&window, &sample(3, 1)).expect("a window of the model");
+    let second = train(&history, 8).forecast(&window, &sample(3, 1)).expect("a window of the model");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_checkpoint_gives_the_same_forecast_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let digest = model().save(folder.path()).expect("a writable folder");
+    assert_eq!(digest.len(), 64);
+    let loaded = Model::load(folder.path(), &device()).expect("what was saved");
+    let window = history(300, 1).window(280, loaded.context_length(), HORIZON);
+    let config = sample(4, 1);
+    let (a, b) = (model().forecast(&window, &config), loaded.forecast(&window, &config));
+    assert_eq!(a.expect("a window of the model"), b.expect("a window of the model"));
+
+    let path = folder.path().join("weights.safetensors");
+    let mut bytes = std::fs::read(&path).expect("the weights");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).expect("a writable folder");
+    assert!(matches!(Model::load(folder.path(), &device()), Err(Error::CheckpointDigest { .. })));
+
+    let config = folder.path().join("config.json");
+    let newer = std::fs::read_to_string(&config)
+        .expect("the config")
+        .replace("\"format_version\": 1", "\"format_version\": 99");
+    std::fs::write(&config, newer).expect("a writable folder");
+    assert!(matches!(Model::load(folder.path(), &device()), Err(Error::CheckpointVersion { found: 99, .. })));
+    assert!(matches!(Model::load(&folder.path().join("nowhere"), &device()), Err(Error::CheckpointFile { .. })));
+}
+
+#[test]
+fn too_short_a_history_says_how_much_it_needs() {
+    let config = TrainConfig::new(HORIZON, Budget::Steps(1), 1);
+    let error = fit(&history(40, 1), &config, &device(), &mut |_| ControlFlow::Continue(())).err().expect("refused");
+    assert!(matches!(error, Error::TooShort { n_steps: 40, horizon: HORIZON, .. }), "{error}");
+}
+
+#[test]
+fn training_that_is_stopped_at_once_gives_no_model() {
+    let config = TrainConfig::new(HORIZON, Budget::Steps(10), 1);
+    let result = fit(&history(300, 1), &config, &device(), &mut |_| ControlFlow::Break(()));
+    assert!(matches!(result, Err(Error::Stopped)));
+}
