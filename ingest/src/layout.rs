@@ -1,0 +1,104 @@
+//! Which columns of a table hold times, series names and values.
+
+use std::path::Path;
+
+use polars::prelude::*;
+
+use crate::{Error, load::text, times::looks_like_time};
+
+/// How a file is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A time column, and one column per series.
+    Wide,
+    /// One row per observation. Columns named `available_at` and `sd` are used when there are any.
+    Long {
+        /// Column with the name of the series.
+        series: String,
+        /// Column with the time.
+        time: String,
+        /// Column with the value.
+        value: String,
+    },
+}
+
+/// Usual names of a time column, in order of preference.
+const TIME_NAMES: [&str; 7] = ["valid_time", "time", "timestamp", "datetime", "date", "ds", "month"];
+/// Usual names of the series and value columns of a long file: ours, Nixtla's, AutoGluon's.
+const LONG_NAMES: [(&str, &str); 3] = [("series", "value"), ("unique_id", "y"), ("item_id", "target")];
+/// Rows in which a time column must show a time.
+const N_ROWS_PROBED: usize = 100;
+
+/// The roles of a table's columns, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Roles {
+    Wide { time: usize, values: Vec<usize> },
+    Long { series: usize, time: usize, value: usize, available_at: Option<usize>, sd: Option<usize> },
+}
+
+impl Roles {
+    pub(crate) fn time(&self) -> usize {
+        match *self {
+            Roles::Wide { time, .. } | Roles::Long { time, .. } => time,
+        }
+    }
+}
+
+/// Finds the roles: as declared, else by their usual names, else wide with the time first.
+pub(crate) fn roles(
+    path: &Path,
+    table: &DataFrame,
+    layout: Option<&Layout>,
+    time_column: Option<&str>,
+    line: impl Fn(usize) -> u64,
+) -> Result<Roles, Error> {
+    let find = |name: &str| table.get_column_index(name);
+    let require =
+        |name: &str| find(name).ok_or_else(|| Error::UnknownColumn { path: path.to_owned(), column: name.to_owned() });
+    let long = match layout {
+        Some(Layout::Long { series, time, value }) => Some((require(series)?, Some(require(time)?), require(value)?)),
+        Some(Layout::Wide) => None,
+        None => LONG_NAMES.iter().find_map(|(series, value)| Some((find(series)?, None, find(value)?))),
+    };
+
+    let taken = |index: usize| long.is_some_and(|(series, _, value)| index == series || index == value);
+    let time = match (long, time_column) {
+        (Some((_, Some(time), _)), _) => Some(time),
+        (_, Some(name)) => Some(require(name)?),
+        _ => first_time_column(table, taken)?,
+    };
+    let time = time.ok_or_else(|| no_time_column(path, table, line))?;
+
+    Ok(match long {
+        Some((series, _, value)) => {
+            Roles::Long { series, time, value, available_at: find("available_at"), sd: find("sd") }
+        }
+        None => Roles::Wide { time, values: (0..table.width()).filter(|&index| index != time).collect() },
+    })
+}
+
+/// The first column, when it shows a time; else one with a usual name that does.
+fn first_time_column(table: &DataFrame, taken: impl Fn(usize) -> bool) -> Result<Option<usize>, Error> {
+    let first = (0..table.width()).find(|&index| !taken(index));
+    let named = TIME_NAMES.iter().flat_map(|name| {
+        let columns = table.columns().iter().enumerate();
+        columns.filter(|(_, column)| column.name().eq_ignore_ascii_case(name)).map(|(index, _)| index)
+    });
+    for index in first.into_iter().chain(named).filter(|&index| !taken(index)) {
+        if looks_like_time(&table.columns()[index].head(Some(N_ROWS_PROBED)))? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+fn no_time_column(path: &Path, table: &DataFrame, line: impl Fn(usize) -> u64) -> Error {
+    let column = &table.columns()[0];
+    let row = column.is_not_null().iter().position(|is_set| is_set == Some(true)).unwrap_or(0);
+    Error::NoTimeColumn {
+        path: path.to_owned(),
+        line: line(row),
+        column: column.name().to_string(),
+        value: text(column, row),
+    }
+}

@@ -1,0 +1,411 @@
+//! Files that are right in every accepted way, and wrong in every way that we know.
+
+use std::{fs, path::PathBuf};
+
+use chrono_tz::Europe;
+use polars::prelude::*;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Reason::*, Row, TimeFormat};
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).expect("a file");
+        path
+    }
+}
+
+fn load_text(content: &str, config: &LoadConfig) -> Result<Loaded, Error> {
+    load(&Folder::new().file("a.csv", content), config)
+}
+
+fn hourly() -> LoadConfig {
+    LoadConfig { frequency: Some(Frequency::HOUR), ..LoadConfig::default() }
+}
+
+fn in_madrid() -> LoadConfig {
+    LoadConfig { time_zone: Europe::Madrid, ..hourly() }
+}
+
+/// `series time value` of every observation.
+fn observations(loaded: &Loaded) -> Vec<String> {
+    let series = loaded.frame.series();
+    let show = |row: Row| format!("{} {} {}", series[row.series], row.valid_time.format("%dT%H"), row.value);
+    loaded.frame.rows().map(show).collect()
+}
+
+/// `reason line column value` of every rejection.
+fn rejections(loaded: &Loaded) -> Vec<String> {
+    let rejected = loaded.report.rejected.iter();
+    rejected.map(|r| format!("{} {} {} {}", r.reason, r.line, r.column, r.value)).collect()
+}
+
+fn check_error(content: &str, config: &LoadConfig, expected: &str) {
+    let error = load_text(content, config).expect_err("a refusal").to_string();
+    let (_, message) = error.split_once("a.csv").expect("the path comes first");
+    assert_eq!(message, expected);
+}
+
+const WIDE: &str = "time,b,a\n2024-01-01T00:00Z,1,2\n2024-01-01T01:00Z,3,\n2024-01-01T02:00Z,5,6\n";
+const LONG: &str = "series,valid_time,value\n\
+    b,2024-01-01T00:00Z,1\na,2024-01-01T00:00Z,2\nb,2024-01-01T01:00Z,3\na,2024-01-01T01:00Z,\n\
+    b,2024-01-01T02:00Z,5\na,2024-01-01T02:00Z,6\n";
+
+#[test]
+fn wide_and_long_give_the_same_observations() {
+    let wide = load_text(WIDE, &LoadConfig::default()).expect("a frame");
+    assert_eq!(observations(&wide), ["b 01T00 1", "b 01T01 3", "b 01T02 5", "a 01T00 2", "a 01T02 6"]);
+    let long = load_text(LONG, &LoadConfig::default()).expect("a frame");
+    assert_eq!(observations(&long), ["a 01T00 2", "a 01T02 6", "b 01T00 1", "b 01T01 3", "b 01T02 5"]);
+    for loaded in [wide, long] {
+        let report = &loaded.report;
+        assert_eq!((report.accepted, report.n_gaps, report.n_lost(), report.n_unordered), (5, 1, 0, 0));
+        assert!(loaded.frequency_inferred && report.frequency_inferred);
+        assert_eq!((loaded.frequency, report.frequency.as_str()), (Frequency::HOUR, "1h"));
+        assert_eq!((report.time_zone.as_str(), report.time_format), ("UTC", TimeFormat::Offset));
+    }
+}
+
+#[test]
+fn names_of_other_libraries_are_known() {
+    for header in ["unique_id,ds,y", "item_id,timestamp,target"] {
+        let content = LONG.replace("series,valid_time,value", header);
+        assert_eq!(load_text(&content, &hourly()).expect("a frame").frame.n_rows(), 5);
+    }
+    let layout = Layout::Long { series: "id".into(), time: "t".into(), value: "kw".into() };
+    let config = LoadConfig { layout: Some(layout), ..hourly() };
+    assert_eq!(
+        load_text(&LONG.replace("series,valid_time,value", "id,t,kw"), &config).expect("a frame").frame.n_rows(),
+        5
+    );
+}
+
+#[test]
+fn a_declared_time_column_may_stand_anywhere() {
+    let content = "a,when\n1,2024-01-01T00:00Z\n2,2024-01-01T01:00Z\n";
+    let config = LoadConfig { time_column: Some("when".into()), ..hourly() };
+    assert_eq!(observations(&load_text(content, &config).expect("a frame")), ["a 01T00 1", "a 01T01 2"]);
+    let content = content.replace("when", "Timestamp");
+    assert_eq!(observations(&load_text(&content, &hourly()).expect("a frame")), ["a 01T00 1", "a 01T01 2"]);
+}
+
+#[test]
+fn parquet_is_read_with_typed_and_with_text_times() {
+    let folder = Folder::new();
+    let micros = Int64Chunked::from_vec("time".into(), (0..3).map(|hour| hour * 3_600_000_000).collect());
+    let utc = micros.clone().into_datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)).into_column();
+    let naive = micros.into_datetime(TimeUnit::Microseconds, None).into_column();
+    let text = Column::new("time".into(), ["1970-01-01 00:00", "1970-01-01 01:00", "1970-01-01 02:00"]);
+    for (time, format) in [(utc, TimeFormat::Offset), (naive, TimeFormat::Local), (text, TimeFormat::Local)] {
+        let values = Column::new("a".into(), [Some(1.0), None, Some(f64::NAN)]);
+        let counts = Column::new("b".into(), [1_i64, (1 << 53) + 1, 3]);
+        let mut table = DataFrame::new(3, vec![time, values, counts]).expect("a table");
+        let path = folder.file("a.parquet", "");
+        ParquetWriter::new(fs::File::create(&path).expect("a file")).finish(&mut table).expect("a file");
+        let loaded = load(&path, &LoadConfig::default()).expect("a frame");
+        assert_eq!(observations(&loaded), ["a 01T00 1", "b 01T00 1", "b 01T02 3"]);
+        assert_eq!(rejections(&loaded), ["integer_too_large 2 b 9007199254740993", "not_finite 3 a NaN"]);
+        assert_eq!(loaded.report.time_format, format);
+    }
+}
+
+#[test]
+fn a_gzipped_file_is_read_whatever_its_name() {
+    let folder = Folder::new();
+    let path = folder.file("tourism.bin", crate::demo::TOURISM.bytes);
+    let loaded = load(&path, &LoadConfig::default()).expect("a frame");
+    assert_eq!((loaded.frequency, loaded.frame.n_rows()), (Frequency::Month, 228 * 28));
+    let limits = Limits { n_bytes_max: 90_000, ..Limits::default() };
+    let limited = load(&path, &LoadConfig { limits, ..LoadConfig::default() });
+    assert!(matches!(limited, Err(Error::TooManyBytes { limit: 90_000, .. })), "it has 97 kB when unpacked");
+}
+
+#[test]
+fn line_numbers_survive_blank_lines_byte_order_marks_and_carriage_returns() {
+    let content = "\u{feff}time,a\r\n2024-01-01T00:00Z,1\r\n\r\n2024-01-01T01:00Z,x\r\n\r\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    assert_eq!(rejections(&loaded), ["unparsable_value 4 a x"]);
+    assert_eq!((loaded.report.rows_read, loaded.report.n_gaps), (2, 0));
+}
+
+#[test]
+fn line_numbers_are_right_far_into_a_large_file() {
+    let mut content = String::from("time,a,b\n");
+    let start: DateTime<Utc> = "2000-01-01T00:00:00Z".parse().expect("an instant");
+    for row in 0..100_000 {
+        let value = if row == 98_765 { "x" } else { "1.25" };
+        let time = Frequency::HOUR.advance(start, row, Tz::UTC).format("%FT%TZ");
+        content.push_str(&format!("{time},{value},2\n"));
+    }
+    let loaded = load_text(&content, &hourly()).expect("a frame");
+    assert_eq!(rejections(&loaded), ["unparsable_value 98767 a x"]);
+    assert_eq!(loaded.report.accepted, 199_999);
+}
+
+#[test]
+fn bad_cells_are_rejected_and_the_rest_is_taken() {
+    let content = "time,a,b\n\
+        2024-01-01T00:00Z,n/a,1\n2024-01-01T01:00Z,NaN,2\n2024-01-01T02:00Z,inf,3\n\
+        2024-01-01T03:00Z,9007199254740993,4\n2024-01-01T04:00Z,9007199254740992,\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    assert_eq!(
+        rejections(&loaded),
+        [
+            "unparsable_value 2 a n/a",
+            "not_finite 3 a NaN",
+            "not_finite 4 a inf",
+            "integer_too_large 5 a 9007199254740993"
+        ]
+    );
+    assert_eq!((loaded.report.accepted, loaded.report.n_gaps, loaded.report.n_lost()), (5, 1, 4));
+    assert_eq!(loaded.report.rejected[0].series.as_deref(), Some("a"));
+    assert_eq!(loaded.report.rejected[0].file, "a.csv");
+}
+
+#[test]
+fn bad_times_are_rejected_as_rows() {
+    let content = "time,a,b\n2024-01-01T00:00Z,1,2\nsoon,3,4\n,5,6\n2024-01-01T01:30Z,7,8\n2024-01-01T02:00Z,9,10\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    assert_eq!(
+        rejections(&loaded),
+        ["unparsable_time 3 time soon", "unparsable_time 4 time ", "off_grid 5 time 2024-01-01T01:30Z"]
+    );
+    assert_eq!(loaded.report.rejected[0].series, None);
+    assert_eq!(loaded.report.accepted, 4);
+}
+
+#[test]
+fn wall_times_that_occur_twice_or_never_are_rejected() {
+    let content = "time,a\n2023-03-26 01:00,1\n2023-03-26 02:00,2\n2023-03-26 03:00,3\n\
+        2023-10-29 01:00,4\n2023-10-29 02:00,5\n2023-10-29 03:00,6\n";
+    let loaded = load_text(content, &in_madrid()).expect("a frame");
+    assert_eq!(
+        rejections(&loaded),
+        ["nonexistent_local_time 3 time 2023-03-26 02:00", "ambiguous_local_time 6 time 2023-10-29 02:00"]
+    );
+    assert_eq!(observations(&loaded), ["a 26T00 1", "a 26T01 3", "a 28T23 4", "a 29T02 6"]);
+    assert_eq!(loaded.report.time_zone, "Europe/Madrid");
+}
+
+const REPEATED: &str = "time,a,b\n2024-01-01T00:00Z,1,1\n2024-01-01T00:00Z,1,2\n2024-01-01T01:00Z,3,3\n";
+
+#[test]
+fn different_values_for_one_time_are_both_rejected() {
+    let loaded = load_text(REPEATED, &hourly()).expect("a frame");
+    assert_eq!(observations(&loaded), ["a 01T00 1", "a 01T01 3", "b 01T01 3"]);
+    assert_eq!(rejections(&loaded), ["duplicate_conflict 2 b 1", "duplicate_equal 3 a 1", "duplicate_conflict 3 b 2"]);
+    assert_eq!(loaded.report.n_lost(), 2);
+}
+
+#[test]
+fn the_first_or_the_last_duplicate_is_kept_on_request() {
+    for (duplicates, kept) in [(Duplicates::KeepFirst, "b 01T00 1"), (Duplicates::KeepLast, "b 01T00 2")] {
+        let loaded = load_text(REPEATED, &LoadConfig { duplicates, ..hourly() }).expect("a frame");
+        assert_eq!(observations(&loaded), ["a 01T00 1", "a 01T01 3", kept, "b 01T01 3"]);
+        assert_eq!(loaded.report.count(DuplicateConflict), 1);
+    }
+}
+
+#[test]
+fn revisions_are_no_duplicates() {
+    let content = "series,valid_time,value,available_at,sd\n\
+        a,2024-01-01T00:00Z,1,2024-01-01T01:00Z,0.5\na,2024-01-01T00:00Z,2,2024-01-02T01:00Z,\n\
+        a,2024-01-01T01:00Z,3,,-1\na,2024-01-01T02:00Z,4,later,\na,2024-01-01T03:00Z,5,,\n,2024-01-01T03:00Z,6,,\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    let rows: Vec<_> = loaded.frame.rows().map(|row| (row.value, row.available_at.is_some(), row.sd)).collect();
+    assert_eq!(rows, [(1.0, true, Some(0.5)), (2.0, true, None), (5.0, false, None)]);
+    assert_eq!(
+        rejections(&loaded),
+        ["invalid_sd 4 sd -1", "unparsable_time 5 available_at later", "missing_series 7 series "]
+    );
+}
+
+#[test]
+fn month_ends_move_to_the_start_of_their_month() {
+    let content = "date,a\n2024-01-31,1\n2024-02-29,2\n2024-03-31,3\n2024-04-30,4\n";
+    for frequency in [None, Some(Frequency::Month)] {
+        let loaded = load_text(content, &LoadConfig { frequency, ..LoadConfig::default() }).expect("a frame");
+        assert_eq!(loaded.report.frequency, "1mo");
+        assert!(loaded.report.last_days_moved);
+        let starts: Vec<_> = loaded.frame.rows().map(|row| row.valid_time.format("%m-%d").to_string()).collect();
+        assert_eq!(starts, ["01-01", "02-01", "03-01", "04-01"]);
+    }
+    let config = LoadConfig { frequency: Some(Frequency::Month), ..LoadConfig::default() };
+    let loaded = load_text(&format!("{content}2024-05-30,5\n"), &config).expect("a frame");
+    assert_eq!(rejections(&loaded), ["off_grid 6 date 2024-05-30"]);
+}
+
+#[test]
+fn weeks_take_the_day_that_the_file_has() {
+    let content = "date,a\n2002-01-01,1\n2002-01-08,2\n2002-01-15,3\n";
+    for frequency in [None, Some(Frequency::WEEK)] {
+        let loaded = load_text(content, &LoadConfig { frequency, ..LoadConfig::default() }).expect("a frame");
+        assert_eq!(loaded.report.frequency, "1w-tue");
+    }
+}
+
+#[test]
+fn a_constant_series_and_one_without_values_survive() {
+    let content = "time,constant,empty\n2024-01-01T00:00Z,1,\n2024-01-01T01:00Z,1,\n2024-01-01T02:00Z,1,\n";
+    let loaded = load_text(content, &LoadConfig::default()).expect("a frame");
+    assert_eq!(loaded.frame.series(), ["constant", "empty"]);
+    assert_eq!((loaded.report.accepted, loaded.report.n_gaps), (3, 3));
+    let content = "series,time,value\na,2024-01-01T00:00Z,1\nb,2024-01-01T00:00Z,\n";
+    assert_eq!(load_text(content, &hourly()).expect("a frame").frame.series(), ["a", "b"]);
+}
+
+#[test]
+fn whole_files_that_cannot_be_used_are_refused() {
+    let any = LoadConfig::default();
+    check_error("", &any, " is empty");
+    check_error("time,a\n", &any, " has a header but no rows");
+    check_error("time\n2024-01-01\n", &any, " has only one column, `time`; fields must be separated by commas");
+    check_error("time;a\n1;2\n", &any, " has only one column, `time;a`; fields must be separated by commas");
+    check_error("time,a,a\n2024-01-01,1,2\n", &any, " has two columns named `a`");
+    check_error("x,a\n1,2\n3,4\n", &any, " has no time column: line 2, column `x` is `1`");
+    check_error("time,a\nPK\u{3}\u{4}\0,1\n", &any, " is neither CSV, gzipped CSV nor Parquet");
+    check_error("time,a\n2024-01-01T00:00Z,1,2\n", &any, ", line 2 has 3 fields, the header has 2");
+    check_error(
+        "time,a\n2024-01-01,1\n2024-01-02,1\n2024-01-03 00:00,2\n01/04/2024,3\n",
+        &any,
+        ", column `time` mixes time formats: line 2 has a date (`2024-01-01`), line 4 has a local time (`2024-01-03 00:00`)",
+    );
+    check_error(
+        "time,a\n01/02/2024,1\n02/02/2024,2\n",
+        &any,
+        ", line 2, column `time`: `01/02/2024` is a date in an order that is not certain; times must be ISO 8601",
+    );
+    let config = LoadConfig { time_column: Some("when".into()), ..LoadConfig::default() };
+    check_error(WIDE, &config, " has no column `when`");
+    check_error("time,a\n2024-01-01,\n2024-01-02,\n", &hourly(), " has no valid value in 2 rows");
+    check_error(
+        "time,a\n2024-01-01,x\n2024-01-02,\n",
+        &hourly(),
+        " has no valid value in 2 rows; the first problem is unparsable_value in a.csv, line 2, column `a`: `x`",
+    );
+    check_error(
+        "time,a\n2024-01-01 00:10,1\n2024-01-01 01:10,2\n2024-01-01 02:00,3\n",
+        &hourly(),
+        ": 2 of 3 times are off the 1h grid in UTC, the first is `2024-01-01 00:10:00 UTC` in line 2",
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = load(Path::new("nowhere/a.csv"), &LoadConfig::default()).expect_err("a refusal");
+    assert!(matches!(error, Error::File { ref path, .. } if path.ends_with("a.csv")), "{error}");
+}
+
+#[test]
+fn a_frequency_that_is_not_clear_is_not_guessed() {
+    let content = "time,a\n2024-03-04,1\n2024-03-05,2\n2024-03-06,3\n";
+    let error = load_text(content, &LoadConfig::default()).expect_err("a refusal").to_string();
+    assert_eq!(error, "the frequency is not clear from 3 distinct times (it could be 1b or 1d); declare it");
+}
+
+#[test]
+fn limits_are_kept() {
+    let check = |limits: Limits, is_expected: fn(&Error) -> bool| {
+        let error = load_text(WIDE, &LoadConfig { limits, ..hourly() }).expect_err("a refusal");
+        assert!(is_expected(&error), "{error}");
+    };
+    check(Limits { n_columns_max: 2, ..Limits::default() }, |e| {
+        matches!(e, Error::TooManyColumns { n_columns: 3, .. })
+    });
+    check(Limits { n_rows_max: 2, ..Limits::default() }, |e| matches!(e, Error::TooManyRows { limit: 2, .. }));
+    check(Limits { n_cells_max: 8, ..Limits::default() }, |e| matches!(e, Error::TooManyCells { limit: 8, .. }));
+    check(Limits { n_bytes_max: 20, ..Limits::default() }, |e| matches!(e, Error::TooManyBytes { limit: 20, .. }));
+    let exact = Limits { n_columns_max: 3, n_rows_max: 3, n_cells_max: 9, n_bytes_max: WIDE.len() as u64 };
+    assert!(load_text(WIDE, &LoadConfig { limits: exact, ..hourly() }).is_ok());
+}
+
+#[test]
+fn a_hundred_thousand_columns_are_refused_from_the_header() {
+    let header: Vec<String> = (0..100_000).map(|column| format!("c{column}")).collect();
+    let content = format!("time,{}\n2024-01-01\n", header.join(","));
+    let error = load_text(&content, &LoadConfig::default()).expect_err("a refusal");
+    assert!(matches!(error, Error::TooManyColumns { n_columns: 100_001, limit: 10_000, .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_parquet_file_is_refused() {
+    let path = Folder::new();
+    let error = load(&path.file("a.parquet", "PAR1 and nothing else"), &hourly()).expect_err("a refusal");
+    assert!(matches!(error, Error::Table { .. }), "{error}");
+}
+
+#[test]
+fn the_report_has_stable_codes_in_json() {
+    let report = load_text(REPEATED, &hourly()).expect("a frame").report;
+    let json = serde_json::to_value(&report).expect("json");
+    assert_eq!(json["n_rejected"], serde_json::json!({"duplicate_conflict": 2, "duplicate_equal": 1}));
+    assert_eq!(json["rejected"][0]["reason"], "duplicate_conflict");
+    assert_eq!((&json["frequency"], &json["time_format"]), (&"1h".into(), &"offset".into()));
+    for reason in [
+        UnparsableTime,
+        AmbiguousLocalTime,
+        NonexistentLocalTime,
+        OffGrid,
+        MissingSeries,
+        UnparsableValue,
+        NotFinite,
+        IntegerTooLarge,
+        InvalidSd,
+        DuplicateConflict,
+        DuplicateEqual,
+    ] {
+        assert_eq!(serde_json::to_value(reason).expect("json"), reason.code());
+    }
+}
+
+/// Lines of a file with gaps, repeated rows and bad cells.
+fn any_lines() -> impl Strategy<Value = Vec<String>> {
+    let cell = prop_oneof![
+        6 => (-1_000..1_000_i32).prop_map(|value| value.to_string()),
+        1 => Just(String::new()),
+        1 => Just("x".to_owned()),
+    ];
+    let line = (0..48_u32, cell.clone(), cell)
+        .prop_map(|(hour, a, b)| format!("2024-01-{:02}T{:02}:00Z,{a},{b}", hour / 24 + 1, hour % 24));
+    prop::collection::vec(line, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_shuffled_file_loads_like_the_sorted_one(lines in any_lines(), seed in any::<u64>()) {
+        let mut sorted = lines.clone();
+        sorted.sort();
+        let mut shuffled = lines;
+        shuffled.sort_by_key(|line| {
+            let hash = line.bytes().fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+            hash.rotate_left(17)
+        });
+        let load = |lines: &[String]| load_text(&format!("time,a,b\n{}\n", lines.join("\n")), &hourly());
+        match (load(&sorted), load(&shuffled)) {
+            (Ok(sorted), Ok(shuffled)) => {
+                prop_assert_eq!(&sorted.frame, &shuffled.frame);
+                prop_assert_eq!(&sorted.report.n_rejected, &shuffled.report.n_rejected);
+                prop_assert_eq!(sorted.report.n_unordered, 0);
+                let cells = 2 * sorted.report.rows_read;
+                let lost: u64 = sorted.report.n_rejected.values().sum();
+                prop_assert_eq!(sorted.report.accepted + sorted.report.n_gaps + lost, cells, "every cell is accounted for");
+            }
+            (Err(sorted), Err(shuffled)) => {
+                let refused = |error: &Error| matches!(error, Error::NoValidRows { .. });
+                prop_assert!(refused(&sorted) && refused(&shuffled));
+            }
+            (sorted, shuffled) => prop_assert!(false, "{:?} {:?}", sorted.err(), shuffled.err()),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! A group of series on one regular grid, and what was known of it at any time.
+
+use std::ops::Range;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use forecast::{Bounds, Calendar, Grid, History, Window};
+
+use crate::{Error, Frame, Frequency, calendar};
+
+/// Cells (steps times series) of the largest panel: 1.6 GB of values.
+const N_CELLS_MAX: usize = 200_000_000;
+
+/// What a panel is, apart from its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PanelConfig {
+    /// Name of the panel.
+    pub name: String,
+    /// Its grid.
+    pub frequency: Frequency,
+    /// Zone whose calendar the grid follows.
+    pub time_zone: Tz,
+    /// How long after the end of its interval a value becomes known, where the source does not say.
+    pub publication_delay: TimeDelta,
+    /// Declared range of each series; empty when none is declared.
+    pub bounds: Vec<Bounds>,
+}
+
+impl PanelConfig {
+    /// A panel whose values are known as soon as their interval ends, without declared ranges.
+    pub fn new(name: impl Into<String>, frequency: Frequency, time_zone: Tz) -> Self {
+        let (publication_delay, bounds) = (TimeDelta::zero(), Vec::new());
+        Self { name: name.into(), frequency, time_zone, publication_delay, bounds }
+    }
+}
+
+/// One value of one series of a panel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observation {
+    /// Index of the series in the panel.
+    pub series: usize,
+    /// Start of the interval that the value refers to.
+    pub valid_time: DateTime<Utc>,
+    /// When the value became known; `None` stands for the end of its interval and the publication delay.
+    pub available_at: Option<DateTime<Utc>>,
+    /// The value, in the series' unit.
+    pub value: f64,
+}
+
+/// A group of series on one regular grid, from the first to the last observation of any of them.
+#[derive(Clone, Debug)]
+pub struct Panel {
+    config: PanelConfig,
+    series: Vec<String>,
+    /// Number of the first interval.
+    first: i64,
+    /// Latest values `[time, series]`, NaN where there are none.
+    values: Grid,
+    /// Every version of the cells that have a recorded `available_at`, sorted by step, series and `available_at`.
+    revisions: Vec<Revision>,
+}
+
+/// A version of a cell.
+#[derive(Clone, Copy, Debug)]
+struct Revision {
+    step: usize,
+    series: usize,
+    available_at: DateTime<Utc>,
+    value: f64,
+}
+
+impl Panel {
+    /// Lays a frame on the grid.
+    ///
+    /// # Errors
+    /// As [`Panel::from_observations`].
+    pub fn from_frame(config: PanelConfig, frame: &Frame) -> Result<Self, Error> {
+        let observations = frame.rows().map(|row| Observation {
+            series: row.series,
+            valid_time: row.valid_time,
+            available_at: row.available_at,
+            value: row.value,
+        });
+        Self::from_observations(config, frame.series().to_vec(), observations)
+    }
+
+    /// Lays observations, in any order, on the grid. Several of one cell are its versions: the one
+    /// that became known last counts, or, for a window, the last one known at its issue time.
+    ///
+    /// # Errors
+    /// - [`Error::NoObservations`] when there are no series or no observations
+    /// - [`Error::BoundsCount`] when bounds are declared, but not one per series
+    /// - [`Error::UnknownSeries`] when an index is beyond the series
+    /// - [`Error::ObservationNotFinite`] for NaN and infinities: a gap is no observation
+    /// - [`Error::ObservationOffGrid`] when a `valid_time` begins no interval
+    /// - [`Error::PanelTooLarge`] when the grid would have more than 200 million cells
+    pub fn from_observations(
+        mut config: PanelConfig,
+        series: Vec<String>,
+        observations: impl IntoIterator<Item = Observation>,
+    ) -> Result<Self, Error> {
+        if config.bounds.is_empty() {
+            config.bounds = vec![Bounds::default(); series.len()];
+        }
+        if config.bounds.len() != series.len() {
+            let (n_series, n_bounds) = (series.len(), config.bounds.len());
+            return Err(Error::BoundsCount { panel: config.name, n_series, n_bounds });
+        }
+        let placed: Vec<(i64, Observation)> = observations
+            .into_iter()
+            .map(|observation| Ok((place(&config, series.len(), &observation)?, observation)))
+            .collect::<Result<_, Error>>()?;
+        let ordinals = placed.iter().map(|(ordinal, _)| *ordinal);
+        let (Some(first), Some(last)) = (ordinals.clone().min(), ordinals.max()) else {
+            return Err(Error::NoObservations { panel: config.name });
+        };
+
+        let n_steps = last.abs_diff(first) + 1;
+        let n_series = series.len();
+        let n_cells = usize::try_from(n_steps).ok().and_then(|n_steps| n_steps.checked_mul(n_series));
+        let Some(n_cells) = n_cells.filter(|n_cells| *n_cells <= N_CELLS_MAX) else {
+            return Err(Error::PanelTooLarge { panel: config.name, n_steps, n_series, limit: N_CELLS_MAX });
+        };
+        let (values, revisions) = lay_out(&config, first, n_series, n_cells, &placed);
+        Ok(Self { values: Grid::new(n_series, values)?, config, series, first, revisions })
+    }
+
+    /// What the panel is, apart from its values.
+    pub fn config(&self) -> &PanelConfig {
+        &self.config
+    }
+
+    /// Name of the panel.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Names of the series, in the order of the columns.
+    pub fn series(&self) -> &[String] {
+        &self.series
+    }
+
+    /// The grid.
+    pub fn frequency(&self) -> Frequency {
+        self.config.frequency
+    }
+
+    /// Zone whose calendar the grid follows.
+    pub fn time_zone(&self) -> Tz {
+        self.config.time_zone
+    }
+
+    /// Declared range of each series.
+    pub fn bounds(&self) -> &[Bounds] {
+        &self.config.bounds
+    }
+
+    /// The latest values `[time, series]` in data units; NaN for a gap.
+    pub fn values(&self) -> &Grid {
+        &self.values
+    }
+
+    /// Number of intervals from the first to the last one observed.
+    pub fn n_steps(&self) -> usize {
+        self.values.n_steps()
+    }
+
+    /// Start of the first interval.
+    pub fn start(&self) -> DateTime<Utc> {
+        self.valid_time(0)
+    }
+
+    /// End of the last interval: the earliest issue time at which every step is past.
+    pub fn end(&self) -> DateTime<Utc> {
+        self.valid_time(self.n_steps())
+    }
+
+    /// Start of the interval of a row; rows may be beyond the last one.
+    pub fn valid_time(&self, row: usize) -> DateTime<Utc> {
+        let row = i64::try_from(row).unwrap_or(i64::MAX);
+        self.config.frequency.start(self.first.saturating_add(row), self.config.time_zone)
+    }
+
+    /// The row of step 1 of a forecast issued at `issue_time`: the first interval that starts at or
+    /// after it. Negative before the panel's start.
+    pub fn issue_row(&self, issue_time: DateTime<Utc>) -> i64 {
+        let Self { config: PanelConfig { frequency, time_zone, .. }, first, .. } = self;
+        frequency.ordinal(frequency.ceil(issue_time, *time_zone), *time_zone) - first
+    }
+
+    /// Calendar features of a range of rows, which may go beyond the last one.
+    ///
+    /// Pairs of sine and cosine of the local wall time's place in the day, the week and the year, as
+    /// far as the frequency distinguishes them; none for years.
+    ///
+    /// # Shapes
+    /// - output: `[rows.len(), feature]`
+    ///
+    /// # Errors
+    /// [`Error::Forecast`] when the features do not make whole rows, which would be our mistake.
+    pub fn calendar(&self, rows: Range<usize>) -> Result<Calendar, Error> {
+        let frequency = self.config.frequency;
+        let n_features = calendar::n_features(frequency);
+        let mut features = Vec::with_capacity(n_features * rows.len());
+        for row in rows {
+            calendar::push_features(frequency, self.valid_time(row), self.config.time_zone, &mut features);
+        }
+        Ok(Calendar::new(n_features, features)?)
+    }
+
+    /// All that a model may learn from: the latest values of all rows.
+    ///
+    /// # Errors
+    /// As [`Panel::calendar`].
+    pub fn history(&self) -> Result<History, Error> {
+        Ok(History {
+            values: self.values.clone(),
+            calendar: self.calendar(0..self.n_steps())?,
+            seasons: self.config.frequency.seasons(),
+            bounds: self.config.bounds.clone(),
+        })
+    }
+
+    /// What a forecast issued at `issue_time` may see: values with `available_at <= issue_time`, the
+    /// rest NaN, and the calendar of context and horizon.
+    ///
+    /// The context ends with the last interval that starts before `issue_time`, whether or not
+    /// anything is observed there. It has fewer than `context_length` rows near the panel's start.
+    ///
+    /// # Errors
+    /// [`Error::IssueTimeTooEarly`] when no interval starts before `issue_time`.
+    pub fn window(&self, issue_time: DateTime<Utc>, context_length: usize, horizon: usize) -> Result<Window, Error> {
+        let issue_row = usize::try_from(self.issue_row(issue_time)).unwrap_or(0);
+        if issue_row == 0 {
+            return Err(Error::IssueTimeTooEarly { panel: self.config.name.clone(), start: self.start(), issue_time });
+        }
+        let rows = issue_row.saturating_sub(context_length)..issue_row;
+        Ok(Window {
+            context: self.known_at(issue_time, rows.clone())?,
+            calendar: self.calendar(rows.start..rows.end.saturating_add(horizon))?,
+            horizon,
+            bounds: self.config.bounds.clone(),
+        })
+    }
+
+    /// The panel cut to a range of rows, for backtests. Rows beyond the last one are left out.
+    ///
+    /// # Panics
+    /// When the range ends before it starts.
+    pub fn rows(&self, rows: Range<usize>) -> Panel {
+        let rows = rows.start.min(self.n_steps())..rows.end.min(self.n_steps());
+        let revisions = self.revisions_of(&rows).iter();
+        Panel {
+            config: self.config.clone(),
+            series: self.series.clone(),
+            first: self.first.saturating_add(i64::try_from(rows.start).unwrap_or(i64::MAX)),
+            revisions: revisions.map(|revision| Revision { step: revision.step - rows.start, ..*revision }).collect(),
+            values: self.values.rows(rows),
+        }
+    }
+
+    /// Values `[rows, series]` as known at `issue_time`. Rows may be beyond the last one.
+    fn known_at(&self, issue_time: DateTime<Utc>, rows: Range<usize>) -> Result<Grid, Error> {
+        let n_series = self.series.len();
+        let mut values = vec![f64::NAN; rows.len() * n_series];
+        for (known, row) in values.chunks_exact_mut(n_series).zip(rows.clone()) {
+            let end_of_interval = self.valid_time(row + 1);
+            if row < self.n_steps() && is_known(&self.config, end_of_interval, issue_time) {
+                known.copy_from_slice(self.values.row(row));
+            }
+        }
+        let revisions = self.revisions_of(&rows);
+        for cell in revisions.chunk_by(|a, b| (a.step, a.series) == (b.step, b.series)) {
+            let known = cell.iter().take_while(|revision| revision.available_at <= issue_time).last();
+            values[(cell[0].step - rows.start) * n_series + cell[0].series] = known.map_or(f64::NAN, |r| r.value);
+        }
+        Ok(Grid::new(n_series, values)?)
+    }
+
+    fn revisions_of(&self, rows: &Range<usize>) -> &[Revision] {
+        let first = self.revisions.partition_point(|revision| revision.step < rows.start);
+        let last = self.revisions.partition_point(|revision| revision.step < rows.end);
+        &self.revisions[first..last]
+    }
+}
+
+/// When a value becomes known whose source does not say.
+fn assumed_available_at(config: &PanelConfig, end_of_interval: DateTime<Utc>) -> DateTime<Utc> {
+    end_of_interval.checked_add_signed(config.publication_delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+fn is_known(config: &PanelConfig, end_of_interval: DateTime<Utc>, issue_time: DateTime<Utc>) -> bool {
+    assumed_available_at(config, end_of_interval) <= issue_time
+}
+
+/// Checks an observation and finds the number of its interval.
+fn place(config: &PanelConfig, n_series: usize, observation: &Observation) -> Result<i64, Error> {
+    let PanelConfig { name, frequency, time_zone, .. } = config;
+    let &Observation { series, valid_time, value, .. } = observation;
+    if series >= n_series {
+        return Err(Error::UnknownSeries { panel: name.clone(), series, n_series });
+    }
+    if !value.is_finite() {
+        return Err(Error::ObservationNotFinite { panel: name.clone(), series, valid_time });
+    }
+    frequency.place(valid_time, calendar::Label::Start, *time_zone).ok_or_else(|| Error::ObservationOffGrid {
+        panel: name.clone(),
+        valid_time,
+        frequency: *frequency,
+    })
+}
+
+/// The latest values, and the versions of the cells that have a recorded `available_at`.
+fn lay_out(
+    config: &PanelConfig,
+    first: i64,
+    n_series: usize,
+    n_cells: usize,
+    placed: &[(i64, Observation)],
+) -> (Vec<f64>, Vec<Revision>) {
+    let mut values = vec![f64::NAN; n_cells];
+    let mut revisions = Vec::new();
+    for &(ordinal, Observation { series, available_at, value, .. }) in placed {
+        let step = ordinal.abs_diff(first) as usize;
+        match available_at {
+            Some(available_at) => revisions.push(Revision { step, series, available_at, value }),
+            None => values[step * n_series + series] = value,
+        }
+    }
+    let order = |revision: &Revision| (revision.step, revision.series, revision.available_at);
+
+    // A value without a record that was corrected later is the first version of its cell.
+    revisions.sort_by_key(order);
+    let mut corrected = Vec::new();
+    for cell in revisions.chunk_by(|a, b| (a.step, a.series) == (b.step, b.series)) {
+        let Revision { step, series, .. } = cell[0];
+        let value = values[step * n_series + series];
+        if !value.is_nan() {
+            let end_of_interval = config.frequency.start(first + step as i64 + 1, config.time_zone);
+            let available_at = assumed_available_at(config, end_of_interval);
+            corrected.push(Revision { step, series, available_at, value });
+        }
+    }
+    revisions.extend(corrected);
+    revisions.sort_by_key(order);
+    for revision in &revisions {
+        values[revision.step * n_series + revision.series] = revision.value;
+    }
+    (values, revisions)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! What a panel knows, and when.
+
+use chrono_tz::Europe;
+use proptest::prelude::*;
+
+use super::*;
+use crate::Frequency;
+
+fn utc(text: &str) -> DateTime<Utc> {
+    text.parse().expect("an instant")
+}
+
+/// An hourly panel of two series from midnight; `None` is a gap.
+fn hourly(values: &[[Option<f64>; 2]]) -> Panel {
+    let start = utc("2024-01-01T00:00:00Z");
+    let observations = values.iter().enumerate().flat_map(|(hour, row)| {
+        row.iter().enumerate().filter_map(move |(series, value)| {
+            let valid_time = start + TimeDelta::hours(hour as i64);
+            Some(Observation { series, valid_time, available_at: None, value: (*value)? })
+        })
+    });
+    let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+    Panel::from_observations(config, names(2), observations).expect("a panel")
+}
+
+fn names(n: usize) -> Vec<String> {
+    (0..n).map(|index| format!("s{index}")).collect()
+}
+
+/// Gaps as -1, so that values can be compared.
+fn shown(grid: &Grid) -> Vec<f64> {
+    grid.values().iter().map(|value| if value.is_nan() { -1.0 } else { *value }).collect()
+}
+
+#[test]
+fn a_gap_stays_a_gap() {
+    let panel = hourly(&[[Some(1.0), Some(2.0)], [None, None], [Some(3.0), None]]);
+    assert_eq!(shown(panel.values()), [1.0, 2.0, -1.0, -1.0, 3.0, -1.0]);
+    assert_eq!(
+        (panel.n_steps(), panel.start(), panel.end()),
+        (3, utc("2024-01-01T00:00:00Z"), utc("2024-01-01T03:00:00Z"))
+    );
+}
+
+#[test]
+fn a_series_without_values_is_a_column_of_gaps() {
+    let panel = hourly(&[[Some(1.0), None], [Some(1.0), None]]);
+    assert_eq!(shown(panel.values()), [1.0, -1.0, 1.0, -1.0]);
+    assert_eq!(panel.history().expect("a history").values.n_series(), 2);
+}
+
+#[test]
+fn the_grid_follows_the_calendar_of_the_zone() {
+    let config = PanelConfig::new("p", Frequency::Day, Europe::Madrid);
+    let days = ["2023-03-24T23:00:00Z", "2023-03-25T23:00:00Z", "2023-03-26T22:00:00Z", "2023-03-27T22:00:00Z"];
+    let observation = |(day, &valid_time): (usize, &&str)| Observation {
+        series: 0,
+        valid_time: utc(valid_time),
+        available_at: None,
+        value: day as f64,
+    };
+    let panel = Panel::from_observations(config, names(1), days.iter().enumerate().map(observation));
+    let panel = panel.expect("a panel");
+    assert_eq!(shown(panel.values()), [0.0, 1.0, 2.0, 3.0]);
+    assert_eq!(panel.valid_time(2), utc("2023-03-26T22:00:00Z"));
+}
+
+#[test]
+fn a_window_ends_with_the_last_interval_before_its_issue_time() {
+    let panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2], [Some(2.0); 2], [Some(3.0); 2]]);
+    let window = panel.window(utc("2024-01-01T03:00:00Z"), 2, 5).expect("a window");
+    assert_eq!(shown(&window.context), [1.0, 1.0, 2.0, 2.0]);
+    assert_eq!(window.calendar.n_steps(), Some(2 + 5));
+    assert_eq!((window.horizon, window.bounds.len()), (5, 2));
+}
+
+#[test]
+fn an_interval_that_has_not_ended_is_not_known() {
+    let panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2], [Some(2.0); 2]]);
+    let window = panel.window(utc("2024-01-01T01:30:00Z"), 2, 1).expect("a window");
+    assert_eq!(shown(&window.context), [0.0, 0.0, -1.0, -1.0]);
+}
+
+#[test]
+fn a_publication_delay_hides_the_latest_values() {
+    let mut panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2], [Some(2.0); 2]]);
+    panel.config.publication_delay = TimeDelta::minutes(90);
+    let window = panel.window(utc("2024-01-01T03:00:00Z"), 3, 1).expect("a window");
+    assert_eq!(shown(&window.context), [0.0, 0.0, -1.0, -1.0, -1.0, -1.0]);
+}
+
+#[test]
+fn an_issue_time_beyond_the_data_leaves_steps_to_nowcast() {
+    let panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2]]);
+    let window = panel.window(utc("2024-01-01T04:00:00Z"), 3, 1).expect("a window");
+    assert_eq!(shown(&window.context), [1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
+}
+
+#[test]
+fn a_window_near_the_start_is_short() {
+    let panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2]]);
+    let window = panel.window(utc("2024-01-01T01:00:00Z"), 100, 3).expect("a window");
+    assert_eq!((window.context.n_steps(), window.calendar.n_steps()), (1, Some(4)));
+    for issue_time in ["2024-01-01T00:00:00Z", "2020-01-01T00:00:00Z"] {
+        let refused = panel.window(utc(issue_time), 100, 3);
+        assert!(matches!(refused, Err(Error::IssueTimeTooEarly { .. })));
+    }
+}
+
+#[test]
+fn a_window_sees_the_version_known_at_its_issue_time() {
+    let at = |available_at: Option<&str>, value| Observation {
+        series: 0,
+        valid_time: utc("2024-01-01T00:00:00Z"),
+        available_at: available_at.map(utc),
+        value,
+    };
+    let next = Observation { valid_time: utc("2024-01-01T01:00:00Z"), ..at(Some("2024-01-01T05:00:00Z"), 9.0) };
+    let observations =
+        [at(Some("2024-01-02T00:00:00Z"), 3.0), at(None, 1.0), at(Some("2024-01-01T06:00:00Z"), 2.0), next];
+    let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+    let panel = Panel::from_observations(config, names(1), observations).expect("a panel");
+    assert_eq!(shown(panel.values()), [3.0, 9.0]);
+    for (issue_time, known) in [
+        ("2024-01-01T00:30:00Z", vec![-1.0]),
+        ("2024-01-01T02:00:00Z", vec![1.0, -1.0]),
+        ("2024-01-01T05:00:00Z", vec![1.0, 9.0]),
+        ("2024-01-01T06:00:00Z", vec![2.0, 9.0]),
+        ("2024-01-03T00:00:00Z", vec![3.0, 9.0]),
+    ] {
+        let window = panel.window(utc(issue_time), 100, 1).expect("a window");
+        assert_eq!(shown(&window.context)[..known.len()], known, "{issue_time}");
+    }
+    let cut = panel.rows(1..2).window(utc("2024-01-01T04:00:00Z"), 100, 1).expect("a window");
+    assert_eq!(shown(&cut.context), [-1.0, -1.0, -1.0]);
+}
+
+#[test]
+fn a_cut_panel_keeps_its_times() {
+    let panel = hourly(&[[Some(0.0); 2], [Some(1.0); 2], [Some(2.0); 2]]).rows(1..9);
+    assert_eq!((panel.n_steps(), panel.start()), (2, utc("2024-01-01T01:00:00Z")));
+    assert_eq!(shown(panel.values()), [1.0, 1.0, 2.0, 2.0]);
+}
+
+#[test]
+fn what_does_not_fit_the_panel_is_refused() {
+    let good = Observation { series: 0, valid_time: utc("2024-01-01T00:00:00Z"), available_at: None, value: 1.0 };
+    let refused = |observations: &[Observation], bounds| {
+        let config = PanelConfig { bounds, ..PanelConfig::new("p", Frequency::HOUR, Tz::UTC) };
+        Panel::from_observations(config, names(1), observations.iter().copied()).expect_err("a refusal").to_string()
+    };
+    assert_eq!(refused(&[], vec![]), "panel `p` has no observations");
+    assert_eq!(
+        refused(&[Observation { series: 1, ..good }], vec![]),
+        "panel `p` has 1 series, an observation is of series 1"
+    );
+    assert_eq!(
+        refused(&[Observation { value: f64::NAN, ..good }], vec![]),
+        "panel `p`: series 0 at 2024-01-01 00:00:00 UTC is not finite"
+    );
+    assert_eq!(
+        refused(&[Observation { valid_time: utc("2024-01-01T00:10:00Z"), ..good }], vec![]),
+        "panel `p`: 2024-01-01 00:10:00 UTC does not begin an interval of the 1h grid"
+    );
+    assert_eq!(refused(&[good], vec![Bounds::default(); 2]), "panel `p` has 1 series but 2 bounds");
+    assert_eq!(
+        refused(&[good, Observation { valid_time: utc("+200000-01-01T00:00:00Z"), ..good }], vec![]),
+        "panel `p` would have 1735421977 steps of 1 series, the limit is 200000000 cells"
+    );
+}
+
+#[test]
+fn yearly_panels_have_no_calendar_features() {
+    let observation = |year: i32| Observation {
+        series: 0,
+        valid_time: utc(&format!("{year}-01-01T00:00:00Z")),
+        available_at: None,
+        value: 1.0,
+    };
+    let config = PanelConfig::new("p", Frequency::Year, Tz::UTC);
+    let panel = Panel::from_observations(config, names(1), (2000..2010).map(observation)).expect("a panel");
+    assert_eq!(panel.history().expect("a history").calendar.n_features(), 0);
+    assert_eq!(panel.window(utc("2008-01-01T00:00:00Z"), 5, 3).expect("a window").context.n_steps(), 5);
+}
+
+proptest! {
+    #[test]
+    fn no_window_contains_later_knowledge(
+        cells in prop::collection::vec((0..48_i64, 0..2_usize, prop::option::of(0..200_i64)), 1..80),
+        issue_minutes in 1..6_000_i64,
+    ) {
+        let start = utc("2024-01-01T00:00:00Z");
+        // The value tells when it became known.
+        let observations = cells.iter().map(|&(hour, series, known_hour)| {
+            let value = known_hour.unwrap_or(hour + 1) as f64;
+            let available_at = known_hour.map(|hour| start + TimeDelta::hours(hour));
+            Observation { series, valid_time: start + TimeDelta::hours(hour), available_at, value }
+        });
+        let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+        let panel = Panel::from_observations(config, names(2), observations).expect("a panel");
+        let issue_time = start + TimeDelta::minutes(issue_minutes);
+        if let Ok(window) = panel.window(issue_time, 1_000, 2) {
+            for value in window.context.values().iter().filter(|value| !value.is_nan()) {
+                prop_assert!(start + TimeDelta::hours(*value as i64) <= issue_time);
+            }
+            prop_assert_eq!(window.calendar.n_steps(), Some(window.context.n_steps() + 2));
+        }
+    }
+}
