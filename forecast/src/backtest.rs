@@ -108,7 +108,7 @@ pub fn score_windows(history: &History, config: &BacktestConfig, fitted: &Fitted
         let ours = fitted.model.forecast(&input, &sample)?.without_nowcasts();
         timed("shuffled", &mut || shuffled(&ours, seed))?;
         timed("plumecast", &mut || Ok(fitted.model.forecast(&input, &sample)?.without_nowcasts()))?;
-        timed("base_only", &mut || fitted.base_forecast(&known, &input, &sample))?;
+        timed("base_only", &mut || fitted.base_forecast(&input, &sample))?;
         timed("seasonal_naive", &mut || seasonal_naive(&known, horizon, season, sample.n_samples, seed))?;
         timed("random_walk", &mut || random_walk(&known, horizon, sample.n_samples, seed))?;
     }
@@ -157,13 +157,9 @@ impl Fitted {
     ///
     /// # Errors
     /// Those of [`bootstrap`].
-    fn base_forecast(
-        &self,
-        known: &History,
-        window: &crate::Window,
-        sample: &SampleConfig,
-    ) -> Result<Trajectories, Error> {
-        let means = self.model.base_path(window)?;
-        bootstrap(&means, &self.base_errors, known, sample.n_samples, sample.seed)
+    fn base_forecast(&self, window: &crate::Window, sample: &SampleConfig) -> Result<Trajectories, Error> {
+        let means = self.model.base_path(window);
+        let restore = |series, value| self.model.restore(series, value, &window.bounds);
+        bootstrap(&means, &self.base_errors, self.model.n_series(), sample.n_samples, sample.seed, restore)
     }
 }

@@ -31,6 +31,8 @@ pub enum BaseKind {
         penalty: f64,
         /// One set of weights for all series instead of one per series.
         pooled: bool,
+        /// Weight of a fold relative to the next newer one.
+        decay: f64,
     },
 }
 
@@ -39,8 +41,9 @@ impl fmt::Display for BaseKind {
         match self {
             Self::LastValue => write!(formatter, "last value"),
             Self::LastSeason { season } => write!(formatter, "last season of {season} steps"),
-            Self::Ridge { penalty, pooled } => {
-                write!(formatter, "{} ridge, penalty {penalty}", if *pooled { "pooled" } else { "per-series" })
+            Self::Ridge { penalty, pooled, decay } => {
+                let weights = if *pooled { "pooled" } else { "per-series" };
+                write!(formatter, "{weights} ridge, penalty {penalty}, decay {decay}")
             }
         }
     }
@@ -49,14 +52,14 @@ impl fmt::Display for BaseKind {
 /// A linear forecaster of the next `horizon` values of each series, relative to its last value.
 ///
 /// ```text
-/// path(h) = last + Σ_j weights[j, h] · x_j        x = 1, calendar of the origin, value(origin − lag) − last for lag 1..context
+/// path(h) = last + Σ_j weights[j, h] · x_j        x = 1, calendar of the origin, value(origin − lag) − last for each lag
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Base {
     /// What it was made as.
     pub kind: BaseKind,
-    /// Number of values that it looks at, the last one included.
-    pub context: usize,
+    /// Steps back from the last value to the other values that it looks at.
+    pub lags: Vec<usize>,
     /// Leads of its path.
     pub horizon: usize,
     /// Row-major `[feature, horizon]`, one matrix per series or a single one for all.
@@ -79,35 +82,41 @@ impl BaseInput<'_> {
         self.filled[step * self.n_series + series]
     }
 
-    /// Features of an origin: 1, calendar, lag differences; `context - 1` of the latter.
-    fn features(&self, origin: usize, series: usize, context: usize, out: &mut Vec<f64>) {
+    /// Features of an origin: 1, calendar, lag differences.
+    fn features(&self, origin: usize, series: usize, lags: &[usize], out: &mut Vec<f64>) {
         let last = self.value(origin, series);
         out.clear();
         out.push(1.0);
         out.extend_from_slice(self.calendar.row(origin));
-        out.extend((1..context).map(|lag| if lag > origin { 0.0 } else { self.value(origin - lag, series) - last }));
+        out.extend(lags.iter().map(|&lag| if lag > origin { 0.0 } else { self.value(origin - lag, series) - last }));
     }
 }
 
 impl Base {
+    /// Number of values up to the last one that it needs.
+    pub fn context(&self) -> usize {
+        1 + self.lags.iter().copied().max().unwrap_or(0)
+    }
+
     fn last_value(n_calendar: usize, horizon: usize) -> Self {
-        Self { kind: BaseKind::LastValue, context: 1, horizon, weights: vec![vec![0.0; (1 + n_calendar) * horizon]] }
+        Self { kind: BaseKind::LastValue, lags: vec![], horizon, weights: vec![vec![0.0; (1 + n_calendar) * horizon]] }
     }
 
     fn last_season(n_calendar: usize, horizon: usize, season: usize) -> Self {
-        let mut weights = vec![0.0; (1 + n_calendar + season - 1) * horizon];
+        let lags: Vec<usize> = (1..season).collect();
+        let mut weights = vec![0.0; (1 + n_calendar + lags.len()) * horizon];
         for lead in 0..horizon {
             let lag = season - 1 - lead % season;
             if lag > 0 {
                 weights[(n_calendar + lag) * horizon + lead] = 1.0;
             }
         }
-        Self { kind: BaseKind::LastSeason { season }, context: season, horizon, weights: vec![weights] }
+        Self { kind: BaseKind::LastSeason { season }, lags, horizon, weights: vec![weights] }
     }
 
     /// The path of one series from an origin, `out[lead]` for lead 1 first, standard units.
     pub fn path(&self, input: BaseInput<'_>, origin: usize, series: usize, features: &mut Vec<f64>, out: &mut [f64]) {
-        input.features(origin, series, self.context, features);
+        input.features(origin, series, &self.lags, features);
         let weights = &self.weights[series % self.weights.len()];
         out.fill(input.value(origin, series));
         for (feature, row) in features.iter().zip(weights.chunks_exact(self.horizon)) {
@@ -131,7 +140,7 @@ impl Base {
 
     /// The forecast of the step after an origin.
     pub fn one_step(&self, input: BaseInput<'_>, origin: usize, series: usize, features: &mut Vec<f64>) -> f64 {
-        input.features(origin, series, self.context, features);
+        input.features(origin, series, &self.lags, features);
         let weights = &self.weights[series % self.weights.len()];
         let change: f64 = features.iter().zip(weights.chunks_exact(self.horizon)).map(|(x, row)| x * row[0]).sum();
         input.value(origin, series) + change
@@ -197,52 +206,89 @@ struct NormalEquations {
 }
 
 const N_ROWS_MAX: usize = 6000;
-const CONTEXT_MAX: usize = 400;
+/// Lags that a ridge regression has at most: its normal equations are as many rows and columns.
+const N_LAGS_MAX: usize = 500;
+/// Values that count as recent whatever the season is.
+const N_RECENT_MIN: usize = 16;
 /// Above this many series the weights are pooled: their normal equations would not fit in memory.
 const N_SERIES_UNPOOLED_MAX: usize = 64;
 const PENALTIES: [f64; 4] = [1e-4, 1e-3, 1e-2, 1e-1];
+const DECAYS: [f64; 2] = [1.0, 0.4];
+
+/// What follows from the shape of a history alone: the lags of its regressions and the folds of its origins.
+#[derive(Clone, Debug)]
+pub struct BasePlan {
+    /// Lags of the largest regression; smaller ones take the first of them.
+    lags: Vec<usize>,
+    /// Numbers of lags that are tried.
+    n_lags_tried: Vec<usize>,
+    /// Leads of a path.
+    horizon: usize,
+    /// The folds.
+    pub folds: Folds,
+}
+
+impl BasePlan {
+    /// The plan for a history with the given seasons and number of steps.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] when not even last-value errors could be measured.
+    pub fn new(seasons: &[usize], horizon: usize, n_steps: usize) -> Result<Self, Error> {
+        let (lags, n_lags_tried) = lags(seasons, horizon, n_steps / 4);
+        let context = 1 + lags.iter().copied().max().unwrap_or(0);
+        let needed = context + 4 * horizon;
+        if n_steps < needed {
+            return Err(Error::TooShort { n_steps, horizon, needed });
+        }
+        Ok(Self { lags, n_lags_tried, horizon, folds: Folds::new(context - 1, n_steps - horizon, horizon) })
+    }
+}
+
+/// Lags of the largest regression, and the numbers of them that are tried: the last season, the last two, then also what
+/// lies one and two longest seasons before the horizon. None is longer than `longest`.
+fn lags(seasons: &[usize], horizon: usize, longest: usize) -> (Vec<usize>, Vec<usize>) {
+    let shortest = seasons.first().copied().unwrap_or(1);
+    let recent = [shortest, 2 * shortest, N_RECENT_MIN, horizon];
+    let n_recent = recent.into_iter().max().unwrap_or(N_RECENT_MIN).min(longest).min(N_LAGS_MAX);
+    let mut lags: Vec<usize> = (1..=n_recent).collect();
+    let mut tried: Vec<usize> = recent.into_iter().filter(|&n| n <= n_recent).chain([n_recent]).collect();
+    for multiple in [1, 2] {
+        let season = multiple * seasons.last().copied().unwrap_or(0);
+        if season > n_recent && season <= longest {
+            // Lead 1 was `season - 1` steps before the last value, one season earlier.
+            let block = season.saturating_sub(horizon + 1).max(n_recent + 1)..=season;
+            if lags.len() + block.clone().count() <= N_LAGS_MAX {
+                lags.extend(block);
+                tried.push(lags.len());
+            }
+        }
+    }
+    tried.sort_unstable();
+    tried.dedup();
+    (lags, tried)
+}
 
 /// Chooses and fits the base forecasters of a panel.
 pub struct BaseFitter<'a> {
     input: BaseInput<'a>,
     /// Standard values with their gaps: only whole observed paths are regressed on.
     standard: &'a [f64],
-    horizon: usize,
-    context_max: usize,
-    folds: Folds,
+    plan: &'a BasePlan,
     equations: NormalEquations,
 }
 
 impl<'a> BaseFitter<'a> {
     /// Collects the normal equations of every fold.
-    ///
-    /// # Errors
-    /// [`Error::TooShort`] when not even last-value errors could be measured.
-    pub fn new(input: BaseInput<'a>, standard: &'a [f64], seasons: &[usize], horizon: usize) -> Result<Self, Error> {
-        let n_steps = input.filled.len() / input.n_series;
-        let longest =
-            seasons.iter().map(|season| 2 * season).max().unwrap_or(16).max(seasons.last().map_or(16, |s| s + 1));
-        let context_max = longest.min(CONTEXT_MAX).min(n_steps / 4).max(1);
-        let needed = context_max + 4 * horizon;
-        if n_steps < needed {
-            return Err(Error::TooShort { n_steps, horizon, needed });
-        }
-        let folds = Folds::new(context_max - 1, n_steps - horizon, horizon);
-        let mut fitter = Self {
-            input,
-            standard,
-            horizon,
-            context_max,
-            folds,
-            equations: NormalEquations { gram: vec![], moment: vec![], n_rows: vec![] },
-        };
+    pub fn new(input: BaseInput<'a>, standard: &'a [f64], plan: &'a BasePlan) -> Self {
+        let equations = NormalEquations { gram: vec![], moment: vec![], n_rows: vec![] };
+        let mut fitter = Self { input, standard, plan, equations };
         fitter.equations = fitter.collect();
-        Ok(fitter)
+        fitter
     }
 
     /// The folds of the origins.
     pub fn folds(&self) -> Folds {
-        self.folds
+        self.plan.folds
     }
 
     fn n_groups(&self) -> usize {
@@ -250,34 +296,36 @@ impl<'a> BaseFitter<'a> {
     }
 
     fn observed_path(&self, origin: usize, series: usize) -> bool {
-        (1..=self.horizon).all(|lead| !self.standard[(origin + lead) * self.input.n_series + series].is_nan())
+        (1..=self.plan.horizon).all(|lead| !self.standard[(origin + lead) * self.input.n_series + series].is_nan())
     }
 
     fn collect(&self) -> NormalEquations {
-        let n_features = self.context_max + self.input.calendar.n_features();
-        let n_origins = self.folds.end - self.folds.first;
+        let n_features = 1 + self.input.calendar.n_features() + self.plan.lags.len();
+        let n_origins = self.plan.folds.end - self.plan.folds.first;
         let n_groups = self.n_groups();
         let stride = (n_origins * (self.input.n_series / n_groups)).div_ceil(N_ROWS_MAX).max(1);
         let mut equations = NormalEquations { gram: vec![], moment: vec![], n_rows: vec![] };
         let mut features = Vec::with_capacity(n_features);
-        for fold in 0..self.folds.n_folds() {
+        for fold in 0..self.plan.folds.n_folds() {
             let (mut grams, mut moments, mut counts) = (vec![], vec![], vec![]);
             for group in 0..n_groups {
                 let (mut x, mut y) = (vec![], vec![]);
                 for series in (group..self.input.n_series).step_by(n_groups) {
-                    for origin in self.folds.usable(fold).step_by(stride) {
+                    for origin in self.plan.folds.usable(fold).step_by(stride) {
                         if self.observed_path(origin, series) {
-                            self.input.features(origin, series, self.context_max, &mut features);
+                            self.input.features(origin, series, &self.plan.lags, &mut features);
                             x.extend_from_slice(&features);
                             let last = self.input.value(origin, series);
-                            y.extend((1..=self.horizon).map(|lead| self.input.value(origin + lead, series) - last));
+                            y.extend(
+                                (1..=self.plan.horizon).map(|lead| self.input.value(origin + lead, series) - last),
+                            );
                         }
                     }
                 }
                 // Columns are rows of the regression here, so that a row is contiguous.
                 let n_rows = x.len() / n_features;
                 let x = DMatrixView::from_slice(&x, n_features, n_rows);
-                let y = DMatrixView::from_slice(&y, self.horizon, n_rows);
+                let y = DMatrixView::from_slice(&y, self.plan.horizon, n_rows);
                 grams.push(x * x.transpose());
                 moments.push(x * y.transpose());
                 counts.push(n_rows as f64);
@@ -290,24 +338,26 @@ impl<'a> BaseFitter<'a> {
     }
 
     /// Ridge weights from the given folds; `None` when there are no rows or the system is singular.
-    fn ridge(&self, folds: &[usize], context: usize, penalty: f64, pooled: bool) -> Option<Base> {
-        let n_features = context + self.input.calendar.n_features();
+    fn ridge(&self, folds: &[usize], n_lags: usize, penalty: f64, pooled: bool, decay: f64) -> Option<Base> {
+        let newest = folds.iter().copied().max()?;
+        let n_features = 1 + self.input.calendar.n_features() + n_lags;
         let n_groups = self.n_groups();
         let groups: Vec<Vec<usize>> =
             if pooled { vec![(0..n_groups).collect()] } else { (0..n_groups).map(|group| vec![group]).collect() };
         let mut weights = vec![];
         for members in groups {
             let mut gram = DMatrix::zeros(n_features, n_features);
-            let mut moment = DMatrix::zeros(n_features, self.horizon);
+            let mut moment = DMatrix::zeros(n_features, self.plan.horizon);
             let mut n_rows = 0.0;
             for (&fold, &group) in folds.iter().flat_map(|fold| members.iter().map(move |group| (fold, group))) {
-                gram += self.equations.gram[fold][group].view((0, 0), (n_features, n_features));
-                moment += self.equations.moment[fold][group].view((0, 0), (n_features, self.horizon));
-                n_rows += self.equations.n_rows[fold][group];
+                let weight = decay.powi((newest - fold) as i32);
+                gram += weight * self.equations.gram[fold][group].view((0, 0), (n_features, n_features));
+                moment += weight * self.equations.moment[fold][group].view((0, 0), (n_features, self.plan.horizon));
+                n_rows += weight * self.equations.n_rows[fold][group];
             }
             if n_rows == 0.0 {
                 // A series without a single observed path keeps its last value.
-                weights.push(vec![0.0; n_features * self.horizon]);
+                weights.push(vec![0.0; n_features * self.plan.horizon]);
                 continue;
             }
             for feature in 0..n_features {
@@ -317,14 +367,15 @@ impl<'a> BaseFitter<'a> {
             let solution = gram.cholesky()?.solve(&moment);
             weights.push(solution.transpose().as_slice().to_vec());
         }
-        Some(Base { kind: BaseKind::Ridge { penalty, pooled }, context, horizon: self.horizon, weights })
+        let lags = self.plan.lags[..n_lags].to_vec();
+        Some(Base { kind: BaseKind::Ridge { penalty, pooled, decay }, lags, horizon: self.plan.horizon, weights })
     }
 
     /// Mean absolute error over the usable origins of a fold, standard units.
     fn error(&self, base: &Base, fold: usize) -> f64 {
-        let origins = self.folds.usable(fold);
+        let origins = self.plan.folds.usable(fold);
         let stride = (origins.len() * self.input.n_series).div_ceil(N_ROWS_MAX).max(1);
-        let (mut features, mut path) = (vec![], vec![0.0; self.horizon]);
+        let (mut features, mut path) = (vec![], vec![0.0; self.plan.horizon]);
         let (mut sum, mut n) = (0.0, 0.0);
         for origin in origins.step_by(stride) {
             for series in 0..self.input.n_series {
@@ -344,21 +395,19 @@ impl<'a> BaseFitter<'a> {
     /// The forecaster with the smallest error on the last fold, fitted on the folds before it.
     pub fn choose(&self, seasons: &[usize]) -> Base {
         let n_calendar = self.input.calendar.n_features();
-        let last = self.folds.n_folds() - 1;
+        let last = self.plan.folds.n_folds() - 1;
         let before: Vec<usize> = (0..last).collect();
-        let fitting = |length: &usize| *length <= self.context_max;
-        let mut candidates = vec![Base::last_value(n_calendar, self.horizon)];
-        let held_seasons = seasons.iter().copied().filter(fitting);
-        candidates.extend(held_seasons.map(|season| Base::last_season(n_calendar, self.horizon, season)));
-        let mut contexts: Vec<usize> =
-            seasons.iter().flat_map(|&season| [season, season + 1, 2 * season]).filter(fitting).collect();
-        contexts.extend([4, 16, self.context_max].iter().copied().filter(fitting));
-        contexts.sort_unstable();
-        contexts.dedup();
+        let context = 1 + self.plan.lags.iter().copied().max().unwrap_or(0);
+        let mut candidates = vec![Base::last_value(n_calendar, self.plan.horizon)];
+        let held = seasons.iter().copied().filter(|&season| season <= context);
+        candidates.extend(held.map(|season| Base::last_season(n_calendar, self.plan.horizon, season)));
         let poolings: &[bool] = if self.n_groups() == 1 { &[true] } else { &[false, true] };
-        for &context in &contexts {
+        for &n_lags in &self.plan.n_lags_tried {
             for penalty in PENALTIES {
-                candidates.extend(poolings.iter().filter_map(|&pooled| self.ridge(&before, context, penalty, pooled)));
+                for decay in DECAYS {
+                    let ridge = |&pooled: &bool| self.ridge(&before, n_lags, penalty, pooled, decay);
+                    candidates.extend(poolings.iter().filter_map(ridge));
+                }
             }
         }
         let errors: Vec<f64> = candidates.iter().map(|base| self.error(base, last)).collect();
@@ -371,17 +420,17 @@ impl<'a> BaseFitter<'a> {
     /// For a fold outside the given ones, all given folds are used.
     pub fn cross_fit(&self, chosen: &Base, folds: &[usize]) -> CrossFitted {
         let fit = |folds: &[usize]| match chosen.kind {
-            BaseKind::Ridge { penalty, pooled } => {
-                self.ridge(folds, chosen.context, penalty, pooled).unwrap_or_else(|| chosen.clone())
+            BaseKind::Ridge { penalty, pooled, decay } => {
+                self.ridge(folds, chosen.lags.len(), penalty, pooled, decay).unwrap_or_else(|| chosen.clone())
             }
             BaseKind::LastValue | BaseKind::LastSeason { .. } => chosen.clone(),
         };
-        let without_fold = (0..self.folds.n_folds())
+        let without_fold = (0..self.plan.folds.n_folds())
             .map(|fold| {
                 let others: Vec<usize> = folds.iter().copied().filter(|&other| other != fold).collect();
                 fit(if others.is_empty() { folds } else { &others })
             })
             .collect();
-        CrossFitted { base: fit(folds), without_fold, folds: self.folds }
+        CrossFitted { base: fit(folds), without_fold, folds: self.plan.folds }
     }
 }

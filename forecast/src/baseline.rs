@@ -34,28 +34,28 @@ pub fn random_walk(history: &History, horizon: usize, n_samples: usize, seed: u6
     naive(history, horizon, None, n_samples, seed)
 }
 
-/// `base_errors` are whole paths `[path, lead, series]` that are drawn from and added to a path of means `[lead, series]`.
+/// Whole paths of errors `[path, lead, series]`, drawn with replacement and added to a path of means `[lead, series]`;
+/// `restore` brings the sum of a series into data units.
 ///
 /// # Errors
 /// [`Error::TooShort`] when there is no path to draw.
 pub fn bootstrap(
     means: &[f64],
-    base_errors: &[Vec<f64>],
-    history: &History,
+    errors: &[Vec<f64>],
+    n_series: usize,
     n_samples: usize,
     seed: u64,
+    restore: impl Fn(usize, f64) -> f64,
 ) -> Result<Trajectories, Error> {
-    let n_series = history.values.n_series();
     let n_steps = means.len() / n_series;
-    if base_errors.is_empty() {
-        return Err(Error::TooShort { n_steps: history.values.n_steps(), horizon: n_steps, needed: 2 * n_steps + 1 });
+    if errors.is_empty() {
+        return Err(Error::TooShort { n_steps: 0, horizon: n_steps, needed: n_steps });
     }
     let mut stream = Stream::new(seed, 0);
     let mut values = Vec::with_capacity(n_samples * means.len());
     for _ in 0..n_samples {
-        let errors = &base_errors[stream.below(base_errors.len())];
-        let draws = means.iter().zip(errors).enumerate();
-        values.extend(draws.map(|(index, (mean, error))| history.bounds[index % n_series].clip(mean + error) as f32));
+        let draws = means.iter().zip(&errors[stream.below(errors.len())]).enumerate();
+        values.extend(draws.map(|(index, (mean, error))| restore(index % n_series, mean + error) as f32));
     }
     Trajectories::new(n_samples, 1, n_steps, n_series, values)
 }
@@ -101,7 +101,7 @@ fn naive(
     };
     let errors = if whole.is_empty() { zeroed() } else { whole };
     let means: Vec<f64> = point(last).map(|index| filled[index]).collect();
-    bootstrap(&means, &errors, history, n_samples, seed)
+    bootstrap(&means, &errors, n_series, n_samples, seed, |series, value| history.bounds[series].clip(value))
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ struct Config {
     layout: TokenLayout,
     network: DenoiserConfig,
     base: BaseKind,
-    base_context: usize,
+    lags: Vec<usize>,
     seasons: Vec<usize>,
+    velocity_share: f64,
     /// SHA-256 of each other file, by name.
     digests: BTreeMap<String, String>,
 }
@@ -86,8 +87,9 @@ impl Model {
             layout: self.layout,
             network: self.network.clone(),
             base: self.base.kind,
-            base_context: self.base.context,
+            lags: self.base.lags.clone(),
             seasons: self.seasons.clone(),
+            velocity_share: self.velocity_share,
             digests: BTreeMap::from([(WEIGHTS.into(), digest(&weights)), (BASE.into(), digest(&base))]),
         };
         let path = folder.join(CONFIG);
@@ -130,21 +132,22 @@ impl Model {
             innovation,
             network: config.network,
             denoiser,
+            velocity_share: config.velocity_share,
             device: device.clone(),
         })
     }
 
     fn base_tensors(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
         let n_series = self.scaling.n_series();
-        let weights = self.base.weights.concat();
+        let (knots, weights) = (self.scaling.values.concat(), self.base.weights.concat());
         let n_features = self.base.weights[0].len() / self.base.horizon;
         let (factor, factor_shape) = match &self.innovation {
             Innovation::Dense { n_elements, factor } => (factor.as_slice(), vec![*n_elements, *n_elements]),
             Innovation::Diagonal { deviation } => (deviation.as_slice(), vec![deviation.len()]),
         };
         let tensors = [
-            ("location", self.scaling.location.as_slice(), vec![n_series]),
-            ("scale", self.scaling.scale.as_slice(), vec![n_series]),
+            ("knots_standard", self.scaling.standard.as_slice(), vec![self.scaling.standard.len()]),
+            ("knots_values", knots.as_slice(), vec![n_series, self.scaling.standard.len()]),
             ("weights", weights.as_slice(), vec![self.base.weights.len(), n_features, self.base.horizon]),
             ("innovation", factor, factor_shape),
         ];
@@ -175,9 +178,11 @@ fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation
     };
     let base = Base {
         kind: config.base,
-        context: config.base_context,
+        lags: config.lags.clone(),
         horizon: config.layout.horizon(),
         weights: weights.chunks_exact((shape[1] * shape[2]).max(1)).map(<[f64]>::to_vec).collect(),
     };
-    Ok((Scaling { location: values("location")?.0, scale: values("scale")?.0 }, base, innovation))
+    let (standard, knots) = (values("knots_standard")?.0, values("knots_values")?.0);
+    let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
+    Ok((Scaling { standard, values }, base, innovation))
 }

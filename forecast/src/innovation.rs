@@ -17,6 +17,17 @@ pub const N_ELEMENTS_DENSE_MAX: usize = 1200;
 const VARIANCE_FLOOR: f64 = 1e-8;
 
 const SHRINKAGES: [f64; 5] = [0.03, 0.1, 0.3, 0.6, 0.9];
+/// Half-lives of the weight of a path, as shares of all paths; infinity weighs all alike.
+const HALF_LIVES: [f64; 4] = [f64::INFINITY, 0.5, 0.2, 0.08];
+
+/// How a covariance is estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimation {
+    /// Share of the covariance that is replaced by its diagonal; 1 is diagonal.
+    pub shrinkage: f64,
+    /// Paths after which a weight is halved, as a share of all paths; infinity weighs all alike.
+    pub half_life: f64,
+}
 
 /// The map between errors of a path and innovations. Elements are ordered `lead * n_series + series`.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +46,7 @@ pub enum Innovation {
     },
 }
 
-/// Paths of base errors, `NaN` where the truth is a gap.
+/// Paths of base errors, the oldest first, `NaN` where the truth is a gap.
 pub struct ErrorPaths {
     /// Elements of a path.
     pub n_elements: usize,
@@ -48,24 +59,35 @@ impl ErrorPaths {
         self.values.len() / self.n_elements
     }
 
-    /// Mean square of each element over the paths where it is known.
-    fn variances(&self) -> Vec<f64> {
-        let (mut sums, mut counts) = (vec![0.0; self.n_elements], vec![0.0; self.n_elements]);
-        for (index, value) in self.values.iter().enumerate().filter(|(_, value)| !value.is_nan()) {
-            sums[index % self.n_elements] += value * value;
-            counts[index % self.n_elements] += 1.0;
-        }
-        sums.iter().zip(&counts).map(|(sum, &n)| (sum / f64::max(n, 1.0)).max(VARIANCE_FLOOR)).collect()
+    /// Weight of each path; the newest has 1.
+    fn weights(&self, half_life: f64) -> Vec<f64> {
+        let n = self.n_paths() as f64;
+        (1..=self.n_paths()).map(|path| 0.5_f64.powf((n - path as f64) / n / half_life)).collect()
     }
 
-    /// Mean products of all pairs of elements over the paths where both are known.
-    fn covariance(&self) -> DMatrix<f64> {
-        let known: Vec<f64> = self.values.iter().map(|value| f64::from(u8::from(!value.is_nan()))).collect();
-        let zeroed: Vec<f64> = self.values.iter().map(|value| if value.is_nan() { 0.0 } else { *value }).collect();
-        let x = DMatrix::from_vec(self.n_elements, self.n_paths(), zeroed);
-        let known = DMatrix::from_vec(self.n_elements, self.n_paths(), known);
+    /// Weighted mean square of each element over the paths where it is known.
+    fn variances(&self, half_life: f64) -> Vec<f64> {
+        let (mut sums, mut counts) = (vec![0.0; self.n_elements], vec![0.0; self.n_elements]);
+        for (path, weight) in self.values.chunks_exact(self.n_elements).zip(self.weights(half_life)) {
+            for (element, error) in path.iter().enumerate().filter(|(_, error)| !error.is_nan()) {
+                sums[element] += weight * error * error;
+                counts[element] += weight;
+            }
+        }
+        let mean = |(sum, n): (&f64, &f64)| if *n > 0.0 { sum / n } else { 0.0 };
+        sums.iter().zip(&counts).map(mean).map(|variance| variance.max(VARIANCE_FLOOR)).collect()
+    }
+
+    /// Weighted mean products of all pairs of elements over the paths where both are known.
+    fn covariance(&self, half_life: f64) -> DMatrix<f64> {
+        let weights: Vec<f64> = self.weights(half_life).into_iter().map(f64::sqrt).collect();
+        let weighted = self.values.iter().enumerate().map(|(index, error)| (weights[index / self.n_elements], *error));
+        let known = weighted.clone().map(|(weight, error)| if error.is_nan() { 0.0 } else { weight });
+        let errors = weighted.map(|(weight, error)| if error.is_nan() { 0.0 } else { weight * error });
+        let known = DMatrix::from_iterator(self.n_elements, self.n_paths(), known);
+        let errors = DMatrix::from_iterator(self.n_elements, self.n_paths(), errors);
         let counts = &known * known.transpose();
-        (&x * x.transpose()).component_div(&counts.map(|n| n.max(1.0)))
+        (&errors * errors.transpose()).component_div(&counts.map(|n| if n > 0.0 { n } else { 1.0 }))
     }
 }
 
@@ -96,21 +118,24 @@ fn gaussian_loss(factor: &DMatrix<f64>, paths: &ErrorPaths) -> Option<f64> {
 }
 
 impl Innovation {
-    /// The shrinkage of the covariance under which later paths are likeliest.
+    /// The estimation under which later paths are likeliest.
     ///
     /// # Errors
     /// [`Error::Covariance`] when no shrinkage gives a positive definite matrix.
-    pub fn choose_shrinkage(earlier: &ErrorPaths, later: &ErrorPaths) -> Result<f64, Error> {
+    pub fn choose_estimation(earlier: &ErrorPaths, later: &ErrorPaths) -> Result<Estimation, Error> {
         if earlier.n_elements > N_ELEMENTS_DENSE_MAX {
-            return Ok(1.0);
+            return Ok(Estimation { shrinkage: 1.0, half_life: f64::INFINITY });
         }
-        let covariance = earlier.covariance();
-        let mut best = (f64::INFINITY, SHRINKAGES[SHRINKAGES.len() - 1]);
-        for shrinkage in SHRINKAGES {
-            if let Some(loss) = gaussian_loss(&factor(&covariance, shrinkage)?, later)
-                && loss < best.0
-            {
-                best = (loss, shrinkage);
+        let mut best =
+            (f64::INFINITY, Estimation { shrinkage: SHRINKAGES[SHRINKAGES.len() - 1], half_life: f64::INFINITY });
+        for half_life in HALF_LIVES {
+            let covariance = earlier.covariance(half_life);
+            for shrinkage in SHRINKAGES {
+                if let Some(loss) = gaussian_loss(&factor(&covariance, shrinkage)?, later)
+                    && loss < best.0
+                {
+                    best = (loss, Estimation { shrinkage, half_life });
+                }
             }
         }
         Ok(best.1)
@@ -120,12 +145,13 @@ impl Innovation {
     ///
     /// # Errors
     /// [`Error::Covariance`] when no shrinkage gives a positive definite matrix.
-    pub fn fit(paths: &ErrorPaths, shrinkage: f64) -> Result<Self, Error> {
+    pub fn fit(paths: &ErrorPaths, estimation: Estimation) -> Result<Self, Error> {
+        let Estimation { shrinkage, half_life } = estimation;
         if paths.n_elements > N_ELEMENTS_DENSE_MAX || shrinkage >= 1.0 {
-            let deviation = paths.variances().into_iter().map(f64::sqrt).collect();
+            let deviation = paths.variances(half_life).into_iter().map(f64::sqrt).collect();
             return Ok(Self::Diagonal { deviation });
         }
-        let lower = factor(&paths.covariance(), shrinkage)?;
+        let lower = factor(&paths.covariance(half_life), shrinkage)?;
         Ok(Self::Dense { n_elements: paths.n_elements, factor: lower.transpose().as_slice().to_vec() })
     }
 
@@ -233,6 +259,10 @@ mod tests {
     use super::*;
     use crate::noise::Stream;
 
+    const fn estimation(shrinkage: f64) -> Estimation {
+        Estimation { shrinkage, half_life: f64::INFINITY }
+    }
+
     /// Errors of two series over three leads, correlated in both directions.
     fn correlated(n: usize, seed: u64) -> ErrorPaths {
         let mut stream = Stream::new(seed, 0);
@@ -252,7 +282,7 @@ mod tests {
     #[test]
     fn whitening_and_colouring_are_inverse() {
         let paths = correlated(400, 1);
-        for innovation in [Innovation::fit(&paths, 0.03), Innovation::fit(&paths, 1.0)] {
+        for innovation in [Innovation::fit(&paths, estimation(0.03)), Innovation::fit(&paths, estimation(1.0))] {
             let innovation = innovation.expect("positive definite");
             let errors = &paths.values[..6];
             let back = innovation.colour(&innovation.whiten(errors));
@@ -263,15 +293,15 @@ mod tests {
     #[test]
     fn innovations_are_white() {
         let paths = correlated(4000, 2);
-        let innovation = Innovation::fit(&paths, 0.0).expect("positive definite");
+        let innovation = Innovation::fit(&paths, estimation(0.0)).expect("positive definite");
         let whitened = paths.values.chunks_exact(6).flat_map(|path| innovation.whiten(path)).collect();
-        let covariance = ErrorPaths { n_elements: 6, values: whitened }.covariance();
+        let covariance = ErrorPaths { n_elements: 6, values: whitened }.covariance(f64::INFINITY);
         assert!((covariance - DMatrix::identity(6, 6)).abs().max() < 1e-6);
     }
 
     #[test]
     fn a_gap_changes_no_earlier_innovation() {
-        let innovation = Innovation::fit(&correlated(400, 3), 0.03).expect("positive definite");
+        let innovation = Innovation::fit(&correlated(400, 3), estimation(0.03)).expect("positive definite");
         let errors = [0.3, -0.2, 0.5, 0.1, -0.4, 0.2];
         let mut gapped = errors;
         gapped[4] = f64::NAN;
@@ -282,7 +312,7 @@ mod tests {
 
     #[test]
     fn pinned_errors_are_met_and_move_what_is_correlated_with_them() {
-        let innovation = Innovation::fit(&correlated(4000, 4), 0.0).expect("positive definite");
+        let innovation = Innovation::fit(&correlated(4000, 4), estimation(0.0)).expect("positive definite");
         let pins = Pins::new(&innovation, &[(1, -2.0), (3, -2.5)], 6).expect("independent elements");
         let mut stream = Stream::new(9, 0);
         let (mut mean, n) = (0.0, 500);
@@ -299,8 +329,17 @@ mod tests {
     #[test]
     fn shrinkage_is_small_when_data_abound_and_large_when_they_do_not() {
         let later = correlated(200, 5);
-        let many = Innovation::choose_shrinkage(&correlated(4000, 6), &later).expect("positive definite");
-        let few = Innovation::choose_shrinkage(&correlated(7, 7), &later).expect("positive definite");
-        assert!(many < few, "{many} {few}");
+        let many = Innovation::choose_estimation(&correlated(4000, 6), &later).expect("positive definite");
+        let few = Innovation::choose_estimation(&correlated(7, 7), &later).expect("positive definite");
+        assert!(many.shrinkage < few.shrinkage, "{many:?} {few:?}");
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_when_the_spread_has_changed() {
+        let mut changed = correlated(400, 8);
+        let half = changed.values.len() / 2;
+        changed.values[..half].iter_mut().for_each(|error| *error *= 10.0);
+        let chosen = Innovation::choose_estimation(&changed, &correlated(100, 9)).expect("positive definite");
+        assert!(chosen.half_life < 0.3, "{chosen:?}");
     }
 }

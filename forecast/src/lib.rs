@@ -26,7 +26,9 @@ pub mod noise;
 pub mod sampler;
 pub mod scaling;
 pub mod schedule;
+mod stage;
 mod train;
+mod trainer;
 mod trajectories;
 
 pub use aggregate::{Aggregate, Over};

@@ -44,6 +44,8 @@ pub struct Model {
     pub(crate) innovation: Innovation,
     pub(crate) network: DenoiserConfig,
     pub(crate) denoiser: Denoiser,
+    /// Share of the predicted velocity that is believed, chosen on the validation windows; 0 leaves the joint Gaussian.
+    pub(crate) velocity_share: f64,
     pub(crate) device: Device,
 }
 
@@ -55,14 +57,25 @@ struct Anchored {
     filled: Vec<f64>,
     /// The last step at which every live series is observed.
     anchor: usize,
-    /// Observed elements after the anchor: step from the anchor (1 is the next), series, standard value.
-    pinned: Vec<(usize, usize, f64)>,
+    /// Observed elements after the anchor.
+    pinned: Vec<Pinned>,
+}
+
+/// An element after the anchor that is observed.
+struct Pinned {
+    /// Steps from the anchor; 1 is the next one.
+    step: usize,
+    series: usize,
+    /// Data units.
+    value: f64,
+    /// Standard units.
+    standard: f64,
 }
 
 impl Model {
     /// Rows of context that a forecast uses; shorter windows are filled up with gaps.
     pub fn context_length(&self) -> usize {
-        self.base.context + self.layout.context_length() + self.layout.horizon()
+        self.base.context() + self.layout.context_length() + self.layout.horizon()
     }
 
     /// The horizon that was trained; any other one can be forecast.
@@ -102,20 +115,16 @@ impl Model {
         Trajectories::new(config.n_samples, first_step, n_steps, self.n_series(), values)
     }
 
-    /// What the base forecaster alone expects of the trained horizon (cut to the window's), `[step, series]`, data units.
-    ///
-    /// # Errors
-    /// [`Error::NothingObserved`] when no value of the window is known.
-    pub(crate) fn base_path(&self, window: &Window) -> Result<Vec<f64>, Error> {
-        let anchored = self.anchor(window)?;
+    /// What the base forecaster alone expects of the trained horizon, with every gap up to the issue time filled from the
+    /// past, `[step, series]`, standard units; at most the window's horizon.
+    pub(crate) fn base_path(&self, window: &Window) -> Vec<f64> {
         let n_series = self.n_series();
-        let input = BaseInput { filled: &anchored.filled, n_series, calendar: &window.calendar };
-        let n_nowcast = window.context.n_steps() - 1 - anchored.anchor;
-        let path = self.base.paths(input, anchored.anchor);
-        let steps = n_nowcast * n_series..((n_nowcast + window.horizon) * n_series).min(path.len());
-        let values =
-            path.into_iter().enumerate().map(|(index, value)| self.restore(index % n_series, value, &window.bounds));
-        Ok(values.skip(steps.start).take(steps.len()).collect())
+        let standard = self.scaling.standardise_grid(&window.context);
+        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
+        let input = BaseInput { filled: &filled, n_series, calendar: &window.calendar };
+        let mut path = self.base.paths(input, window.context.n_steps() - 1);
+        path.truncate(window.horizon * n_series);
+        path
     }
 
     fn check(&self, window: &Window, config: &SampleConfig) -> Result<(), Error> {
@@ -149,8 +158,13 @@ impl Model {
         let mut standard = self.scaling.standardise_grid(context);
         let pinned = (anchor + 1..context.n_steps())
             .flat_map(|step| (0..n_series).map(move |series| (step, series)))
-            .map(|(step, series)| (step - anchor, series, standard[step * n_series + series]))
-            .filter(|(_, _, value)| !value.is_nan())
+            .map(|(step, series)| Pinned {
+                step: step - anchor,
+                series,
+                value: context.get(step, series),
+                standard: standard[step * n_series + series],
+            })
+            .filter(|pinned| !pinned.value.is_nan())
             .collect();
         standard.truncate((anchor + 1) * n_series);
         let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
@@ -179,7 +193,12 @@ impl Model {
         config: &SampleConfig,
     ) -> Result<Vec<f32>, Error> {
         let (n_series, horizon) = (self.n_series(), self.horizon());
-        let sampler = Sampler { denoiser: &self.denoiser, layout: &self.layout, device: &self.device };
+        let sampler = Sampler {
+            denoiser: &self.denoiser,
+            velocity_share: self.velocity_share,
+            layout: &self.layout,
+            device: &self.device,
+        };
         // Beyond the trained horizon every sample goes on from its own path, seen as its past.
         let mut pasts = vec![(anchored.standard.clone(), anchored.filled.clone())];
         let mut drawn: Vec<Vec<f32>> = vec![vec![]; n_samples];
@@ -211,14 +230,14 @@ impl Model {
             }
         }
         // What was observed is what it is, not what is left of it after arithmetic.
-        for &(step, series, value) in &anchored.pinned {
-            let value = self.scaling.restore(series, value) as f32;
-            drawn.iter_mut().for_each(|path| path[(step - 1) * n_series + series] = value);
+        for &Pinned { step, series, value, .. } in &anchored.pinned {
+            drawn.iter_mut().for_each(|path| path[(step - 1) * n_series + series] = value as f32);
         }
         Ok(drawn.concat())
     }
 
-    fn restore(&self, series: usize, standard: f64, bounds: &[Bounds]) -> f64 {
+    /// A standard value of a series in data units, inside its bounds.
+    pub(crate) fn restore(&self, series: usize, standard: f64, bounds: &[Bounds]) -> f64 {
         bounds[series].clip(self.scaling.restore(series, standard))
     }
 
@@ -231,15 +250,15 @@ impl Model {
     }
 
     /// The update that meets the observed elements after the anchor, and the tokens that hold them.
-    fn pins(&self, pinned: &[(usize, usize, f64)], base_path: &[f64]) -> Result<Option<(Pins, usize)>, Error> {
-        let Some(last_step) = pinned.iter().map(|&(step, _, _)| step).max() else { return Ok(None) };
+    fn pins(&self, pinned: &[Pinned], base_path: &[f64]) -> Result<Option<(Pins, usize)>, Error> {
+        let Some(last_step) = pinned.iter().map(|pinned| pinned.step).max() else { return Ok(None) };
         let n_tokens = last_step.div_ceil(self.layout.patch);
         let n_series = self.n_series();
         let errors: Vec<(usize, f64)> = pinned
             .iter()
-            .map(|&(step, series, value)| {
-                let element = (step - 1) * n_series + series;
-                (element, value - base_path[element])
+            .map(|pinned| {
+                let element = (pinned.step - 1) * n_series + pinned.series;
+                (element, pinned.standard - base_path[element])
             })
             .collect();
         Ok(Some((Pins::new(&self.innovation, &errors, n_tokens * self.layout.n_elements())?, n_tokens)))

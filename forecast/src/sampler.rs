@@ -15,6 +15,8 @@ use crate::{Error, SampleConfig};
 pub struct Sampler<'a> {
     /// The network.
     pub denoiser: &'a Denoiser,
+    /// Share of its predicted velocity that is believed: 1 all of it, 0 nothing but noise.
+    pub velocity_share: f64,
     /// The shape of its tokens.
     pub layout: &'a TokenLayout,
     /// Where it runs.
@@ -114,7 +116,9 @@ impl Sampler<'_> {
             for sample in state.values.chunks_exact_mut(draw.n_tokens * state.n_elements) {
                 let mut start: Vec<f64> = sample[..n_pinned].iter().map(|&value| f64::from(value)).collect();
                 pins.apply(&mut start);
-                sample[..n_pinned].iter_mut().zip(start).for_each(|(value, moved)| *value = moved as f32);
+                for (value, moved) in sample[..n_pinned].iter_mut().zip(start) {
+                    *value = moved.clamp(-INNOVATION_MAX, INNOVATION_MAX) as f32;
+                }
             }
             n_finished = n_tokens;
         }
@@ -181,6 +185,7 @@ impl Sampler<'_> {
             for token in first..end {
                 let velocity = velocity.clone().narrow(1, token - fed.start, 1).try_into_vec_as::<f32>();
                 let velocity = velocity.map_err(|error| Error::Device { problem: error.to_string() })?;
+                let velocity = velocity.into_iter().map(|value| value * self.velocity_share as f32).collect();
                 state.advance(token, velocity, before[token - range.start], after[token - range.start]);
             }
             n_cached = first;

@@ -1,58 +1,95 @@
 //! Data units to standard units and back, and the causal filling of gaps for the base forecaster.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Grid;
 
-/// Location and scale of each series, from its observed training values.
+/// The shape of the map from data units to standard units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScalingKind {
+    /// Mean 0, standard deviation 1.
+    Linear,
+    /// Normal scores: the quantiles of the training values go to those of the standard normal law. Skewed series become
+    /// symmetric, values that occur often (zeros) become atoms, and bounds are kept without clipping.
+    NormalScore,
+}
+
+/// An increasing, piecewise linear map of each series from data units to standard units, fitted on observed values.
 ///
-/// A constant series has scale 0: it standardises to 0, and whatever is modelled comes back as the constant.
+/// All series share the knots in standard units. Beyond the outer knots the map goes on with the slope of the outer half
+/// of its side. A constant series comes back as the constant, whatever is modelled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaling {
-    /// Mean of each series, data units.
-    pub location: Vec<f64>,
-    /// Standard deviation of each series, data units; 0 for a constant or unobserved one.
-    pub scale: Vec<f64>,
+    /// Knots in standard units, ascending.
+    pub standard: Vec<f64>,
+    /// For each series, the knots in data units, not descending.
+    pub values: Vec<Vec<f64>>,
 }
 
 /// A standard deviation below this share of the mean magnitude is rounding, not variation.
 const RELATIVE_FLOOR: f64 = 1e-9;
+/// Knots of normal scores: enough for the shape, few enough to be smooth.
+const N_KNOTS: usize = 99;
 
 impl Scaling {
-    /// Mean and standard deviation of the observed values of each series.
-    pub fn fit(values: &Grid) -> Self {
-        let n_series = values.n_series();
-        let (mut location, mut scale) = (vec![0.0; n_series], vec![0.0; n_series]);
-        for series in 0..n_series {
-            let observed =
-                || (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan());
-            let n = observed().count() as f64;
-            if n == 0.0 {
-                continue;
+    /// Fits the map of each series.
+    pub fn fit(kind: ScalingKind, values: &Grid) -> Self {
+        let observed = |series: usize| -> Vec<f64> {
+            (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan()).collect()
+        };
+        let all = (0..values.n_series()).map(observed);
+        match kind {
+            ScalingKind::Linear => {
+                Self { standard: vec![0.0, 1.0], values: all.map(|values| linear_knots(&values)).collect() }
             }
-            let mean = observed().map(|value| value / n).sum::<f64>();
-            let deviation = observed().map(|value| (value - mean).powi(2) / n).sum::<f64>().sqrt();
-            location[series] = mean;
-            scale[series] = if deviation > RELATIVE_FLOOR * mean.abs() { deviation } else { 0.0 };
+            ScalingKind::NormalScore => {
+                let probabilities: Vec<f64> = (1..=N_KNOTS).map(|knot| knot as f64 / (N_KNOTS + 1) as f64).collect();
+                let standard = probabilities.iter().map(|&p| standard_normal_quantile(p)).collect();
+                Self { standard, values: all.map(|values| quantile_knots(values, &probabilities)).collect() }
+            }
         }
-        Self { location, scale }
     }
 
     /// Number of series.
     pub fn n_series(&self) -> usize {
-        self.location.len()
+        self.values.len()
     }
 
-    /// A value of a series in standard units.
+    /// A value of a series in standard units; a gap stays one. A value on a flat part of the map goes to its middle.
     pub fn standardise(&self, series: usize, value: f64) -> f64 {
-        let scale = self.scale[series];
-        if scale == 0.0 {
-            return if value.is_nan() { value } else { 0.0 };
+        if value.is_nan() {
+            return value;
         }
-        (value - self.location[series]) / scale
+        let (knots, standard) = (&self.values[series], &self.standard);
+        let below = knots.partition_point(|&knot| knot < value);
+        let through = knots.partition_point(|&knot| knot <= value);
+        if below < through {
+            return 0.5 * (standard[below] + standard[through - 1]);
+        }
+        let last = knots.len() - 1;
+        match below {
+            0 => standard[0] - steps(knots[0] - value, self.slope_below(series)),
+            n if n > last => standard[last] + steps(value - knots[last], self.slope_above(series)),
+            n => {
+                let share = (value - knots[n - 1]) / (knots[n] - knots[n - 1]);
+                standard[n - 1] + share * (standard[n] - standard[n - 1])
+            }
+        }
     }
 
     /// A standard value of a series in data units.
     pub fn restore(&self, series: usize, value: f64) -> f64 {
-        self.location[series] + self.scale[series] * value
+        let (knots, standard) = (&self.values[series], &self.standard);
+        let last = knots.len() - 1;
+        match standard.partition_point(|&knot| knot < value) {
+            0 => knots[0] - (standard[0] - value) * self.slope_below(series),
+            n if n > last => knots[last] + (value - standard[last]) * self.slope_above(series),
+            n => {
+                let share = (value - standard[n - 1]) / (standard[n] - standard[n - 1]);
+                knots[n - 1] + share * (knots[n] - knots[n - 1])
+            }
+        }
     }
 
     /// A whole grid in standard units, `[time, series]` row-major, gaps `NaN`.
@@ -60,6 +97,57 @@ impl Scaling {
         let n_series = self.n_series();
         values.values().iter().enumerate().map(|(index, &value)| self.standardise(index % n_series, value)).collect()
     }
+
+    fn slope_below(&self, series: usize) -> f64 {
+        let (knots, standard) = (&self.values[series], &self.standard);
+        let inner = standard.partition_point(|&knot| knot < standard[0] / 2.0).max(1);
+        (knots[inner] - knots[0]) / (standard[inner] - standard[0])
+    }
+
+    fn slope_above(&self, series: usize) -> f64 {
+        let (knots, standard) = (&self.values[series], &self.standard);
+        let last = knots.len() - 1;
+        let inner = standard.partition_point(|&knot| knot < standard[last] / 2.0).min(last - 1);
+        (knots[last] - knots[inner]) / (standard[last] - standard[inner])
+    }
+}
+
+/// How far a distance reaches in standard units; where the map is flat, nowhere.
+fn steps(distance: f64, slope: f64) -> f64 {
+    if slope > 0.0 { distance / slope } else { 0.0 }
+}
+
+fn linear_knots(observed: &[f64]) -> Vec<f64> {
+    let n = observed.len() as f64;
+    let mean: f64 = observed.iter().map(|value| value / n).sum();
+    let deviation = observed.iter().map(|value| (value - mean).powi(2) / n).sum::<f64>().sqrt();
+    let is_constant = deviation <= RELATIVE_FLOOR * mean.abs();
+    vec![mean, if is_constant { mean } else { mean + deviation }]
+}
+
+fn quantile_knots(mut observed: Vec<f64>, probabilities: &[f64]) -> Vec<f64> {
+    if observed.is_empty() {
+        return vec![0.0; probabilities.len()];
+    }
+    observed.sort_unstable_by(f64::total_cmp);
+    let quantile = |p: f64| {
+        let position = p * (observed.len() - 1) as f64;
+        let below = position as usize;
+        let above = (below + 1).min(observed.len() - 1);
+        observed[below] + (position - below as f64) * (observed[above] - observed[below])
+    };
+    probabilities.iter().map(|&p| quantile(p)).collect()
+}
+
+/// Inverse of the standard normal distribution function, by bisection on the error function.
+pub fn standard_normal_quantile(probability: f64) -> f64 {
+    let distribution = |x: f64| 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+    let (mut low, mut high) = (-40.0, 40.0);
+    for _ in 0..80 {
+        let middle = 0.5 * (low + high);
+        if distribution(middle) < probability { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
 }
 
 /// Standard values with their gaps filled from the past: by the value one season earlier, else by the last value, else by 0.
@@ -80,32 +168,94 @@ pub fn fill_from_past(standard: &[f64], n_series: usize, season: Option<usize>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::noise::Stream;
+    use proptest::prelude::*;
 
     const GAP: f64 = f64::NAN;
+    const KINDS: [ScalingKind; 2] = [ScalingKind::Linear, ScalingKind::NormalScore];
 
-    #[test]
-    fn scaling_round_trips_and_leaves_gaps() {
-        let values = Grid::new(2, vec![1.0, GAP, 3.0, 5.0, GAP, 9.0]).expect("whole rows");
-        let scaling = Scaling::fit(&values);
-        let standard = scaling.standardise_grid(&values);
-        for (index, (&value, &scaled)) in values.values().iter().zip(&standard).enumerate() {
-            let restored = scaling.restore(index % 2, scaled);
-            assert!(value.is_nan() && restored.is_nan() || (value - restored).abs() < 1e-12);
+    fn skewed(n: usize) -> Vec<f64> {
+        let mut stream = Stream::new(1, 0);
+        (0..n).map(|_| stream.normal().exp()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn both_maps_round_trip_inside_and_far_outside_the_data(value in -50.0f64..200.0) {
+            let grid = Grid::new(1, skewed(500)).expect("whole rows");
+            for kind in KINDS {
+                let scaling = Scaling::fit(kind, &grid);
+                let back = scaling.restore(0, scaling.standardise(0, value));
+                prop_assert!((back - value).abs() < 1e-9 * (1.0 + value.abs()), "{kind:?}: {value} came back as {back}");
+            }
+        }
+
+        #[test]
+        fn both_maps_rise(a in -50.0f64..200.0, b in -50.0f64..200.0) {
+            let grid = Grid::new(1, skewed(500)).expect("whole rows");
+            for kind in KINDS {
+                let scaling = Scaling::fit(kind, &grid);
+                prop_assert!(scaling.standardise(0, a.min(b)) <= scaling.standardise(0, a.max(b)));
+            }
         }
     }
 
     #[test]
+    fn gaps_stay_gaps() {
+        let values = Grid::new(2, vec![1.0, GAP, 3.0, 5.0, GAP, 9.0]).expect("whole rows");
+        for kind in KINDS {
+            let standard = Scaling::fit(kind, &values).standardise_grid(&values);
+            assert!(standard.iter().zip(values.values()).all(|(standard, value)| standard.is_nan() == value.is_nan()));
+        }
+    }
+
+    #[test]
+    fn normal_scores_of_a_skewed_series_are_symmetric() {
+        let values = skewed(4000);
+        let scaling = Scaling::fit(ScalingKind::NormalScore, &Grid::new(1, values.clone()).expect("whole rows"));
+        let scores: Vec<f64> = values.iter().map(|&value| scaling.standardise(0, value)).collect();
+        let moment = |power: i32| scores.iter().map(|score| score.powi(power)).sum::<f64>() / 4000.0;
+        assert!(
+            moment(1).abs() < 0.03 && (moment(2) - 1.0).abs() < 0.1 && moment(3).abs() < 0.5,
+            "{} {} {}",
+            moment(1),
+            moment(2),
+            moment(3)
+        );
+    }
+
+    #[test]
+    fn a_value_that_occurs_often_is_an_atom() {
+        let values: Vec<f64> = (0..300).map(|step| if step % 3 == 0 { f64::from(step) } else { 0.0 }).collect();
+        let scaling = Scaling::fit(ScalingKind::NormalScore, &Grid::new(1, values).expect("whole rows"));
+        let zero = scaling.standardise(0, 0.0);
+        assert!(zero < 0.0);
+        assert_eq!((scaling.restore(0, zero), scaling.restore(0, -5.0)), (0.0, 0.0), "and nothing is below it");
+    }
+
+    #[test]
     fn a_constant_series_comes_back_as_the_constant_whatever_is_modelled() {
-        let scaling = Scaling::fit(&Grid::new(1, vec![0.1; 50]).expect("whole rows"));
-        assert_eq!(scaling.standardise(0, 0.1), 0.0);
-        assert!((scaling.restore(0, 7.0) - 0.1).abs() < 1e-12);
+        for kind in KINDS {
+            let scaling = Scaling::fit(kind, &Grid::new(1, vec![0.1; 50]).expect("whole rows"));
+            assert!((scaling.restore(0, 7.0) - 0.1).abs() < 1e-12 && (scaling.restore(0, -3.0) - 0.1).abs() < 1e-12);
+            assert!(scaling.standardise(0, 0.1).is_finite() && scaling.standardise(0, 5.0).is_finite());
+        }
     }
 
     #[test]
     fn a_series_of_gaps_stays_finite() {
-        let scaling = Scaling::fit(&Grid::new(1, vec![GAP; 5]).expect("whole rows"));
-        assert_eq!(scaling.restore(0, 1.0), 0.0);
+        for kind in KINDS {
+            let scaling = Scaling::fit(kind, &Grid::new(1, vec![GAP; 5]).expect("whole rows"));
+            assert_eq!(scaling.restore(0, 1.0), 0.0);
+        }
         assert_eq!(fill_from_past(&[GAP; 5], 1, Some(2)), [0.0; 5]);
+    }
+
+    #[test]
+    fn the_normal_quantile_inverts_the_distribution() {
+        for (probability, expected) in [(0.5, 0.0), (0.975, 1.959_963_984_540_054), (0.01, -2.326_347_874_040_841)] {
+            assert!((standard_normal_quantile(probability) - expected).abs() < 1e-9);
+        }
     }
 
     #[test]

@@ -233,7 +233,7 @@ fn finished_tokens_are_never_touched_again() {
     let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
     let (_, denoiser) = random_network(6, 4);
     let device = device();
-    let sampler = Sampler { denoiser: &denoiser, layout: &layout, device: &device };
+    let sampler = Sampler { denoiser: &denoiser, velocity_share: 1.0, layout: &layout, device: &device };
     let views = [random_conditioning(&layout, 1)];
     let draw = |n_tokens, schedule| {
         let draw = Draw { first_sample: 0, n_samples: 3, first_step: 0, n_tokens };
@@ -253,7 +253,7 @@ fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
     let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
     let (_, denoiser) = random_network(6, 4);
     let device = device();
-    let sampler = Sampler { denoiser: &denoiser, layout: &layout, device: &device };
+    let sampler = Sampler { denoiser: &denoiser, velocity_share: 1.0, layout: &layout, device: &device };
     let views = [random_conditioning(&layout, 1)];
     let draw = |schedule| {
         let draw = Draw { first_sample: 0, n_samples: 4, first_step: 0, n_tokens: 4 };
@@ -269,6 +269,21 @@ fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
         assert!(other.iter().all(|value| value.is_finite()));
         assert_ne!(exact, other, "{schedule:?}");
     }
+}
+
+#[test]
+fn believing_nothing_of_the_network_leaves_the_noise() {
+    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let (_, denoiser) = random_network(6, 4);
+    let device = device();
+    let sampler = Sampler { denoiser: &denoiser, velocity_share: 0.0, layout: &layout, device: &device };
+    let draw = Draw { first_sample: 0, n_samples: 2, first_step: 0, n_tokens: 4 };
+    let drawn = sampler.draw(&[random_conditioning(&layout, 1)], draw, &sample(2, 1), None).expect("a valid schedule");
+    let noise = forecast::noise::Noise::new(1);
+    let expected: Vec<f32> = (0..2)
+        .flat_map(|k| (0..8).flat_map(move |step| (0..3).map(move |series| noise.normal(k, step, series))))
+        .collect();
+    assert_eq!(drawn, expected);
 }
 
 #[test]
@@ -448,4 +463,22 @@ fn training_that_is_stopped_at_once_gives_no_model() {
     let config = TrainConfig::new(HORIZON, Budget::Steps(10), 1);
     let result = fit(&history(300, 1), &config, &device(), &mut |_| ControlFlow::Break(()));
     assert!(matches!(result, Err(Error::Stopped)));
+}
+
+#[test]
+fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() {
+    let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(30), 5) };
+    let history = history(300, 1);
+    let fit_until = |limit: usize| {
+        let mut stop = move |progress: &forecast::Progress| match progress.stage {
+            "train" if progress.step >= limit => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        fit(&history, &config, &device(), &mut stop).expect("something was learned in the first pass")
+    };
+    let (at_once, later) = (fit_until(1), fit_until(2));
+    assert!(at_once.report.best_step > 2, "the second pass is cut short");
+    let window = history.window(280, at_once.model.context_length(), HORIZON);
+    let draw = |model: &Model| model.forecast(&window, &sample(3, 1)).expect("a window of the model");
+    assert_eq!(draw(&at_once.model), draw(&later.model), "half-finished steps are not used");
 }
