@@ -1,0 +1,118 @@
+//! `plumecast backtest`: trains on a file, tests on its last windows. Needs no database.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use forecast::{Bounds, Budget, SampleConfig, TrainConfig, backtest};
+use ingest::{Panel, PanelConfig, trajectories};
+use serde_json::json;
+
+use super::load::{FileArgs, print_report};
+use crate::predictor::device;
+use crate::progress::{Display, stop_on_interrupt};
+use crate::table;
+
+/// Train on a file and score forecasts of its last windows against the numbers to beat.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// CSV, gzipped CSV or Parquet; wide (a column per series) or long.
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+
+    /// How the file is read.
+    #[command(flatten)]
+    pub reading: FileArgs,
+
+    /// Steps of a window.
+    #[arg(long, value_name = "STEPS")]
+    pub horizon: usize,
+
+    /// Windows of the test; they follow each other and end with the data. Nothing of them is seen in training.
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub windows: usize,
+
+    /// Trajectories of each window.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub samples: usize,
+
+    /// Minutes to train.
+    #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
+    pub train_minutes: f64,
+
+    /// Optimiser steps to train instead of minutes: the same on every run.
+    #[arg(long, value_name = "STEPS", conflicts_with = "train_minutes")]
+    pub train_steps: Option<usize>,
+
+    /// Seed of training and sampling.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// No value of any series is below this.
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    pub lower_bound: Option<f64>,
+
+    /// No value of any series is above this.
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    pub upper_bound: Option<f64>,
+
+    /// Folder for metrics.json and trajectories.parquet; created.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Runs the backtest and writes `metrics.json` and `trajectories.parquet`.
+///
+/// # Errors
+/// When the file cannot be used, is too short, or the results cannot be written.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    stop_on_interrupt();
+    tokio::task::spawn_blocking(move || backtest_file(&args)).await.context("running the backtest")?
+}
+
+fn backtest_file(args: &Args) -> anyhow::Result<()> {
+    let loaded = ingest::load(&args.data, &args.reading.load_config())
+        .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
+    print_report(&loaded);
+    let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
+    let config = PanelConfig {
+        bounds: vec![bounds; loaded.frame.series().len()],
+        ..PanelConfig::new(panel_name(&args.data), loaded.frequency, loaded.time_zone)
+    };
+    let panel = Panel::from_frame(config, &loaded.frame)?;
+    let history = panel.history()?;
+    let windows = backtest::BacktestConfig {
+        horizon: args.horizon,
+        n_windows: args.windows,
+        sample: SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() },
+    };
+    let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
+    let train = TrainConfig::new(args.horizon, budget, args.seed);
+    let mut display = Display::new(panel.name());
+    let result = backtest::backtest(&history, &windows, &train, &device(), &mut |progress| display.show(progress));
+    drop(display);
+    let result = result.context("the backtest failed")?;
+
+    fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
+    let metrics = json!({
+        "data": {
+            "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),
+            "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
+        },
+        "horizon": args.horizon, "windows": args.windows, "samples": args.samples, "seed": args.seed,
+        "training": result.report,
+        "rows": result.rows,
+    });
+    let path = args.out.join("metrics.json");
+    fs::write(&path, serde_json::to_vec_pretty(&metrics)?).with_context(|| format!("writing {}", path.display()))?;
+    let windows = result.trajectories.iter().enumerate().map(|(window, trajectories)| (window as i32, trajectories));
+    trajectories::write_parquet(&args.out.join("trajectories.parquet"), windows, panel.series())?;
+    println!("{}", table::scores(&result.rows));
+    println!("written: {} and trajectories.parquet", path.display());
+    Ok(())
+}
+
+fn panel_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
+}

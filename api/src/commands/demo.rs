@@ -1,0 +1,222 @@
+//! `plumecast demo`: two real data sets from file to served trajectories, with nothing to set up.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use chrono::Utc;
+use forecast::{Budget, SampleConfig, TrainConfig};
+use ingest::demo::Dataset;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::db::{self, DEFAULT_TENANT, model::Model, series::NewSeries, words::Kind};
+use crate::progress::Display;
+use crate::training::{self, TestWindows};
+use crate::{Application, Config, loading, table, telemetry};
+
+/// Load two bundled data sets, train, backtest, forecast, and serve all of it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Seconds of training for each data set.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub train_seconds: f64,
+
+    /// Do it all, check it through the service's own API, and exit.
+    #[arg(long)]
+    pub once: bool,
+
+    /// The service.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What is shown of a data set.
+struct Show {
+    dataset: &'static Dataset,
+    /// Trained and tested horizon.
+    horizon: usize,
+    /// Windows of the test.
+    n_windows: usize,
+}
+
+const SHOWS: [Show; 2] = [
+    Show { dataset: &ingest::demo::AIR_QUALITY, horizon: 24, n_windows: 14 },
+    Show { dataset: &ingest::demo::TOURISM, horizon: 12, n_windows: 3 },
+];
+const SEED: u64 = 1;
+const N_SAMPLES: usize = 100;
+
+/// Runs the demonstration. What an earlier run made is used again.
+///
+/// # Errors
+/// When a step fails; with `--once` also when the service does not answer as it should.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    telemetry::init(args.config.log_format, telemetry::QUIET);
+    let started = Instant::now();
+    let database = super::open(&args.config.database).await?;
+    let pool = database.pool();
+    let mut models = vec![];
+    for show in &SHOWS {
+        models.push(prepare(pool, &args.config.database.data_dir, show, args.train_seconds).await?);
+    }
+
+    let application = Application::build(&args.config, pool.clone())?;
+    let (address, stop) = (application.address(), application.stop_handle());
+    super::serve::stop_on_signal(stop.clone())?;
+    let serving = tokio::spawn(application.run());
+    let made = tokio::task::spawn_blocking(move || {
+        SHOWS
+            .iter()
+            .zip(&models)
+            .map(|(show, model)| make_forecast(address, show, model))
+            .collect::<anyhow::Result<Vec<_>>>()
+    });
+    let forecasts = made.await.context("making the forecasts")??;
+    println!("\nready in {:.1} s: http://{address}", started.elapsed().as_secs_f64());
+    print_hints(address, &forecasts, database.private_url().as_deref());
+    if args.once {
+        let checked = tokio::task::spawn_blocking(move || check(address, &forecasts));
+        let checked = checked.await.context("checking the service")?;
+        stop.stop().await;
+        checked?;
+        println!("\nchecked: forecasts, quantiles, trajectories, totals and the page answer as they should");
+    }
+    let served = serving.await.context("serving")?;
+    database.close().await;
+    Ok(served?)
+}
+
+/// Loads a data set and trains its model, unless both are there.
+async fn prepare(pool: &PgPool, data_dir: &Path, show: &Show, train_seconds: f64) -> anyhow::Result<Model> {
+    let dataset = show.dataset;
+    if let Some(panel) = db::panel::get(pool, DEFAULT_TENANT, dataset.name).await?
+        && let Some(model) = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?
+    {
+        println!("panel `{}`: loaded and trained before, model version {}", dataset.name, model.version);
+        return Ok(model);
+    }
+    println!("\n{} ({})", dataset.description, dataset.license);
+    load(pool, data_dir, dataset).await?;
+    let data = training::read(pool, dataset.name, Utc::now()).await?;
+    let history = data.values.history()?;
+    let config = TrainConfig::new(show.horizon, Budget::Seconds(train_seconds), SEED);
+    let sample = SampleConfig { n_samples: N_SAMPLES, seed: SEED, ..SampleConfig::default() };
+    let test = TestWindows { n_windows: show.n_windows, sample };
+    let mut display = Display::new(dataset.name);
+    let training_config = config.clone();
+    let trained = tokio::task::spawn_blocking(move || {
+        training::train(&history, &training_config, &test, &mut |progress| display.show(progress))
+    });
+    let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
+    let model = training::register(pool, data_dir, &data, &config, &trained).await?;
+    db::model::promote(pool, DEFAULT_TENANT, model.model_id).await?;
+    let report = &trained.fitted.report;
+    println!(
+        "base forecaster: {}; network: {} numbers, {} steps, {:.0} s",
+        report.base, report.n_parameters, report.best_step, report.seconds
+    );
+    println!("backtest: {} windows of {} steps that training did not see", show.n_windows, show.horizon);
+    println!("{}", table::scores(&trained.scores));
+    Ok(model)
+}
+
+async fn load(pool: &PgPool, data_dir: &Path, dataset: &'static Dataset) -> anyhow::Result<()> {
+    let folder = data_dir.join("demo");
+    let loaded = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        let path = dataset.write_to(&folder)?;
+        Ok::<_, anyhow::Error>(ingest::load(&path, &dataset.load_config())?)
+    });
+    let loaded = loaded.await.context("reading the data set")??;
+    super::load::print_report(&loaded);
+    let kind: Kind = dataset.kind.name().parse()?;
+    let declare = |name: &str| {
+        let known = dataset.series.iter().find(|series| series.name == name);
+        NewSeries {
+            name: name.to_owned(),
+            kind: Some(kind),
+            unit: known.map(|series| series.unit.to_owned()),
+            lower_bound: known.and_then(|series| series.bounds.lower),
+            upper_bound: known.and_then(|series| series.bounds.upper),
+            ..NewSeries::default()
+        }
+    };
+    let stored = loading::store(pool, dataset.name, None, &loaded, declare, Utc::now()).await?;
+    println!("stored: {} observations", stored.counts.inserted);
+    Ok(())
+}
+
+/// A forecast that the service made and stored.
+struct Made {
+    panel: &'static str,
+    first_series: &'static str,
+    horizon: usize,
+    n_series: usize,
+    forecast_id: String,
+}
+
+/// Asks the service for a forecast; asked again, it gives the stored one.
+fn make_forecast(address: SocketAddr, show: &Show, model: &Model) -> anyhow::Result<Made> {
+    let panel = show.dataset.name;
+    let order = json!({ "panel": panel, "horizon": show.horizon, "num_samples": N_SAMPLES, "seed": SEED });
+    let mut response = ureq::post(format!("http://{address}/v1/forecasts"))
+        .header("Idempotency-Key", format!("demo-{panel}-{}", model.version))
+        .send_json(order)
+        .with_context(|| format!("asking for a forecast of `{panel}`"))?;
+    let forecast: Value = response.body_mut().read_json().context("reading the forecast")?;
+    let forecast_id = forecast["forecast_id"].as_str().context("the forecast has no identifier")?.to_owned();
+    let series = show.dataset.series;
+    Ok(Made { panel, first_series: series[0].name, horizon: show.horizon, n_series: series.len(), forecast_id })
+}
+
+fn print_hints(address: SocketAddr, forecasts: &[Made], private_url: Option<&str>) {
+    let [air, tourism] = forecasts else { return };
+    println!("\ntry:");
+    println!("  curl -s http://{address}/v1/panels");
+    println!(
+        "  curl -s -H 'content-type: application/json' -d '{{\"panel\":\"{}\",\"horizon\":48,\"level\":[80]}}' http://{address}/v1/forecasts",
+        air.panel
+    );
+    println!("  curl -s 'http://{address}/v1/forecasts/{}/aggregate?fn=sum&over=horizon,series'", tourism.forecast_id);
+    let database = private_url.unwrap_or("$DATABASE_URL");
+    println!(
+        "  psql '{database}' -c \"select * from forecast_quantile where forecast_id = '{}' limit 20\"",
+        air.forecast_id
+    );
+}
+
+/// Reads back what was made, as a client would.
+fn check(address: SocketAddr, forecasts: &[Made]) -> anyhow::Result<()> {
+    let get = |path: String| -> anyhow::Result<Value> {
+        let mut response =
+            ureq::get(format!("http://{address}{path}")).call().with_context(|| format!("reading {path}"))?;
+        response.body_mut().read_json().with_context(|| format!("{path} is no JSON"))
+    };
+    for Made { panel, first_series, horizon, n_series, forecast_id } in forecasts {
+        let stored = get(format!("/v1/forecasts/{forecast_id}"))?;
+        ensure!(stored["panel"] == *panel, "the stored forecast is of another panel: {stored}");
+        let quantiles = get(format!("/v1/forecasts/{forecast_id}/quantiles?quantiles=0.1,0.9"))?;
+        let series = quantiles["series"].as_array().context("quantiles without series")?;
+        ensure!(series.len() == *n_series, "{} series instead of {n_series}", series.len());
+        for series in series {
+            let at = |level: &str| -> anyhow::Result<Vec<f64>> {
+                let values = series["quantiles"][level].as_array().with_context(|| format!("no quantile {level}"))?;
+                Ok(values.iter().filter_map(Value::as_f64).collect())
+            };
+            let (low, high) = (at("0.1")?, at("0.9")?);
+            ensure!(low.len() >= *horizon && low.len() == high.len(), "quantiles of {} steps", low.len());
+            ensure!(low.iter().zip(&high).all(|(low, high)| low <= high), "quantiles cross");
+        }
+        let trajectories = get(format!("/v1/forecasts/{forecast_id}/trajectories?series={first_series}&samples=5"))?;
+        ensure!(trajectories["series"].is_array(), "no trajectories: {trajectories}");
+        let total = get(format!("/v1/forecasts/{forecast_id}/aggregate?fn=sum&over=horizon,series"))?;
+        let total = &total["distributions"][0]["quantiles"];
+        ensure!(total["0.05"].as_f64() < total["0.95"].as_f64(), "the total has no spread: {total}");
+        let page = ureq::get(format!("http://{address}/?panel={panel}")).call()?.body_mut().read_to_string()?;
+        ensure!(page.contains(panel), "the page does not show panel `{panel}`");
+    }
+    get("/readyz".to_owned())?;
+    Ok(())
+}

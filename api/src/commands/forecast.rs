@@ -1,0 +1,99 @@
+//! `plumecast forecast`: a stored forecast without a running service.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use forecast::{QuantileLevel, SampleConfig};
+
+use crate::config::{DatabaseConfig, Limits};
+use crate::forecaster::{self, Forecast, Order};
+use crate::metrics::Metrics;
+use crate::predictor::Predictor;
+
+/// Make and store a forecast of a panel by its champion.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The panel.
+    #[arg(long, value_name = "NAME")]
+    pub panel: String,
+
+    /// Steps to forecast.
+    #[arg(long, value_name = "STEPS")]
+    pub horizon: usize,
+
+    /// When the forecast is made (RFC 3339): only what was known then is used. Now, or the end of old data, when not given.
+    #[arg(long, value_name = "TIME")]
+    pub issue_time: Option<DateTime<Utc>>,
+
+    /// Trajectories to draw.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub num_samples: usize,
+
+    /// Seed of the noise.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Quantile levels to store.
+    #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_value = "0.05,0.1,0.25,0.5,0.75,0.9,0.95")]
+    pub quantiles: Vec<f64>,
+
+    /// Where the data are.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    /// What may be asked for.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// Makes the forecast, stores it and prints its quantiles.
+///
+/// # Errors
+/// When the panel or its model is missing, or the database fails.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let Limits { horizon_max, samples_max, cost_max, .. } = args.limits;
+    anyhow::ensure!((1..=horizon_max).contains(&args.horizon), "--horizon must lie between 1 and {horizon_max}");
+    anyhow::ensure!(
+        (1..=samples_max).contains(&args.num_samples),
+        "--num-samples must lie between 1 and {samples_max}"
+    );
+    let mut levels: Vec<QuantileLevel> =
+        args.quantiles.iter().map(|&level| QuantileLevel::new(level)).collect::<Result<_, _>>()?;
+    levels.sort_by(|a, b| a.value().total_cmp(&b.value()));
+    levels.dedup();
+
+    let database = super::open(&args.database).await?;
+    let metrics = Metrics::new().context("setting up the metrics")?;
+    let predictor =
+        Predictor::start(&args.database.models_dir(), 1, 1, metrics.clone()).context("starting the model thread")?;
+    let order = Order {
+        panel: args.panel.clone(),
+        horizon: args.horizon,
+        issue_time: args.issue_time,
+        quantile_levels: levels,
+        sampling: SampleConfig { n_samples: args.num_samples, seed: args.seed, ..SampleConfig::default() },
+        cost_max,
+    };
+    let forecast = forecaster::make(database.pool(), &predictor, &metrics, &order, Utc::now()).await?;
+    forecaster::store(database.pool(), &metrics, &forecast, None).await?;
+    database.close().await;
+    Ok(super::say(&table(&forecast))?)
+}
+
+/// The forecast as text: its facts, then a row for each step and series.
+fn table(forecast: &Forecast) -> String {
+    let mut lines = vec![
+        format!("forecast {} of panel `{}`", forecast.forecast_id, forecast.panel.name),
+        format!("issue time {}, model version {}", forecast.issue_time.to_rfc3339(), forecast.model.version),
+    ];
+    lines.extend(forecast.warnings.iter().map(|warning| format!("warning {}: {}", warning.code, warning.message)));
+    let levels = &forecast.quantile_levels;
+    let header: String = levels.iter().map(|level| format!(" {level:>10}")).collect();
+    lines.push(format!("{:20} {:25}{header}", "series", "valid_time"));
+    for (index, row) in forecast.quantiles.chunks_exact(levels.len()).enumerate() {
+        let (step, series) = (index / forecast.series.len(), index % forecast.series.len());
+        let values: String = row.iter().map(|value| format!(" {value:>10.3}")).collect();
+        let valid_time = forecast.valid_times[step].to_rfc3339();
+        lines.push(format!("{:20} {valid_time:25}{values}", forecast.series[series].name));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,39 @@
+//! The commands of the program, a file each.
+
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Context;
+
+use crate::config::DatabaseConfig;
+use crate::database::Database;
+
+pub mod backtest;
+pub mod demo;
+pub mod dev_db;
+pub mod forecast;
+pub mod load;
+pub mod migrate;
+pub mod openapi;
+pub mod serve;
+pub mod train;
+
+/// Prints lines to standard output. A reader that has seen enough and went away is no failure.
+///
+/// # Errors
+/// When standard output fails otherwise.
+fn say(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Opens the database of a command and brings its schema up to date.
+///
+/// Await it on the main thread: see [`crate::postgres::PrivatePostgres::start_or_attach`].
+async fn open(config: &DatabaseConfig) -> anyhow::Result<Database> {
+    let url = config.database_url.as_ref().map(crate::config::DatabaseUrl::expose);
+    let database = Database::open(url, &config.data_dir, &config.limits()).await.context("opening the database")?;
+    database.migrate().await.context("bringing the schema up to date")?;
+    Ok(database)
+}

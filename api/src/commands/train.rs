@@ -1,0 +1,92 @@
+//! `plumecast train`: a model of a stored panel.
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use forecast::{Budget, SampleConfig, TrainConfig};
+
+use crate::config::DatabaseConfig;
+use crate::db::{self, DEFAULT_TENANT};
+use crate::progress::{Display, stop_on_interrupt};
+use crate::table;
+use crate::training::{self, TestWindows};
+
+/// Train a model of a panel and make it the panel's champion.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The panel.
+    #[arg(long, value_name = "NAME")]
+    pub panel: String,
+
+    /// Steps to learn; any other horizon can be forecast later.
+    #[arg(long, value_name = "STEPS")]
+    pub horizon: usize,
+
+    /// Minutes to train.
+    #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
+    pub train_minutes: f64,
+
+    /// Optimiser steps to train instead of minutes: the same on every run.
+    #[arg(long, value_name = "STEPS", conflicts_with = "train_minutes")]
+    pub train_steps: Option<usize>,
+
+    /// Windows at the end of the data that are kept out of training and scored.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub test_windows: usize,
+
+    /// Seed of weights, windows and noise.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Use only what was known at this instant (RFC 3339); now when not given.
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<DateTime<Utc>>,
+
+    /// Register the model as a candidate and leave the champion as it is.
+    #[arg(long)]
+    pub candidate: bool,
+
+    /// Where the data are.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+impl Args {
+    fn budget(&self) -> Budget {
+        self.train_steps.map_or(Budget::Seconds(self.train_minutes * 60.0), Budget::Steps)
+    }
+}
+
+/// Trains and registers a model.
+///
+/// # Errors
+/// When the panel is unknown or too short, or the database fails.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let database = super::open(&args.database).await?;
+    let pool = database.pool();
+    let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
+    let history = data.values.history()?;
+    let config = TrainConfig::new(args.horizon, args.budget(), args.seed);
+    let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
+    let test = TestWindows { n_windows: args.test_windows, sample };
+    stop_on_interrupt();
+    let mut display = Display::new(&args.panel);
+    let (training_config, panel) = (config.clone(), args.panel.clone());
+    let trained = tokio::task::spawn_blocking(move || {
+        training::train(&history, &training_config, &test, &mut |progress| display.show(progress))
+    })
+    .await
+    .context("training")?
+    .with_context(|| format!("no model of panel `{panel}` was trained"))?;
+    let model = training::register(pool, &args.database.data_dir, &data, &config, &trained).await?;
+    if !args.candidate {
+        db::model::promote(pool, DEFAULT_TENANT, model.model_id).await?;
+    }
+    let stage = if args.candidate { "candidate" } else { "champion" };
+    println!("model {} of panel `{}` (version {}) is {stage}", model.model_id, args.panel, model.version);
+    println!("{}", serde_json::to_string_pretty(&trained.fitted.report)?);
+    if !trained.scores.is_empty() {
+        println!("{}", table::scores(&trained.scores));
+    }
+    database.close().await;
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! Configuration: flags, environment variables and an optional TOML file, parsed once.
+//!
+//! Each value is a flag `--some-name`, an environment variable `PLUMECAST_SOME_NAME` and a key
+//! `some-name` of the file given with `--config`; the first of these that is set wins, then the
+//! default. `--help` is the reference. Nothing else in the program reads the environment, but for
+//! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::{database, postgres};
+
+/// Everything that the service can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// TOML file with values for any of the flags.
+    #[arg(long, env = "PLUMECAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address of REST, page and metrics; port 0 lets the system choose one.
+    #[arg(long, env = "PLUMECAST_LISTEN", value_name = "ADDRESS", default_value_t = Config::default().listen)]
+    pub listen: SocketAddr,
+
+    /// How log lines are written to standard error.
+    #[arg(long, env = "PLUMECAST_LOG_FORMAT", value_enum, default_value_t = Config::default().log_format)]
+    pub log_format: LogFormat,
+
+    /// Where the data are.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+
+    /// What a client may ask for.
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            config: None,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            log_format: LogFormat::Text,
+            database: DatabaseConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event, for log collectors.
+    Json,
+}
+
+/// Where the data are, and how the database is reached.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseConfig {
+    /// Folder of the private Postgres, of the models and of the snapshots.
+    #[arg(long, env = "PLUMECAST_DATA_DIR", value_name = "DIR", default_value_os_t = DatabaseConfig::default().data_dir)]
+    pub data_dir: PathBuf,
+
+    /// Postgres to use instead of a private one, as `postgres://user:password@host/database`.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Connections to Postgres. Too few: requests wait for one another. Too many: Postgres runs
+    /// out of connections for other processes.
+    #[arg(long, env = "PLUMECAST_POOL_SIZE", value_name = "N", default_value_t = DatabaseConfig::default().pool_size)]
+    pub pool_size: u32,
+
+    /// Seconds that a request waits for a free connection before it is answered with 503.
+    #[arg(long, env = "PLUMECAST_POOL_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
+          default_value = "5")]
+    pub pool_timeout: Duration,
+
+    /// Seconds after which Postgres gives up a statement. Too low: large reads fail. Too high: a
+    /// slow statement holds its connection.
+    #[arg(long, env = "PLUMECAST_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
+          default_value = "60")]
+    pub statement_timeout: Duration,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: postgres::default_data_dir(),
+            database_url: None,
+            pool_size: 10,
+            pool_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl DatabaseConfig {
+    /// Limits on connections.
+    #[must_use]
+    pub fn limits(&self) -> database::Limits {
+        database::Limits {
+            max_connections: self.pool_size,
+            acquire_timeout: self.pool_timeout,
+            statement_timeout: self.statement_timeout,
+        }
+    }
+
+    /// Folder that holds a folder per model.
+    #[must_use]
+    pub fn models_dir(&self) -> PathBuf {
+        self.data_dir.join("models")
+    }
+}
+
+/// A connection string; its password never appears in logs.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The whole string, password included.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for DatabaseUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl std::str::FromStr for DatabaseUrl {
+    type Err = std::convert::Infallible;
+
+    fn from_str(url: &str) -> Result<Self, Self::Err> {
+        Ok(Self(url.to_owned()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DatabaseUrl(..)")
+    }
+}
+
+/// What one client may ask for, so that no request can take the service from the others.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Largest request body in bytes, after decompression.
+    #[arg(long, env = "PLUMECAST_BODY_BYTES_MAX", value_name = "BYTES", default_value_t = Limits::default().body_bytes_max)]
+    pub body_bytes_max: usize,
+
+    /// Most steps of one forecast, without nowcast steps.
+    #[arg(long, env = "PLUMECAST_HORIZON_MAX", value_name = "STEPS", default_value_t = Limits::default().horizon_max)]
+    pub horizon_max: usize,
+
+    /// Most trajectories of one forecast.
+    #[arg(long, env = "PLUMECAST_SAMPLES_MAX", value_name = "N", default_value_t = Limits::default().samples_max)]
+    pub samples_max: usize,
+
+    /// Most values (trajectories * steps * series) that one request computes while its client waits.
+    #[arg(long, env = "PLUMECAST_COST_MAX", value_name = "VALUES", default_value_t = Limits::default().cost_max)]
+    pub cost_max: u64,
+
+    /// Most rows of one page of a list.
+    #[arg(long, env = "PLUMECAST_PAGE_ROWS_MAX", value_name = "ROWS", default_value_t = Limits::default().page_rows_max)]
+    pub page_rows_max: usize,
+
+    /// Most requests that wait for the model; the next one is answered with 503 and `Retry-After`.
+    #[arg(long, env = "PLUMECAST_QUEUE_LENGTH_MAX", value_name = "N", default_value_t = Limits::default().queue_length_max)]
+    pub queue_length_max: usize,
+
+    /// Models kept in memory; the one not used for longest makes room.
+    #[arg(long, env = "PLUMECAST_MODELS_LOADED_MAX", value_name = "N", default_value_t = Limits::default().models_loaded_max)]
+    pub models_loaded_max: usize,
+
+    /// Seconds after which a request is answered with 504. Too low: long forecasts never arrive.
+    /// Too high: clients give up first.
+    #[arg(long, env = "PLUMECAST_REQUEST_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
+          default_value = "120")]
+    pub request_timeout: Duration,
+
+    /// Seconds that a stopping service gives its running requests.
+    #[arg(long, env = "PLUMECAST_SHUTDOWN_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
+          default_value = "10")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1_048_576,
+            horizon_max: 10_000,
+            samples_max: 1_000,
+            cost_max: 2_000_000,
+            page_rows_max: 1_000,
+            queue_length_max: 16,
+            models_loaded_max: 8,
+            request_timeout: Duration::from_secs(120),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a configuration file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path} is not TOML")]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// A key is not a flag of any command.
+    #[error("{path}: no flag is called `{key}`")]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A value is a table, a list or a date.
+    #[error("{path}: `{key}` must be a text, a number or a boolean")]
+    UnsupportedValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+}
+
+/// Gives `command` and its subcommands the values of a TOML file as defaults.
+///
+/// # Errors
+/// When the file cannot be read, is not TOML, or has a key that is no flag.
+pub fn with_file_defaults(command: clap::Command, path: &Path) -> Result<clap::Command, ConfigFileError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigFileError::Unreadable { path: path.to_owned(), source })?;
+    let table: toml::Table =
+        toml::from_str(&text).map_err(|source| ConfigFileError::NotToml { path: path.to_owned(), source })?;
+
+    let mut command = command;
+    for (key, value) in table {
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Float(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            _ => return Err(ConfigFileError::UnsupportedValue { path: path.to_owned(), key }),
+        };
+        let (changed, found) = set_default(command, &key, &text);
+        command = changed;
+        if !found {
+            return Err(ConfigFileError::UnknownKey { path: path.to_owned(), key });
+        }
+    }
+    Ok(command)
+}
+
+/// Sets the default of the flag `--{name}` in `command` and below; tells whether there is one.
+fn set_default(command: clap::Command, name: &str, value: &str) -> (clap::Command, bool) {
+    let id = command
+        .get_arguments()
+        .find(|argument| argument.get_long() == Some(name))
+        .map(|argument| argument.get_id().clone());
+    let mut found = id.is_some();
+    let mut command = match id {
+        Some(id) => command.mut_arg(id, |argument| argument.default_value(value.to_owned())),
+        None => command,
+    };
+    let subcommands: Vec<String> =
+        command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect();
+    for subcommand in subcommands {
+        command = command.mut_subcommand(subcommand, |subcommand| {
+            let (changed, found_below) = set_default(subcommand, name, value);
+            found |= found_below;
+            changed
+        });
+    }
+    (command, found)
+}
+
+/// Parses a duration given in seconds, fractions allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be a positive number of seconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn with_file(text: &str, flags: &[&str]) -> Result<Config, ConfigFileError> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("the file is written");
+        let command = with_file_defaults(Cli::command(), file.path())?;
+        let matches = command.get_matches_from([&["plumecast"], flags].concat());
+        Ok(Cli::from_arg_matches(&matches).expect("the values parse").config)
+    }
+
+    #[test]
+    fn the_flags_default_to_what_default_says() {
+        Cli::command().debug_assert();
+        let config = Cli::try_parse_from(["plumecast"]).expect("no flag is required").config;
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.listen, Config::default().listen);
+        assert_eq!(config.database.pool_timeout, DatabaseConfig::default().pool_timeout);
+        assert_eq!(config.database.statement_timeout, DatabaseConfig::default().statement_timeout);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let config = with_file("horizon-max = 7\nsamples-max = 8", &["--samples-max", "9"]).expect("the file is valid");
+        assert_eq!(config.limits.horizon_max, 7);
+        assert_eq!(config.limits.samples_max, 9);
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_named() {
+        let error = with_file("horizen-max = 7", &[]).expect_err("the key is misspelt");
+        assert!(matches!(error, ConfigFileError::UnknownKey { key, .. } if key == "horizen-max"));
+    }
+
+    #[test]
+    fn a_timeout_is_a_positive_number_of_seconds() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "soon", "NaN", "inf"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let url: DatabaseUrl = "postgres://ada:secret@host/db".into();
+        assert!(!format!("{url:?}").contains("secret"));
+    }
+}

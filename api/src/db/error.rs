@@ -1,0 +1,126 @@
+//! What can go wrong with the database, as situations.
+
+use sqlx::postgres::PgDatabaseError;
+
+/// A failed database operation.
+///
+/// Violated constraints become situations by the constraint's name, so that `migrations/` states each rule once.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached, is overloaded or is shutting down. Trying again later can help.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+
+    /// The panel exists with another frequency or time zone. All its data lies on the old grid.
+    #[error("panel `{panel}` has {field} `{stored}`, not `{given}`")]
+    PanelDiffers {
+        /// Name of the panel.
+        panel: String,
+        /// `frequency` or `time_zone`.
+        field: &'static str,
+        /// What the panel has.
+        stored: String,
+        /// What was asked for.
+        given: String,
+    },
+
+    /// A series identifier does not exist in the panel.
+    #[error("series {series_id} does not belong to panel {panel_id}")]
+    UnknownSeries {
+        /// The series.
+        series_id: i32,
+        /// The panel.
+        panel_id: i32,
+    },
+
+    /// There is no such panel, panel version, series, model or forecast.
+    #[error("a row refers to something that does not exist ({constraint})")]
+    UnknownReference {
+        /// Name of the violated foreign key.
+        constraint: String,
+    },
+
+    /// There is no such model.
+    #[error("model {model_id} does not exist")]
+    UnknownModel {
+        /// The model.
+        model_id: i32,
+    },
+
+    /// A panel version without series.
+    #[error("panel {panel_id} has no series")]
+    NoSeries {
+        /// The panel.
+        panel_id: i32,
+    },
+
+    /// Another request has used this idempotency key in the meantime; look it up again.
+    #[error("the idempotency key is already in use")]
+    IdempotencyKeyInUse,
+
+    /// A value breaks a rule of the schema: not finite, a negative standard deviation, an empty name.
+    #[error("a value is not allowed ({constraint})")]
+    NotAllowed {
+        /// Name of the violated check.
+        constraint: String,
+    },
+
+    /// A row exists already.
+    #[error("a row exists already ({constraint})")]
+    Exists {
+        /// Name of the violated unique constraint.
+        constraint: String,
+    },
+
+    /// The statement took longer than the configured limit.
+    #[error("the statement was cancelled at its time limit")]
+    StatementTimeout(#[source] sqlx::Error),
+
+    /// Anything else: a mistake of ours.
+    #[error("the database refused a statement")]
+    Statement(#[source] sqlx::Error),
+}
+
+impl Error {
+    /// Whether the same call can succeed later without a change.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::StatementTimeout(_))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Error::Unavailable(error),
+            sqlx::Error::Database(database) => {
+                let postgres = database.downcast_ref::<PgDatabaseError>();
+                match (postgres.code(), postgres.constraint()) {
+                    ("23505", Some("forecast_idempotency_key_key")) => Error::IdempotencyKeyInUse,
+                    ("23505", Some(name)) => Error::Exists { constraint: name.to_owned() },
+                    ("23503", Some(name)) => Error::UnknownReference { constraint: name.to_owned() },
+                    ("23514", Some(name)) => Error::NotAllowed { constraint: name.to_owned() },
+                    ("57014", _) => Error::StatementTimeout(error),
+                    (code, _) if is_transient_code(code) => Error::Unavailable(error),
+                    _ => Error::Statement(error),
+                }
+            }
+            _ => Error::Statement(error),
+        }
+    }
+}
+
+/// Connection exceptions, lack of resources, shutdown, and conflicts with other transactions.
+fn is_transient_code(code: &str) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    const SERIALIZATION_FAILURE: &str = "40001";
+    const DEADLOCK_DETECTED: &str = "40P01";
+
+    code.starts_with("08")
+        || code.starts_with("53")
+        || code.starts_with("57P")
+        || [LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE, DEADLOCK_DETECTED].contains(&code)
+}

@@ -1,0 +1,411 @@
+//! Forecasts: the request, its quantiles and its trajectories.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
+
+use super::matrix::Matrix;
+use super::partition::Partitioned;
+use super::words::{Quality, Status};
+use super::{Error, partition};
+
+/// A stored forecast.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Forecast {
+    /// Identifier, a version 7 UUID.
+    pub forecast_id: Uuid,
+    /// The panel.
+    pub panel_id: i32,
+    /// The list of series that it covers.
+    pub panel_version_id: i32,
+    /// The model that made it.
+    pub model_id: i32,
+    /// Only what was known at this instant was used.
+    pub issue_time: DateTime<Utc>,
+    /// `available_at` of the newest observation that was used.
+    pub data_cutoff: DateTime<Utc>,
+    /// The first stored step; 1, or less when there are nowcast steps.
+    pub first_step: i32,
+    /// The last stored step.
+    pub horizon: i32,
+    /// `valid_time` of the first step.
+    pub first_valid_time: DateTime<Utc>,
+    /// `valid_time` of the last step.
+    pub last_valid_time: DateTime<Utc>,
+    /// Number of trajectories.
+    pub num_samples: i32,
+    /// Seed of the noise.
+    pub seed: i64,
+    /// Name of the schedule.
+    pub schedule: String,
+    /// Passes per token.
+    pub passes: i32,
+    /// Levels of the stored quantiles, in their order.
+    pub quantile_levels: Vec<f64>,
+    /// The request as it was understood.
+    pub params: Value,
+    /// How far it has come.
+    pub status: Status,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A forecast that has just been made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewForecast<'a> {
+    /// Identifier, a version 7 UUID.
+    pub forecast_id: Uuid,
+    /// The list of series that it covers; that of its model.
+    pub panel_version_id: i32,
+    /// The model that made it.
+    pub model_id: i32,
+    /// Only what was known at this instant was used.
+    pub issue_time: DateTime<Utc>,
+    /// `available_at` of the newest observation that was used.
+    pub data_cutoff: DateTime<Utc>,
+    /// The first step; at most 1.
+    pub first_step: i32,
+    /// Number of trajectories.
+    pub num_samples: usize,
+    /// Seed of the noise, not negative.
+    pub seed: i64,
+    /// Name of the schedule.
+    pub schedule: &'a str,
+    /// Passes per token.
+    pub passes: i32,
+    /// Levels of the quantiles, in their order.
+    pub quantile_levels: &'a [f64],
+    /// The request as it was understood.
+    pub params: &'a Value,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// The request's key, if it had one.
+    pub idempotency: Option<Idempotency<'a>>,
+}
+
+/// The key with which a client names a request, so that repeating it does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency<'a> {
+    /// Unique within the tenant.
+    pub key: &'a str,
+    /// SHA-256 of the request's body, in hexadecimal.
+    pub request_digest: &'a str,
+}
+
+/// The numbers of a forecast, row-major.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NewValues<'a> {
+    /// The series, `[series]`.
+    pub series_ids: &'a [i32],
+    /// `valid_time` of each step from the first on, `[step]`.
+    pub valid_times: &'a [DateTime<Utc>],
+    /// `[step, series]`.
+    pub means: &'a [f64],
+    /// `[step, series, level]`.
+    pub quantiles: &'a [f64],
+    /// `[sample, step, series]`.
+    pub trajectories: &'a [f32],
+}
+
+/// Stores a forecast with its quantiles and trajectories, all of it or nothing.
+///
+/// # Errors
+/// - [`Error::IdempotencyKeyInUse`] when another request with the same key was faster.
+/// - [`Error::UnknownReference`] when the model, its panel version or a series does not exist.
+/// - [`Error::NotAllowed`] for a mean that is not finite, a level outside of (0, 1), or a `data_cutoff` after the
+///   issue time.
+///
+/// # Panics
+/// When the lengths disagree, or there is no step.
+pub async fn insert(
+    pool: &PgPool,
+    tenant_id: i32,
+    forecast: &NewForecast<'_>,
+    values: &NewValues<'_>,
+) -> Result<(), Error> {
+    let (n_series, n_steps) = (values.series_ids.len(), values.valid_times.len());
+    assert_eq!(values.means.len(), n_steps * n_series, "a mean per step and series");
+    assert_eq!(
+        values.quantiles.len(),
+        n_steps * n_series * forecast.quantile_levels.len(),
+        "a quantile per step, series and level"
+    );
+    assert_eq!(
+        values.trajectories.len(),
+        forecast.num_samples * n_steps * n_series,
+        "a value per sample, step and series"
+    );
+
+    partition::ensure(pool, Partitioned::ForecastValue, values.valid_times.iter().copied()).await?;
+    partition::ensure(pool, Partitioned::Trajectory, [forecast.issue_time]).await?;
+
+    let mut transaction = pool.begin().await?;
+    insert_forecast(&mut transaction, tenant_id, forecast, values.valid_times).await?;
+    insert_values(&mut transaction, tenant_id, forecast, values).await?;
+    insert_trajectories(&mut transaction, tenant_id, forecast, values).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn insert_forecast(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    forecast: &NewForecast<'_>,
+    valid_times: &[DateTime<Utc>],
+) -> Result<(), Error> {
+    let last_step = i32::try_from(valid_times.len()).expect("limits on the horizon are far below 2^31") - 1;
+
+    sqlx::query(
+        "insert into forecast (tenant_id, forecast_id, panel_version_id, model_id, issue_time, data_cutoff, first_step,
+             horizon, first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params,
+             quality, idempotency_key, request_digest)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.panel_version_id)
+    .bind(forecast.model_id)
+    .bind(forecast.issue_time)
+    .bind(forecast.data_cutoff)
+    .bind(forecast.first_step)
+    .bind(forecast.first_step + last_step)
+    .bind(valid_times[0])
+    .bind(valid_times[valid_times.len() - 1])
+    .bind(i32::try_from(forecast.num_samples).expect("limits on the samples are far below 2^31"))
+    .bind(forecast.seed)
+    .bind(forecast.schedule)
+    .bind(forecast.passes)
+    .bind(forecast.quantile_levels)
+    .bind(forecast.params)
+    .bind(forecast.quality)
+    .bind(forecast.idempotency.map(|i| i.key))
+    .bind(forecast.idempotency.map(|i| i.request_digest))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn insert_values(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    forecast: &NewForecast<'_>,
+    values: &NewValues<'_>,
+) -> Result<(), Error> {
+    // Steps and series are counted in SQL, so only the numbers travel. `number` counts rows [step, series] from 1.
+    sqlx::query(
+        "insert into forecast_value (tenant_id, forecast_id, series_id, valid_time, issue_time, step, lead_seconds,
+             mean, quantiles)
+         select $1, $2, series_id, valid_time, $3, $4 + step, floor(extract(epoch from valid_time - $3)), mean,
+             ($8::float8[])[(number - 1) * $9 + 1 : number * $9]
+         from unnest($7::float8[]) with ordinality as means (mean, number)
+         cross join lateral (
+             select (number - 1) / cardinality($5::integer[]) as step, (number - 1) % cardinality($5) as series
+         ) as place
+         cross join lateral (
+             select ($5::integer[])[series + 1] as series_id, ($6::timestamptz[])[step + 1] as valid_time
+         ) as key",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.issue_time)
+    .bind(forecast.first_step)
+    .bind(values.series_ids)
+    .bind(values.valid_times)
+    .bind(values.means)
+    .bind(values.quantiles)
+    .bind(i64::try_from(forecast.quantile_levels.len()).expect("a slice is shorter than 2^63"))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+async fn insert_trajectories(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    forecast: &NewForecast<'_>,
+    values: &NewValues<'_>,
+) -> Result<(), Error> {
+    let (n_series, n_steps) = (values.series_ids.len(), values.valid_times.len());
+
+    for (series, series_id) in values.series_ids.iter().enumerate() {
+        let of_series = values.trajectories.iter().skip(series).step_by(n_series).copied().collect();
+        sqlx::query(
+            "insert into trajectory (tenant_id, forecast_id, series_id, issue_time, value)
+             values ($1, $2, $3, $4, $5)",
+        )
+        .bind(tenant_id)
+        .bind(forecast.forecast_id)
+        .bind(series_id)
+        .bind(forecast.issue_time)
+        .bind(Matrix::new(forecast.num_samples, n_steps, of_series))
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// One forecast.
+pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, forecast_id: Uuid) -> Result<Option<Forecast>, Error> {
+    Ok(sqlx::query_as(
+        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
+             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
+             quality, f.created_at
+         from forecast f
+         join panel_version using (tenant_id, panel_version_id)
+         where tenant_id = $1 and forecast_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(forecast_id)
+    .fetch_optional(db)
+    .await?)
+}
+
+/// The forecast that a request with this key made, and the digest of that request.
+pub async fn find_by_key(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    idempotency_key: &str,
+) -> Result<Option<(Uuid, String)>, Error> {
+    Ok(sqlx::query_as(
+        "select forecast_id, request_digest
+         from forecast
+         where tenant_id = $1 and idempotency_key = $2",
+    )
+    .bind(tenant_id)
+    .bind(idempotency_key)
+    .fetch_optional(db)
+    .await?)
+}
+
+/// At most `limit` forecasts, of one panel or of all, the newest first, from the one before `before` on.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: Option<i32>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Forecast>, Error> {
+    Ok(sqlx::query_as(
+        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
+             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
+             quality, f.created_at
+         from forecast f
+         join panel_version using (tenant_id, panel_version_id)
+         where tenant_id = $1 and ($2::integer is null or panel_id = $2) and ($3::uuid is null or forecast_id < $3)
+         order by forecast_id desc
+         limit $4",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// The forecast of a panel with the latest issue time; of several, the one that was made last.
+pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<Forecast>, Error> {
+    Ok(sqlx::query_as(
+        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
+             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
+             quality, f.created_at
+         from forecast f
+         join panel_version using (tenant_id, panel_version_id)
+         where tenant_id = $1 and panel_id = $2 and status = 'succeeded'
+         order by issue_time desc, forecast_id desc
+         limit 1",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .fetch_optional(db)
+    .await?)
+}
+
+/// Mean and quantiles of one series at one step.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct ForecastValue {
+    /// The series.
+    pub series_id: i32,
+    /// Start of the interval that the values refer to.
+    pub valid_time: DateTime<Utc>,
+    /// Number of the step.
+    pub step: i32,
+    /// `valid_time - issue_time`, in seconds.
+    pub lead_seconds: i64,
+    /// Mean of the trajectories.
+    pub mean: f64,
+    /// Aligned with [`Forecast::quantile_levels`].
+    pub quantiles: Vec<f64>,
+}
+
+/// The values of a forecast, for some series or (`None`) for all, in order of their position and step.
+pub async fn values(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    forecast: &Forecast,
+    series_ids: Option<&[i32]>,
+) -> Result<Vec<ForecastValue>, Error> {
+    Ok(sqlx::query_as(
+        "select s.series_id, valid_time, step, lead_seconds, mean, quantiles
+         from panel_version_series s
+         cross join lateral (
+             select valid_time, step, lead_seconds, mean, quantiles
+             from forecast_value v
+             where v.tenant_id = $1 and v.forecast_id = $2 and v.series_id = s.series_id
+               and valid_time >= $4 and valid_time <= $5
+             -- One index scan per series, also before the table's statistics know of the forecast.
+             offset 0
+         ) as v
+         where s.tenant_id = $1 and s.panel_version_id = $3 and ($6::integer[] is null or s.series_id = any ($6))
+         order by position, step",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.panel_version_id)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .bind(series_ids)
+    .fetch_all(db)
+    .await?)
+}
+
+/// The trajectories of one series.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct SeriesTrajectories {
+    /// The series.
+    pub series_id: i32,
+    /// `[sample, step]`; sample `k` is the same draw in every series of a forecast.
+    pub value: Matrix,
+}
+
+/// The trajectories of a forecast, for some series or (`None`) for all, in order of their position.
+pub async fn trajectories(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    forecast: &Forecast,
+    series_ids: Option<&[i32]>,
+) -> Result<Vec<SeriesTrajectories>, Error> {
+    Ok(sqlx::query_as(
+        "select s.series_id, value
+         from panel_version_series s
+         cross join lateral (
+             select value
+             from trajectory t
+             where t.tenant_id = $1 and t.forecast_id = $2 and t.series_id = s.series_id and issue_time = $4
+             -- As above.
+             offset 0
+         ) as t
+         where s.tenant_id = $1 and s.panel_version_id = $3 and ($5::integer[] is null or s.series_id = any ($5))
+         order by position",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.panel_version_id)
+    .bind(forecast.issue_time)
+    .bind(series_ids)
+    .fetch_all(db)
+    .await?)
+}

@@ -1,0 +1,23 @@
+//! All SQL of the service: a file per table, static text, columns listed.
+//!
+//! Functions take plain values and give back plain rows; they know no route, no file and no clock. Those that run one
+//! statement take any executor (a pool, a connection, a transaction); those that run several take what they need.
+//!
+//! [`load::load`] and [`forecast::insert`] are the two ways in which much data is written; each is one transaction.
+
+mod error;
+pub mod forecast;
+pub mod load;
+pub mod matrix;
+pub mod model;
+pub mod observation;
+pub mod panel;
+pub mod panel_version;
+pub mod partition;
+pub mod series;
+pub mod words;
+
+pub use error::Error;
+
+/// The tenant of an installation that has only one; `migrations/0001_tenant.sql` makes it.
+pub const DEFAULT_TENANT: i32 = 1;

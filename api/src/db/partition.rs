@@ -1,0 +1,53 @@
+//! Makes sure that the partitioned tables have a partition for given times.
+
+use chrono::{DateTime, Datelike, Utc};
+use sqlx::PgPool;
+
+use super::Error;
+
+/// A table that is partitioned by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitioned {
+    /// By year of `valid_time`.
+    Observation,
+    /// By month of `valid_time`.
+    ForecastValue,
+    /// By month of `issue_time`.
+    Trajectory,
+}
+
+/// Creates the partitions that `times` need and that do not exist yet.
+///
+/// It runs in a transaction of its own. Call it *before* the transaction that writes, for which it would wait (see
+/// `migrations/0003_partition.sql`).
+///
+/// # Errors
+/// [`Error::Unavailable`] when writers or long queries do not make way in time; trying again helps.
+pub async fn ensure(
+    pool: &PgPool,
+    table: Partitioned,
+    times: impl IntoIterator<Item = DateTime<Utc>>,
+) -> Result<(), Error> {
+    let (name, unit) = match table {
+        Partitioned::Observation => ("observation", "year"),
+        Partitioned::ForecastValue => ("forecast_value", "month"),
+        Partitioned::Trajectory => ("trajectory", "month"),
+    };
+
+    // One time per period is enough; neighbours usually share theirs.
+    let period = |time: &DateTime<Utc>| match unit {
+        "year" => (time.year(), 1),
+        _ => (time.year(), time.month()),
+    };
+    let mut times: Vec<DateTime<Utc>> = times.into_iter().collect();
+    times.sort_unstable();
+    times.dedup_by_key(|time| period(time));
+
+    sqlx::query("select ensure_partitions($1::text::regclass, $2, $3)")
+        .bind(name)
+        .bind(unit)
+        .bind(times)
+        .execute(pool)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Series.
+
+use sqlx::{PgConnection, PgExecutor};
+
+use super::Error;
+use super::words::{Kind, Role};
+
+/// A stored series.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Series {
+    /// Identifier.
+    pub series_id: i32,
+    /// The panel that it belongs to.
+    pub panel_id: i32,
+    /// Name, unique within the panel.
+    pub name: String,
+    /// What it is to the model.
+    pub role: Role,
+    /// What a value means over its interval.
+    pub kind: Kind,
+    /// Unit of its values.
+    pub unit: Option<String>,
+    /// No value is below this.
+    pub lower_bound: Option<f64>,
+    /// No value is above this.
+    pub upper_bound: Option<f64>,
+    /// Whether all values are whole numbers.
+    pub is_integer: bool,
+}
+
+/// A series as a load declares it. `None` keeps what is stored; for a new series it is a target of kind `mean` without
+/// unit and bounds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NewSeries {
+    /// Name, unique within the panel.
+    pub name: String,
+    /// What it is to the model.
+    pub role: Option<Role>,
+    /// What a value means over its interval.
+    pub kind: Option<Kind>,
+    /// Unit of its values.
+    pub unit: Option<String>,
+    /// No value is below this.
+    pub lower_bound: Option<f64>,
+    /// No value is above this.
+    pub upper_bound: Option<f64>,
+    /// Whether all values are whole numbers.
+    pub is_integer: Option<bool>,
+}
+
+/// Inserts the series that are new and updates what is declared of the others. Returns their identifiers in the given
+/// order.
+///
+/// The caller holds the lock of the panel's row ([`super::panel::ensure`]), so nobody else adds series meanwhile.
+///
+/// # Errors
+/// - [`Error::NotAllowed`] for an empty name, or bounds that are not finite or not in order.
+/// - [`Error::Exists`] when a name is given twice.
+pub async fn ensure(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    panel_id: i32,
+    series: &[NewSeries],
+) -> Result<Vec<i32>, Error> {
+    Ok(sqlx::query_scalar(
+        "with given as (
+             select name, role, kind, unit, lower_bound, upper_bound, is_integer, number
+             from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::float8[], $9::boolean[])
+                 with ordinality
+                 as given (name, role, kind, unit, lower_bound, upper_bound, is_integer, number)
+         ),
+         stored as (
+             select series_id, name
+             from series
+             where tenant_id = $1 and panel_id = $2 and name = any ($3)
+         ),
+         added as (
+             insert into series (tenant_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer)
+             select $1, $2, name, coalesce(role, 'target'), coalesce(kind, 'mean'), unit, lower_bound, upper_bound,
+                 coalesce(is_integer, false)
+             from given
+             where name not in (select name from stored)
+             -- New identifiers follow the given order.
+             order by number
+             returning series_id, name
+         ),
+         changed as (
+             update series s
+             set role = coalesce(given.role, s.role),
+                 kind = coalesce(given.kind, s.kind),
+                 unit = coalesce(given.unit, s.unit),
+                 lower_bound = coalesce(given.lower_bound, s.lower_bound),
+                 upper_bound = coalesce(given.upper_bound, s.upper_bound),
+                 is_integer = coalesce(given.is_integer, s.is_integer)
+             from given
+             where s.tenant_id = $1 and s.panel_id = $2 and s.name = given.name
+               -- A load that declares nothing new writes nothing.
+               and (given.role <> s.role
+                   or given.kind <> s.kind
+                   or coalesce(given.unit, s.unit) is distinct from s.unit
+                   or coalesce(given.lower_bound, s.lower_bound) is distinct from s.lower_bound
+                   or coalesce(given.upper_bound, s.upper_bound) is distinct from s.upper_bound
+                   or given.is_integer <> s.is_integer)
+         )
+         select series_id
+         from given
+         join (table stored union all table added) as present using (name)
+         order by number",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(series.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.role.map(Role::as_str)).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.kind.map(Kind::as_str)).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.unit.as_deref()).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.lower_bound).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.upper_bound).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.is_integer).collect::<Vec<_>>())
+    .fetch_all(conn)
+    .await?)
+}
+
+/// At most `limit` series of a panel in order of their identifiers, from the one after `after` on.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    after: Option<i32>,
+    limit: i64,
+) -> Result<Vec<Series>, Error> {
+    Ok(sqlx::query_as(
+        "select series_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer
+         from series
+         where tenant_id = $1 and panel_id = $2 and ($3::integer is null or series_id > $3)
+         order by series_id
+         limit $4",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// Identifiers of all series of a panel, in their order.
+pub async fn list_ids(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Vec<i32>, Error> {
+    Ok(sqlx::query_scalar(
+        "select series_id
+         from series
+         where tenant_id = $1 and panel_id = $2
+         order by series_id",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .fetch_all(db)
+    .await?)
+}

@@ -1,0 +1,172 @@
+//! Enumerations that are stored as text, with the very words that JSON and the command line use.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
+
+/// A word that is none of those allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is none of {}", .expected.join(", "))]
+pub struct UnknownWord {
+    /// What was given.
+    pub word: String,
+    /// What would have been right.
+    pub expected: &'static [&'static str],
+}
+
+/// Declares an enumeration together with its words.
+macro_rules! words {
+    (
+        $(#[$about:meta])*
+        $name:ident {
+            $($(#[$about_variant:meta])* $variant:ident = $word:literal,)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$about_variant])* $variant,)+
+        }
+
+        impl $name {
+            /// All the words.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word in SQL, JSON and on the command line.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, UnknownWord> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { word: word.to_owned(), expected: Self::WORDS }),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl Type<Postgres> for $name {
+            fn type_info() -> PgTypeInfo {
+                <str as Type<Postgres>>::type_info()
+            }
+
+            fn compatible(info: &PgTypeInfo) -> bool {
+                <str as Type<Postgres>>::compatible(info)
+            }
+        }
+
+        impl Encode<'_, Postgres> for $name {
+            fn encode_by_ref(
+                &self,
+                buffer: &mut PgArgumentBuffer,
+            ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+                <&str as Encode<Postgres>>::encode(self.as_str(), buffer)
+            }
+        }
+
+        impl<'r> Decode<'r, Postgres> for $name {
+            fn decode(value: PgValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+                Ok(<&str as Decode<Postgres>>::decode(value)?.parse()?)
+            }
+        }
+    };
+}
+
+words! {
+    /// What a series is to the model.
+    Role {
+        /// It is forecast.
+        Target = "target",
+        /// A covariate whose future is supplied.
+        Known = "known",
+        /// A covariate whose future is not known.
+        Past = "past",
+    }
+}
+
+words! {
+    /// What a value of a series means over its interval.
+    Kind {
+        /// The average: over a longer interval, averages are averaged.
+        Mean = "mean",
+        /// The total: over a longer interval, totals are added.
+        Sum = "sum",
+        /// The value at the start of the interval.
+        Point = "point",
+    }
+}
+
+words! {
+    /// Where a model stands in its life.
+    Stage {
+        /// It serves. A panel has at most one.
+        Champion = "champion",
+        /// It has not (yet) beaten the champion.
+        Candidate = "candidate",
+        /// It has served, or never will.
+        Archived = "archived",
+    }
+}
+
+words! {
+    /// How far a forecast has come.
+    Status {
+        /// It waits for its turn.
+        Pending = "pending",
+        /// It is being made.
+        Running = "running",
+        /// Its values and trajectories are stored.
+        Succeeded = "succeeded",
+        /// It could not be made.
+        Failed = "failed",
+        /// Somebody withdrew it.
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// How far a forecast can be trusted.
+    Quality {
+        /// Made as it should be.
+        Ok = "ok",
+        /// Made from incomplete or late data.
+        Degraded = "degraded",
+        /// Made by a baseline, because the model could not be used.
+        Fallback = "fallback",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_back_as_what_it_was() {
+        for word in Role::WORDS {
+            assert_eq!(word.parse::<Role>().unwrap().as_str(), *word);
+        }
+        for word in Stage::WORDS {
+            assert_eq!(word.parse::<Stage>().unwrap().to_string(), *word);
+        }
+    }
+
+    #[test]
+    fn an_unknown_word_is_told_what_would_be_right() {
+        let error = "total".parse::<Kind>().unwrap_err();
+        assert_eq!(error.to_string(), "`total` is none of mean, sum, point");
+    }
+}

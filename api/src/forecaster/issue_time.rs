@@ -1,0 +1,88 @@
+//! The issue time of a forecast that names none.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use super::Grid;
+use crate::{
+    Error, db,
+    db::{DEFAULT_TENANT, model::Model, panel::Panel},
+};
+
+/// When a forecast by this model is made if nobody says: see [`default_issue_time`].
+///
+/// # Errors
+/// [`Error::NoObservations`] when nothing is known of the panel.
+pub async fn latest(
+    pool: &PgPool,
+    panel: &Panel,
+    model: &Model,
+    grid: Grid,
+    trained_horizon: usize,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Error> {
+    let span = db::observation::span(pool, DEFAULT_TENANT, model.panel_version_id, now)
+        .await?
+        .ok_or_else(|| Error::NoObservations { panel: panel.name.clone(), issue_time: now })?;
+    Ok(default_issue_time(panel, grid, span.last_valid_time, trained_horizon, now))
+}
+
+/// The issue time of a forecast that names none, given the start of the newest observed interval.
+///
+/// `now`, when the observations are fresh: when the newest became known at most one trained horizon ago. Otherwise the
+/// instant at which it did, which is the end of its interval plus the panel's publication delay: a forecast of old data
+/// continues the data, instead of jumping over the years since.
+#[must_use]
+pub fn default_issue_time(
+    panel: &Panel,
+    grid: Grid,
+    newest_valid_time: DateTime<Utc>,
+    trained_horizon: usize,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
+    let known_since = grid.advance(newest_valid_time, 1) + panel.publication_delay;
+    if grid.advance(known_since, trained_horizon as i64) >= now { now } else { known_since }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn panel(publication_delay: TimeDelta) -> Panel {
+        Panel {
+            panel_id: 1,
+            name: "a".to_owned(),
+            frequency: "1h".to_owned(),
+            time_zone: "UTC".to_owned(),
+            publication_delay,
+            created_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn at(hour: i64, minute: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::hours(hour) + TimeDelta::minutes(minute)
+    }
+
+    fn check(delay_minutes: i64, now: DateTime<Utc>, expected: DateTime<Utc>) {
+        let panel = panel(TimeDelta::minutes(delay_minutes));
+        let grid = Grid::of(&panel).expect("hours of UTC");
+        // The newest observed interval is that from hour 9 to hour 10; the model was trained for 24 steps.
+        assert_eq!(default_issue_time(&panel, grid, at(9, 0), 24, now), expected);
+    }
+
+    #[test]
+    fn fresh_observations_are_continued_from_now() {
+        check(0, at(10, 0), at(10, 0));
+        check(0, at(11, 30), at(11, 30));
+        check(0, at(34, 0), at(34, 0));
+    }
+
+    #[test]
+    fn old_observations_are_continued_from_where_they_end() {
+        check(0, at(35, 0), at(10, 0));
+        check(0, at(100_000, 0), at(10, 0));
+        check(90, at(100_000, 0), at(11, 30));
+    }
+}

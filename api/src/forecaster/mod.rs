@@ -1,0 +1,304 @@
+//! Making a forecast: from what is known of a panel at an issue time to stored trajectories.
+//!
+//! This is the path of a request, a scheduled run and a backfill alike. It knows no route.
+
+mod grid;
+mod issue_time;
+mod warning;
+
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use forecast::{QuantileLevel, SampleConfig, Trajectories};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub use self::{
+    grid::{Grid, known_panel},
+    issue_time::default_issue_time,
+    warning::Warning,
+};
+use crate::{
+    Error, blocking, db,
+    db::{
+        DEFAULT_TENANT,
+        forecast::{Idempotency, NewForecast, NewValues},
+        model::Model,
+        observation::Observation,
+        panel::Panel,
+        series::Series,
+        words::Quality,
+    },
+    metrics::{Metrics, Stage},
+    predictor::{ModelFolder, Models, Predictor},
+    schedule,
+};
+
+/// What is to be forecast, and how.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Name of the panel.
+    pub panel: String,
+    /// Steps from the issue time on.
+    pub horizon: usize,
+    /// When the forecast is made; `None` chooses by [`default_issue_time`].
+    pub issue_time: Option<DateTime<Utc>>,
+    /// Levels of the quantiles that are stored, ascending.
+    pub quantile_levels: Vec<QuantileLevel>,
+    /// How trajectories are drawn.
+    pub sampling: SampleConfig,
+    /// Most values (trajectories * steps * series) that may be computed.
+    pub cost_max: u64,
+}
+
+/// Key and digest of a request that may be repeated.
+#[derive(Clone, Debug)]
+pub struct RequestKey {
+    /// The client's key.
+    pub key: String,
+    /// SHA-256 of the request as it was understood, in hexadecimal.
+    pub digest: String,
+}
+
+/// A forecast that has been made.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// Its identifier.
+    pub forecast_id: Uuid,
+    /// The panel.
+    pub panel: Panel,
+    /// The model that made it.
+    pub model: Model,
+    /// The series, in the order of the values.
+    pub series: Vec<Series>,
+    /// When it was made.
+    pub issue_time: DateTime<Utc>,
+    /// When the newest observation that was used became known.
+    pub data_cutoff: DateTime<Utc>,
+    /// Start of each interval, from [`Trajectories::first_step`] on.
+    pub valid_times: Vec<DateTime<Utc>>,
+    /// How trajectories were drawn.
+    pub sampling: SampleConfig,
+    /// Levels of the quantiles, ascending.
+    pub quantile_levels: Vec<f64>,
+    /// Mean of the trajectories, `[step, series]`.
+    pub means: Vec<f64>,
+    /// Quantiles of the trajectories, `[step, series, level]`.
+    pub quantiles: Vec<f64>,
+    /// The trajectories themselves.
+    pub trajectories: Trajectories,
+    /// What the reader should know.
+    pub warnings: Vec<Warning>,
+}
+
+impl Forecast {
+    /// The last step.
+    #[must_use]
+    pub fn horizon(&self) -> usize {
+        self.trajectories.without_nowcasts().n_steps()
+    }
+}
+
+/// Makes a forecast; `now` is the time by which everything up to now is known.
+///
+/// # Errors
+/// - [`Error::UnknownPanel`], [`Error::NoModel`], [`Error::NoObservations`]
+/// - [`Error::TooCostly`] when the forecast is larger than the order allows
+/// - [`Error::InvalidBody`] when the issue time is after `now`
+/// - [`Error::QueueFull`], [`Error::BrokenModel`], [`Error::Database`]
+pub async fn make(
+    pool: &PgPool,
+    predictor: &Predictor,
+    metrics: &Metrics,
+    order: &Order,
+    now: DateTime<Utc>,
+) -> Result<Forecast, Error> {
+    let started_at = Instant::now();
+    let panel = db::panel::get(pool, DEFAULT_TENANT, &order.panel)
+        .await?
+        .ok_or_else(|| Error::UnknownPanel { panel: order.panel.clone() })?;
+    let model = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
+        .await?
+        .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+    let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
+    check_cost(order, series.len())?;
+    let grid = Grid::of(&panel)?;
+
+    let folder = ModelFolder {
+        model_id: model.model_id,
+        folder: model.artefact_path.clone().into(),
+        digest: model.digest.clone(),
+    };
+    let wanted = folder.clone();
+    let (context_length, trained_horizon) =
+        predictor.run(move |models| models.get(&wanted).map(|model| (model.context_length(), model.horizon()))).await?;
+
+    let issue_time = match order.issue_time {
+        Some(issue_time) if issue_time > now => {
+            return Err(Error::invalid_body("/issue_time", "in-the-future", "must not be after the current time"));
+        }
+        Some(issue_time) => issue_time,
+        None => issue_time::latest(pool, &panel, &model, grid, trained_horizon, now).await?,
+    };
+    let context_start = grid.advance(issue_time, -(context_length as i64));
+    let observations =
+        db::observation::as_of(pool, DEFAULT_TENANT, model.panel_version_id, issue_time, context_start..issue_time)
+            .await?;
+    let data_cutoff = observations
+        .iter()
+        .map(|observation| observation.available_at)
+        .max()
+        .ok_or_else(|| Error::NoObservations { panel: panel.name.clone(), issue_time })?;
+    let mut warnings = warning::silent_series(&series, &observations);
+    warnings.extend(warning::of_order(order, trained_horizon));
+    metrics.observe_stage(Stage::Load, started_at.elapsed());
+
+    let draw = Draw {
+        folder,
+        panel: panel.clone(),
+        grid,
+        series: series.clone(),
+        observations,
+        issue_time,
+        context_length,
+        horizon: order.horizon,
+        sampling: order.sampling,
+    };
+    let timed = metrics.clone();
+    let trajectories = predictor
+        .run(move |models| {
+            let started_at = Instant::now();
+            let trajectories = draw.run(models)?;
+            timed.observe_stage(Stage::Sample, started_at.elapsed());
+            Ok(trajectories)
+        })
+        .await?;
+    metrics.trajectories.inc_by(trajectories.n_samples() as u64);
+    metrics.sampler_passes.inc_by(order.sampling.passes as u64);
+
+    let started_at = Instant::now();
+    let levels = order.quantile_levels.clone();
+    let (trajectories, means, quantiles) = blocking::run("summarising trajectories", move || {
+        let (means, quantiles) = (trajectories.mean(), trajectories.quantiles(&levels));
+        (trajectories, means, quantiles)
+    })
+    .await?;
+    metrics.observe_stage(Stage::Summarise, started_at.elapsed());
+
+    let first_valid_time = grid.frequency.ceil(issue_time, grid.time_zone);
+    let valid_times = (0..trajectories.n_steps() as i64)
+        .map(|index| grid.advance(first_valid_time, i64::from(trajectories.first_step()) - 1 + index))
+        .collect();
+    Ok(Forecast {
+        forecast_id: Uuid::now_v7(),
+        panel,
+        model,
+        series,
+        issue_time,
+        data_cutoff,
+        valid_times,
+        sampling: order.sampling,
+        quantile_levels: order.quantile_levels.iter().map(|level| level.value()).collect(),
+        means,
+        quantiles,
+        trajectories,
+        warnings,
+    })
+}
+
+/// What the model thread needs to draw trajectories.
+struct Draw {
+    folder: ModelFolder,
+    panel: Panel,
+    grid: Grid,
+    series: Vec<Series>,
+    observations: Vec<Observation>,
+    issue_time: DateTime<Utc>,
+    context_length: usize,
+    horizon: usize,
+    sampling: SampleConfig,
+}
+
+impl Draw {
+    fn run(self, models: &mut Models) -> Result<Trajectories, Error> {
+        let model = models.get(&self.folder)?;
+        let window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
+            .window(self.issue_time, self.context_length, self.horizon)
+            .map_err(|error| Error::internal("building the window", error))?;
+        model.forecast(&window, &self.sampling).map_err(|error| match error {
+            forecast::Error::NothingObserved => {
+                Error::NoObservations { panel: self.panel.name, issue_time: self.issue_time }
+            }
+            other => Error::internal("drawing trajectories", other),
+        })
+    }
+}
+
+/// Stores a forecast with everything that was computed.
+///
+/// # Errors
+/// [`db::Error::IdempotencyKeyInUse`] when another request with the key was faster; those of the database.
+pub async fn store(
+    pool: &PgPool,
+    metrics: &Metrics,
+    forecast: &Forecast,
+    request_key: Option<&RequestKey>,
+) -> Result<(), db::Error> {
+    let started_at = Instant::now();
+    let quality = if forecast.warnings.iter().any(|warning| warning.code == warning::SILENT_SERIES) {
+        Quality::Degraded
+    } else {
+        Quality::Ok
+    };
+    let schedule = schedule::name(forecast.sampling.schedule);
+    let params = serde_json::json!({
+        "panel": forecast.panel.name,
+        "horizon": forecast.horizon(),
+        "issue_time": forecast.issue_time,
+        "quantiles": forecast.quantile_levels,
+        "num_samples": forecast.sampling.n_samples,
+        "seed": forecast.sampling.seed,
+        "passes": forecast.sampling.passes,
+        "schedule": schedule,
+        "warnings": forecast.warnings,
+    });
+    let series_ids: Vec<i32> = forecast.series.iter().map(|series| series.series_id).collect();
+
+    db::forecast::insert(
+        pool,
+        DEFAULT_TENANT,
+        &NewForecast {
+            forecast_id: forecast.forecast_id,
+            panel_version_id: forecast.model.panel_version_id,
+            model_id: forecast.model.model_id,
+            issue_time: forecast.issue_time,
+            data_cutoff: forecast.data_cutoff,
+            first_step: forecast.trajectories.first_step(),
+            num_samples: forecast.trajectories.n_samples(),
+            seed: i64::try_from(forecast.sampling.seed).unwrap_or(i64::MAX),
+            schedule: &schedule,
+            passes: i32::try_from(forecast.sampling.passes).unwrap_or(i32::MAX),
+            quantile_levels: &forecast.quantile_levels,
+            params: &params,
+            quality,
+            idempotency: request_key.map(|request| Idempotency { key: &request.key, request_digest: &request.digest }),
+        },
+        &NewValues {
+            series_ids: &series_ids,
+            valid_times: &forecast.valid_times,
+            means: &forecast.means,
+            quantiles: &forecast.quantiles,
+            trajectories: forecast.trajectories.values(),
+        },
+    )
+    .await?;
+    metrics.observe_stage(Stage::Store, started_at.elapsed());
+    Ok(())
+}
+
+fn check_cost(order: &Order, n_series: usize) -> Result<(), Error> {
+    let cost = [order.horizon, order.sampling.n_samples, n_series]
+        .into_iter()
+        .fold(1_u64, |cost, factor| cost.saturating_mul(factor as u64));
+    if cost > order.cost_max { Err(Error::TooCostly { cost, limit: order.cost_max }) } else { Ok(()) }
+}

@@ -1,0 +1,53 @@
+//! What the reader of a forecast should know.
+
+use forecast::Schedule;
+use serde::{Deserialize, Serialize};
+
+use super::Order;
+use crate::db::{observation::Observation, series::Series};
+
+/// Something that makes a forecast less than it could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Warning {
+    /// Stable name.
+    #[schema(example = "silent-series")]
+    pub code: String,
+    /// What it means here.
+    pub message: String,
+}
+
+impl Warning {
+    /// A warning.
+    pub fn new(code: &str, message: String) -> Self {
+        Self { code: code.to_owned(), message }
+    }
+}
+
+/// Code of the warning that makes a forecast count as degraded.
+pub(super) const SILENT_SERIES: &str = "silent-series";
+
+/// A warning for each series of which nothing is known in the model's context.
+pub(super) fn silent_series(series: &[Series], observations: &[Observation]) -> Vec<Warning> {
+    series
+        .iter()
+        .filter(|series| observations.iter().all(|observation| observation.series_id != series.series_id))
+        .map(|series| {
+            let message = format!("nothing is known of series `{}` in the model's context", series.name);
+            Warning::new(SILENT_SERIES, message)
+        })
+        .collect()
+}
+
+/// Warnings that follow from the order alone.
+pub(super) fn of_order(order: &Order, trained_horizon: usize) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if order.horizon > trained_horizon {
+        let message = format!("the model was trained for {trained_horizon} steps; later ones continue its own paths");
+        warnings.push(Warning::new("beyond-trained-horizon", message));
+    }
+    if order.sampling.schedule != Schedule::Autoregressive {
+        let message = "intervals of sums over time come out too narrow with this schedule".to_owned();
+        warnings.push(Warning::new("biased-schedule", message));
+    }
+    warnings
+}

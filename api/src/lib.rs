@@ -1,0 +1,30 @@
+//! The Plumecast service: command line, REST, Postgres, page.
+
+mod blocking;
+pub mod commands;
+pub mod config;
+pub mod database;
+pub mod db;
+mod error;
+pub mod forecaster;
+pub mod loading;
+pub mod metrics;
+pub mod openapi;
+mod page;
+pub mod postgres;
+pub mod predictor;
+pub mod problem;
+pub mod progress;
+pub mod routes;
+pub mod schedule;
+pub mod server;
+pub mod table;
+pub mod telemetry;
+pub mod training;
+
+pub use config::Config;
+pub use error::Error;
+pub use server::Application;
+
+/// The schema, as carried by the binary.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

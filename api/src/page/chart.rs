@@ -1,0 +1,238 @@
+//! The figures of the page, as Plotly describes them. Colours are not chosen here: the legend group
+//! of a trace is its role, and the page's script paints roles from the style sheet, light or dark.
+
+use chrono::NaiveDateTime;
+use plotly::{
+    Histogram, Layout, Plot, Scatter, Trace,
+    common::{Anchor, DashType, Fill, Font, HoverInfo, Line, LineShape, Mode, Orientation},
+    layout::{
+        Annotation, Axis, AxisType, HoverMode, Legend, Margin, RangeMode, Shape, ShapeLayer, ShapeLine, ShapeType,
+        TraceOrder,
+    },
+};
+
+use super::format::number;
+
+/// Trajectories drawn beside the intervals: enough to show how paths move, few enough to tell them apart.
+pub const PATHS_SHOWN: usize = 20;
+
+/// Values of one series over time.
+#[derive(Clone, Debug, Default)]
+pub struct Path {
+    /// Start of each interval, as wall time.
+    pub valid_time: Vec<NaiveDateTime>,
+    /// The values; `None` is a gap.
+    pub value: Vec<Option<f64>>,
+}
+
+/// An interval of a forecast, over time.
+#[derive(Clone, Debug)]
+pub struct Band {
+    /// Probability that it holds, in percent.
+    pub percent: u32,
+    /// Lower end at each step.
+    pub lower: Vec<f64>,
+    /// Upper end at each step.
+    pub upper: Vec<f64>,
+}
+
+/// A forecast of one series, ready to be drawn.
+#[derive(Clone, Debug)]
+pub struct Fan {
+    /// When it was made, as wall time.
+    pub issue_time: NaiveDateTime,
+    /// Start of each interval, as wall time.
+    pub valid_time: Vec<NaiveDateTime>,
+    /// The intervals, widest first.
+    pub bands: Vec<Band>,
+    /// The median at each step.
+    pub median: Vec<f64>,
+    /// Some of the trajectories.
+    pub paths: Vec<Vec<f64>>,
+}
+
+/// Observations and the forecast that follows them, with the name of the zone of their wall times.
+#[must_use]
+pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan>) -> Plot {
+    let mut plot = Plot::new();
+    let mut layout =
+        layout(Axis::new().type_(AxisType::Date).title(format!("Time ({time_zone})")), Axis::new().title(value_title))
+            .hover_mode(HoverMode::XUnified);
+
+    if let Some(fan) = fan {
+        for band in &fan.bands {
+            plot.add_traces(band_traces(&fan.valid_time, band));
+        }
+        for (index, path) in fan.paths.iter().enumerate() {
+            plot.add_trace(path_trace(&fan.valid_time, path, index == 0));
+        }
+        plot.add_trace(
+            Scatter::new(times(&fan.valid_time), fan.median.clone())
+                .mode(Mode::Lines)
+                .name("Median")
+                .legend_group("median")
+                .line(Line::new().width(2.0))
+                .hover_template("%{y:.4~g}"),
+        );
+        layout = mark_issue_time(layout, fan.issue_time);
+    }
+    plot.add_trace(
+        Scatter::new(times(&observed.valid_time), observed.value.clone())
+            .mode(Mode::Lines)
+            .name("Observed")
+            .legend_group("observed")
+            .connect_gaps(false)
+            .line(Line::new().width(1.6))
+            .hover_template("%{y:.4~g}"),
+    );
+    plot.set_layout(layout);
+    plot
+}
+
+/// How a number that each trajectory gives is distributed.
+#[must_use]
+pub fn distribution(value_title: &str, draws: Vec<f64>) -> Plot {
+    let mut plot = Plot::new();
+    plot.add_trace(
+        Histogram::new(draws)
+            .name("Trajectories")
+            .legend_group("total")
+            .n_bins_x(24)
+            .hover_template("%{x}: %{y} trajectories<extra></extra>"),
+    );
+    let value_axis = Axis::new().title(value_title);
+    let count_axis = Axis::new().title("Trajectories").range_mode(RangeMode::ToZero).n_ticks(4);
+    plot.set_layout(layout(value_axis, count_axis).show_legend(false).bar_gap(0.06));
+    plot
+}
+
+/// What both figures share: quiet axes, no frame, room for labels.
+fn layout(x_axis: Axis, y_axis: Axis) -> Layout {
+    Layout::new()
+        .x_axis(x_axis.show_grid(false).zero_line(false).auto_margin(true))
+        .y_axis(y_axis.zero_line(false).auto_margin(true))
+        .margin(Margin::new().left(56).right(16).top(32).bottom(48))
+        .font(Font::new().size(13))
+        .auto_size(true)
+        .legend(
+            Legend::new()
+                .orientation(Orientation::Horizontal)
+                .x(0.0)
+                .x_anchor(Anchor::Left)
+                .y(1.02)
+                .y_anchor(Anchor::Bottom)
+                .trace_order(TraceOrder::Normal),
+        )
+}
+
+/// An invisible lower edge, and an upper edge filled down to it.
+fn band_traces(valid_time: &[NaiveDateTime], band: &Band) -> Vec<Box<dyn Trace>> {
+    let group = format!("interval-{}", band.percent);
+    let name = format!("{} % interval", band.percent);
+    let lower = Scatter::new(times(valid_time), band.lower.clone())
+        .mode(Mode::Lines)
+        .line(Line::new().width(0.0))
+        .legend_group(&group)
+        .show_legend(false)
+        .hover_info(HoverInfo::Skip);
+    let upper = Scatter::new(times(valid_time), band.upper.clone())
+        .mode(Mode::Lines)
+        .line(Line::new().width(0.0))
+        .fill(Fill::ToNextY)
+        .legend_group(&group)
+        .name(&name)
+        .text_array(
+            band.lower
+                .iter()
+                .zip(&band.upper)
+                .map(|(lower, upper)| format!("{} … {}", number(*lower), number(*upper)))
+                .collect(),
+        )
+        .hover_template("%{text}");
+    vec![lower, upper]
+}
+
+fn path_trace(valid_time: &[NaiveDateTime], path: &[f64], is_first: bool) -> Box<dyn Trace> {
+    Scatter::new(times(valid_time), path.to_vec())
+        .mode(Mode::Lines)
+        .name("Trajectories")
+        .legend_group("trajectory")
+        .show_legend(is_first)
+        .line(Line::new().width(0.8).shape(LineShape::Linear))
+        .hover_info(HoverInfo::Skip)
+}
+
+/// A vertical line at the issue time, over the full height, and its name.
+fn mark_issue_time(mut layout: Layout, issue_time: NaiveDateTime) -> Layout {
+    let x = time(&issue_time);
+    layout.add_shape(
+        Shape::new()
+            .shape_type(ShapeType::Line)
+            .x_ref("x")
+            .y_ref("paper")
+            .x0(x.clone())
+            .x1(x.clone())
+            .y0(0.0)
+            .y1(1.0)
+            .layer(ShapeLayer::Below)
+            .line(ShapeLine::new().width(1.0).dash(DashType::Dot)),
+    );
+    layout.add_annotation(
+        Annotation::new()
+            .x_ref("x")
+            .y_ref("paper")
+            .x(x)
+            .y(1.0)
+            .x_anchor(Anchor::Right)
+            .y_anchor(Anchor::Top)
+            .x_shift(-6.0)
+            .show_arrow(false)
+            .text("issue time"),
+    );
+    layout
+}
+
+fn times(times: &[NaiveDateTime]) -> Vec<String> {
+    times.iter().map(time).collect()
+}
+
+/// A wall time as Plotly reads it.
+fn time(time: &NaiveDateTime) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> NaiveDateTime {
+        chrono::DateTime::UNIX_EPOCH.naive_utc() + chrono::TimeDelta::hours(hour)
+    }
+
+    #[test]
+    fn the_fan_has_a_role_for_every_trace() {
+        let observed = Path { valid_time: vec![at(0), at(1)], value: vec![Some(1.0), None] };
+        let forecast = Fan {
+            issue_time: at(2),
+            valid_time: vec![at(2), at(3)],
+            bands: vec![Band { percent: 90, lower: vec![0.0, 0.0], upper: vec![2.0, 3.0] }],
+            median: vec![1.0, 1.5],
+            paths: vec![vec![1.0, 2.0], vec![0.5, 0.25]],
+        };
+        let figure: serde_json::Value =
+            serde_json::from_str(&fan("NO2 (µg/m³)", "UTC", &observed, Some(&forecast)).to_json()).expect("it is JSON");
+        let traces = figure["data"].as_array().expect("traces");
+        let roles: Vec<&str> = traces.iter().filter_map(|trace| trace["legendgroup"].as_str()).collect();
+        assert_eq!(roles, ["interval-90", "interval-90", "trajectory", "trajectory", "median", "observed"]);
+        assert_eq!(traces[5]["y"][1], serde_json::Value::Null, "a gap stays a gap");
+        assert_eq!(figure["layout"]["yaxis"]["title"]["text"], "NO2 (µg/m³)");
+        assert_eq!(figure["layout"]["shapes"][0]["x0"], "1970-01-01T02:00:00");
+    }
+
+    #[test]
+    fn a_series_without_forecast_shows_its_observations() {
+        let figure: serde_json::Value =
+            serde_json::from_str(&fan("y", "UTC", &Path::default(), None).to_json()).expect("it is JSON");
+        assert_eq!(figure["data"].as_array().map(Vec::len), Some(1));
+    }
+}

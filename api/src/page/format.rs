@@ -1,0 +1,52 @@
+//! Numbers and times for people.
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+
+/// A number with four significant digits, or all digits before the point, in groups of three.
+pub fn number(value: f64) -> String {
+    let magnitude = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    let decimals = usize::try_from(3 - magnitude).unwrap_or(0).min(8);
+    let digits = format!("{value:.decimals$}");
+    let (whole, fraction) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
+    let (sign, whole) = whole.split_at(usize::from(whole.starts_with('-')));
+
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{fraction}")
+}
+
+/// An instant as wall time, with the zone's abbreviation.
+pub fn time(time: DateTime<Utc>, time_zone: Tz) -> String {
+    time.with_timezone(&time_zone).format("%-d %B %Y, %H:%M %Z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_digits_that_matter() {
+        for (value, expected) in [
+            (0.0, "0.000"),
+            (12.3456, "12.35"),
+            (123_456.7, "123,457"),
+            (-1_234.56, "-1,235"),
+            (1e9, "1,000,000,000"),
+            (-0.001_234_5, "-0.001234"),
+            (1e-12, "0.00000000"),
+        ] {
+            assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_zone() {
+        assert_eq!(time(DateTime::UNIX_EPOCH, Tz::Europe__Madrid), "1 January 1970, 01:00 CET");
+    }
+}

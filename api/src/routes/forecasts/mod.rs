@@ -1,0 +1,229 @@
+//! Forecasts: making them, listing them, reading them.
+
+pub mod aggregate;
+pub mod body;
+pub mod quantiles;
+pub mod request;
+pub mod stored;
+pub mod trajectories;
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web,
+};
+use chrono::Utc;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use self::{
+    body::{ForecastBody, ForecastSummary, stored_warnings},
+    request::ForecastRequest,
+    stored::{Stored, references},
+};
+use super::{
+    cursor,
+    extract::{Body, FromQuery, Parameters, Query},
+    respond,
+};
+use crate::{
+    Error,
+    db::{self, DEFAULT_TENANT},
+    forecaster::{self, RequestKey},
+    server::State,
+};
+
+/// Longest idempotency key.
+const KEY_LENGTH_MAX: usize = 255;
+
+/// Forecasts of a page, unless the request says otherwise.
+const PAGE_ROWS_DEFAULT: usize = 50;
+
+/// Make a forecast
+///
+/// Draws trajectories of all series of a panel together, and stores them with their quantiles. The request is answered
+/// when the forecast is made; one that is too large for that is refused with `too-costly`.
+///
+/// A request with the header `Idempotency-Key` can be repeated without harm: the same key and request give the forecast
+/// that was made the first time, the same key with another request is refused.
+#[utoipa::path(
+    post,
+    path = "/v1/forecasts", operation_id = "makeForecast",
+    tag = "forecasts",
+    request_body = ForecastRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Names the request, so that it can be repeated")),
+    responses(
+        (status = 201, description = "The forecast", body = ForecastBody,
+            headers(("Location" = String, description = "Where the stored forecast is"))),
+        (status = 200, description = "The forecast, which was not to be stored", body = ForecastBody),
+        (status = 400, description = "The body is not JSON, or a header is wrong"),
+        (status = 404, description = "No such panel"),
+        (status = 409, description = "No model or no observations yet, or the key belongs to another request"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body is not `application/json`"),
+        (status = 422, description = "Something in the body is out of range"),
+        (status = 503, description = "The model is busy or broken, or the database cannot be reached"),
+        (status = 504, description = "The forecast took too long"),
+    )
+)]
+pub async fn create(
+    http_request: HttpRequest,
+    state: web::Data<State>,
+    body: Body<ForecastRequest>,
+) -> Result<HttpResponse, Error> {
+    let request = body.0;
+    let order = request.order(&state.limits)?;
+    let request_key = request_key(&http_request, &request)?;
+    if let Some(key) = &request_key
+        && let Some(earlier) = find_earlier(&state, key).await?
+    {
+        return created(earlier).await;
+    }
+
+    let forecast = forecaster::make(&state.pool, &state.predictor, &state.metrics, &order, Utc::now()).await?;
+    if !request.store {
+        return respond::json(StatusCode::OK, ForecastBody::of_made(&forecast, false)).await;
+    }
+    match forecaster::store(&state.pool, &state.metrics, &forecast, request_key.as_ref()).await {
+        Ok(()) => created(ForecastBody::of_made(&forecast, true)).await,
+        Err(db::Error::IdempotencyKeyInUse) => {
+            // The same request came twice at once; the other one was stored first.
+            let key = request_key.ok_or(Error::IdempotencyConflict)?;
+            created(find_earlier(&state, &key).await?.ok_or(Error::IdempotencyConflict)?).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn created(body: ForecastBody) -> Result<HttpResponse, Error> {
+    let location = body.summary.forecast_id.map(|forecast_id| format!("/v1/forecasts/{forecast_id}"));
+    let mut response = respond::json(StatusCode::CREATED, body).await?;
+    if let Some(location) = location.and_then(|location| header::HeaderValue::from_str(&location).ok()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// The key of a request, if it has one.
+fn request_key(http_request: &HttpRequest, request: &ForecastRequest) -> Result<Option<RequestKey>, Error> {
+    let Some(value) = http_request.headers().get("idempotency-key") else {
+        return Ok(None);
+    };
+    let refuse = |message: &str| Error::invalid_parameter("Idempotency-Key", "invalid-value", message);
+    let key = value.to_str().ok().filter(|key| (1..=KEY_LENGTH_MAX).contains(&key.len()));
+    let key = key.ok_or_else(|| refuse("must be 1 to 255 visible ASCII characters"))?;
+    if !request.store {
+        return Err(refuse("needs a forecast that is stored"));
+    }
+    Ok(Some(RequestKey { key: key.to_owned(), digest: request.digest()? }))
+}
+
+/// The forecast that an earlier request with this key made.
+async fn find_earlier(state: &State, request: &RequestKey) -> Result<Option<ForecastBody>, Error> {
+    match db::forecast::find_by_key(&state.pool, DEFAULT_TENANT, &request.key).await? {
+        None => Ok(None),
+        Some((_, digest)) if digest != request.digest => Err(Error::IdempotencyConflict),
+        Some((forecast_id, _)) => read_stored(state, &forecast_id.to_string()).await.map(Some),
+    }
+}
+
+/// Read a forecast
+#[utoipa::path(
+    get,
+    path = "/v1/forecasts/{forecast_id}", operation_id = "readForecast",
+    tag = "forecasts",
+    params(("forecast_id" = Uuid, Path, description = "Identifier of the forecast")),
+    responses(
+        (status = 200, description = "The forecast", body = ForecastBody),
+        (status = 404, description = "No such forecast"),
+    )
+)]
+pub async fn read(state: web::Data<State>, path: web::Path<String>) -> Result<HttpResponse, Error> {
+    respond::json(StatusCode::OK, read_stored(&state, &path).await?).await
+}
+
+async fn read_stored(state: &State, identifier: &str) -> Result<ForecastBody, Error> {
+    let stored = Stored::read(&state.pool, identifier).await?;
+    let values = db::forecast::values(&state.pool, DEFAULT_TENANT, &stored.forecast, None).await?;
+    let summary = ForecastSummary::of_stored(&stored.forecast, &stored.panel, &stored.model);
+    Ok(ForecastBody::of_stored(summary, &stored.series, &values, stored_warnings(&stored.forecast)?))
+}
+
+/// Which forecasts.
+#[derive(Clone, Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the query string")]
+pub struct ListParameters {
+    /// Name of the panel. Default: all panels.
+    panel: Option<String>,
+    /// Most forecasts of the page.
+    #[param(minimum = 1, default = 50)]
+    limit: Option<usize>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// The parameters, read.
+pub struct ListQuery {
+    panel: Option<String>,
+    limit: usize,
+    cursor: Option<Uuid>,
+}
+
+impl FromQuery for ListQuery {
+    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
+        Ok(Self {
+            panel: parameters.take("panel")?,
+            limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
+            cursor: cursor::take(parameters)?,
+        })
+    }
+}
+
+/// A page of forecasts, the newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ForecastPage {
+    /// The forecasts.
+    pub forecasts: Vec<ForecastSummary>,
+    /// Cursor of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// List forecasts, the newest first
+#[utoipa::path(
+    get,
+    path = "/v1/forecasts", operation_id = "listForecasts",
+    tag = "forecasts",
+    params(ListParameters),
+    responses(
+        (status = 200, description = "A page of forecasts", body = ForecastPage),
+        (status = 400, description = "A parameter is wrong"),
+        (status = 404, description = "No such panel"),
+    )
+)]
+pub async fn list(state: web::Data<State>, query: Query<ListQuery>) -> Result<web::Json<ForecastPage>, Error> {
+    let ListQuery { panel, limit, cursor } = query.0;
+    let panel_id = match panel {
+        Some(name) => Some(super::panels::find(&state.pool, &name).await?.panel_id),
+        None => None,
+    };
+    let limit = limit.min(state.limits.page_rows_max);
+    let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, cursor, cursor::limit_plus_one(limit)).await?;
+    let (rows, next) = cursor::page(rows, limit, |forecast| forecast.forecast_id)?;
+
+    // A page has few models, so each is read once.
+    let mut known = HashMap::new();
+    let mut forecasts = Vec::with_capacity(rows.len());
+    for forecast in &rows {
+        let (panel, model) = match known.entry(forecast.model_id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(references(&state.pool, forecast).await?),
+        };
+        forecasts.push(ForecastSummary::of_stored(forecast, panel, model));
+    }
+    Ok(web::Json(ForecastPage { forecasts, next }))
+}

@@ -1,0 +1,188 @@
+//! The request for a forecast, and what is checked of it before anything is read.
+
+use chrono::{DateTime, Utc};
+use forecast::SampleConfig;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use crate::{Error, config::Limits, forecaster::Order, problem::Violation, routes::levels, schedule};
+
+/// Largest seed that every JSON parser reads exactly.
+const SEED_MAX: u64 = (1 << 53) - 1;
+
+/// Most denoising passes of a token; more change nothing but the time.
+const PASSES_MAX: usize = 256;
+
+/// What to forecast, and how.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"panel": "valencia", "horizon": 48, "level": [50, 80, 90], "num_samples": 100, "seed": 7}))]
+pub struct ForecastRequest {
+    /// Name of the panel.
+    pub panel: String,
+    /// Steps to forecast, in the panel's frequency. Any number up to the service's limit, whatever the model was
+    /// trained for.
+    #[schema(minimum = 1)]
+    pub horizon: usize,
+    /// When the forecast is made: only what was known then is used. Default: now, if the newest observation became
+    /// known at most one trained horizon ago; otherwise the instant at which it became known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "rfc3339")]
+    pub issue_time: Option<DateTime<Utc>>,
+    /// Quantile levels, between 0 and 1. Default: 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantiles: Option<Vec<f64>>,
+    /// Instead of `quantiles`: central intervals, in percent. 80 stands for the levels 0.1 and 0.9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Vec<f64>>,
+    /// Trajectories to draw.
+    #[serde(default = "num_samples_default")]
+    #[schema(minimum = 1, default = 100)]
+    pub num_samples: usize,
+    /// Seed of the noise: the same seed, model and data give the same trajectories.
+    #[serde(default)]
+    #[schema(maximum = 9007199254740991_u64)]
+    pub seed: u64,
+    /// Denoising passes of a token. More passes are slower and hardly better.
+    #[serde(default = "passes_default")]
+    #[schema(minimum = 1, maximum = 256, default = 8)]
+    pub passes: usize,
+    /// Order in which the steps are denoised: `autoregressive` (exact), `full`, `pyramid:SLOPE` or `blocks:SIZE`
+    /// (whose sums over time come out too narrow).
+    #[serde(default = "schedule_default")]
+    #[schema(default = "autoregressive")]
+    pub schedule: String,
+    /// Whether the forecast is kept, with its trajectories. What is not kept has no identifier.
+    #[serde(default = "store_default")]
+    #[schema(default = true)]
+    pub store: bool,
+}
+
+fn num_samples_default() -> usize {
+    SampleConfig::default().n_samples
+}
+
+fn passes_default() -> usize {
+    SampleConfig::default().passes
+}
+
+fn schedule_default() -> String {
+    schedule::name(SampleConfig::default().schedule)
+}
+
+fn store_default() -> bool {
+    true
+}
+
+impl ForecastRequest {
+    /// The order that the request stands for.
+    ///
+    /// # Errors
+    /// [`Error::InvalidBody`] with everything that is out of range.
+    pub fn order(&self, limits: &Limits) -> Result<Order, Error> {
+        let mut errors = Vec::new();
+        for (pointer, number, most) in [
+            ("/horizon", self.horizon, limits.horizon_max),
+            ("/num_samples", self.num_samples, limits.samples_max),
+            ("/passes", self.passes, PASSES_MAX),
+        ] {
+            if !(1..=most).contains(&number) {
+                errors.push(Violation::at(pointer, "out-of-range", format!("must lie between 1 and {most}")));
+            }
+        }
+        if self.seed > SEED_MAX {
+            errors.push(Violation::at("/seed", "out-of-range", format!("must lie between 0 and {SEED_MAX}")));
+        }
+        let schedule = schedule::parse(&self.schedule);
+        if schedule.is_none() {
+            errors.push(Violation::at("/schedule", "unknown-schedule", format!("must be {}", schedule::FORMS)));
+        }
+        let quantile_levels = match levels::from_body(self.quantiles.as_deref(), self.level.as_deref()) {
+            Ok(levels) => levels,
+            Err(Error::InvalidBody { errors: of_levels }) => {
+                errors.extend(of_levels);
+                Vec::new()
+            }
+            Err(other) => return Err(other),
+        };
+        let Some(schedule) = schedule.filter(|_| errors.is_empty()) else {
+            return Err(Error::InvalidBody { errors });
+        };
+        Ok(Order {
+            panel: self.panel.clone(),
+            horizon: self.horizon,
+            issue_time: self.issue_time,
+            quantile_levels,
+            sampling: SampleConfig { n_samples: self.num_samples, seed: self.seed, passes: self.passes, schedule },
+            cost_max: limits.cost_max,
+        })
+    }
+
+    /// SHA-256 of the request with its defaults filled in, in hexadecimal: spaces and the order of fields make no
+    /// difference.
+    ///
+    /// # Errors
+    /// When the request cannot be written as JSON, which a request that was read always can.
+    pub fn digest(&self) -> Result<String, Error> {
+        let text = serde_json::to_vec(self).map_err(|error| Error::internal("writing a request", error))?;
+        Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Reads a time, and says what one looks like where it is none.
+fn rfc3339<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let wrong = |_| serde::de::Error::custom("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z");
+    DateTime::parse_from_rfc3339(&text).map(|time| Some(time.to_utc())).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use forecast::Schedule;
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(body: serde_json::Value) -> ForecastRequest {
+        serde_json::from_value(body).expect("a request")
+    }
+
+    /// Pointers of everything that is wrong with a request.
+    fn wrong(body: serde_json::Value) -> Vec<String> {
+        match request(body).order(&Limits::default()) {
+            Err(Error::InvalidBody { errors }) => errors.into_iter().filter_map(|error| error.pointer).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_panel_and_horizon_are_required() {
+        let order = request(json!({"panel": "a", "horizon": 24})).order(&Limits::default()).expect("it is valid");
+        assert_eq!(order.sampling, SampleConfig::default());
+        assert_eq!(order.sampling.schedule, Schedule::Autoregressive);
+        assert_eq!(order.quantile_levels.len(), 7);
+        assert_eq!(order.issue_time, None);
+    }
+
+    #[test]
+    fn everything_out_of_range_is_told_at_once() {
+        assert_eq!(
+            wrong(json!({
+                "panel": "a", "horizon": 0, "num_samples": 1_000_000, "passes": 0, "seed": SEED_MAX + 1,
+                "schedule": "backwards", "quantiles": [1.5],
+            })),
+            ["/horizon", "/num_samples", "/passes", "/seed", "/schedule", "/quantiles/0"]
+        );
+        assert_eq!(wrong(json!({"panel": "a", "horizon": 1_000_000})), ["/horizon"]);
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_digest_however_it_is_written() {
+        let digest =
+            |text: &str| serde_json::from_str::<ForecastRequest>(text).expect("a request").digest().expect("JSON");
+        let short = digest(r#"{"panel": "a", "horizon": 3}"#);
+        assert_eq!(short, digest(r#"{"seed": 0, "horizon": 3, "store": true,   "panel": "a"}"#));
+        assert_ne!(short, digest(r#"{"panel": "a", "horizon": 4}"#));
+        assert_eq!(short.len(), 64);
+    }
+}

@@ -1,0 +1,128 @@
+//! Whether the service lives, is ready, and how it fares.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    Error, database,
+    db::{self, DEFAULT_TENANT},
+    forecaster::Grid,
+    metrics::Metrics,
+    problem::Violation,
+    server::State,
+};
+
+/// How long a check may wait for the database before it counts as away.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most panels that have metrics of their own.
+const PANELS_MEASURED: i64 = 100;
+
+/// A service that does what it should.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+}
+
+/// What runs.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Version {
+    /// Name of the program.
+    #[schema(example = "plumecast")]
+    pub name: &'static str,
+    /// Its version.
+    #[schema(example = "0.1.0")]
+    pub version: &'static str,
+}
+
+/// Tell whether the process lives
+///
+/// Restart it when this fails.
+#[utoipa::path(get, path = "/livez", operation_id = "tellAlive", tag = "service", responses((status = 200, description = "It does", body = Health)))]
+pub async fn live() -> web::Json<Health> {
+    web::Json(Health { status: "ok" })
+}
+
+/// Tell whether requests will be answered
+///
+/// Send no requests while this fails: the database is away, or its schema is not up to date.
+#[utoipa::path(
+    get,
+    path = "/readyz", operation_id = "tellReady",
+    tag = "service",
+    responses(
+        (status = 200, description = "They will", body = Health),
+        (status = 503, description = "What is missing"),
+    )
+)]
+pub async fn ready(state: web::Data<State>) -> Result<web::Json<Health>, Error> {
+    let missing = |code, message: String| {
+        Err(Error::NotReady { errors: vec![Violation { pointer: None, parameter: None, code, message }] })
+    };
+    match tokio::time::timeout(CHECK_TIMEOUT, database::n_pending_migrations(&state.pool)).await {
+        Ok(Ok(0)) => Ok(web::Json(Health { status: "ok" })),
+        Ok(Ok(n_pending)) => {
+            missing("migrations".to_owned(), format!("{n_pending} migrations are missing; run `plumecast migrate`"))
+        }
+        Ok(Err(_)) | Err(_) => missing("database".to_owned(), "the database cannot be reached".to_owned()),
+    }
+}
+
+/// Tell which version runs
+#[utoipa::path(get, path = "/version", operation_id = "tellVersion", tag = "service", responses((status = 200, description = "The version", body = Version)))]
+pub async fn version() -> web::Json<Version> {
+    web::Json(Version { name: "plumecast", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Read the metrics, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics", operation_id = "readMetrics",
+    tag = "service",
+    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain; version=0.0.4"))
+)]
+pub async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
+    let n_open = i64::from(state.pool.size());
+    let n_idle = i64::try_from(state.pool.num_idle()).unwrap_or(i64::MAX);
+    let connections = &state.metrics.database_connections;
+    connections.with_label_values(&["idle"]).set(n_idle);
+    connections.with_label_values(&["in_use"]).set((n_open - n_idle).max(0));
+
+    // Metrics of the process are worth having when the database is away, so this failure is not one of the answer.
+    match tokio::time::timeout(CHECK_TIMEOUT, measure_panels(&state)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("cannot measure the age of forecasts: {error}"),
+        Err(_) => tracing::warn!("cannot measure the age of forecasts: the database is slow"),
+    }
+    let text = state.metrics.render().map_err(|error| Error::internal("writing metrics", error))?;
+    Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
+}
+
+/// Sets the metrics that say how fresh each panel's data and forecasts are, and which model serves it.
+async fn measure_panels(state: &State) -> Result<(), Error> {
+    let (pool, metrics, now) = (&state.pool, &state.metrics, Utc::now());
+    let seconds_since = |time: DateTime<Utc>| (now - time).as_seconds_f64();
+    metrics.model_info.reset();
+    for panel in db::panel::list(pool, DEFAULT_TENANT, None, PANELS_MEASURED).await? {
+        let labels = [panel.name.as_str()];
+        if let Some(forecast) = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await? {
+            metrics.forecast_age.with_label_values(&labels).set(seconds_since(forecast.issue_time));
+        }
+        if let Some(version) = db::panel_version::latest(pool, DEFAULT_TENANT, panel.panel_id).await?
+            && let Some(span) = db::observation::span(pool, DEFAULT_TENANT, version.panel_version_id, now).await?
+        {
+            let end = Grid::of(&panel)?.advance(span.last_valid_time, 1);
+            metrics.observation_lag.with_label_values(&labels).set(seconds_since(end));
+        }
+        if let Some(model) = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await? {
+            metrics.model_info.with_label_values(&[&panel.name, &model.version.to_string()]).set(1);
+        }
+    }
+    Ok(())
+}

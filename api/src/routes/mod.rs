@@ -1,0 +1,54 @@
+//! REST: the table of routes, a file per resource.
+
+pub mod cursor;
+pub mod extract;
+pub mod forecasts;
+pub mod health;
+pub mod levels;
+pub mod models;
+pub mod observations;
+pub mod panels;
+pub mod respond;
+
+use actix_web::{
+    HttpResponse,
+    http::header,
+    web::{self, ServiceConfig},
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::{Error, openapi, page};
+
+/// Everything that the service answers to.
+pub fn configure(service: &mut ServiceConfig) {
+    service
+        .service(web::resource("/v1/forecasts").get(forecasts::list).post(forecasts::create))
+        .service(web::resource("/v1/forecasts/{forecast_id}").get(forecasts::read))
+        .service(web::resource("/v1/forecasts/{forecast_id}/quantiles").get(forecasts::quantiles::read))
+        .service(web::resource("/v1/forecasts/{forecast_id}/trajectories").get(forecasts::trajectories::read))
+        .service(web::resource("/v1/forecasts/{forecast_id}/aggregate").get(forecasts::aggregate::read))
+        .service(web::resource("/v1/panels").get(panels::list))
+        .service(web::resource("/v1/panels/{panel}").get(panels::read))
+        .service(web::resource("/v1/panels/{panel}/series").get(panels::list_series))
+        .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
+        .service(web::resource("/v1/models").get(models::list))
+        .service(web::resource("/livez").get(health::live))
+        .service(web::resource("/readyz").get(health::ready))
+        .service(web::resource("/metrics").get(health::metrics))
+        .service(web::resource("/version").get(health::version))
+        .service(web::resource("/openapi.json").get(openapi::read))
+        .service(web::resource("/docs").get(docs))
+        .service(SwaggerUi::new("/docs/{file:.*}").config(Config::from("/openapi.json")))
+        .service(web::resource("/").get(page::read))
+        .service(web::resource("/assets/{name}").get(page::asset))
+        .default_service(web::to(unknown_path));
+}
+
+/// The documentation's own links are relative to a folder.
+async fn docs() -> HttpResponse {
+    HttpResponse::MovedPermanently().insert_header((header::LOCATION, "/docs/")).finish()
+}
+
+async fn unknown_path() -> Result<HttpResponse, Error> {
+    Err(Error::UnknownPath)
+}

@@ -1,0 +1,74 @@
+//! Writing responses that may be large, off the threads that answer requests.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+use crate::{Error, blocking};
+
+/// Media type of an Arrow IPC stream.
+pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
+/// The media types that large answers come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// What the client prefers: the first type of its `Accept` that is on offer; JSON when it names none.
+    ///
+    /// # Errors
+    /// [`Error::NotAcceptable`] when it accepts neither.
+    pub fn wanted(request: &HttpRequest) -> Result<Self, Error> {
+        match request.headers().get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default()) {
+            None | Some("") => Ok(Self::Json),
+            Some(accept) => {
+                Self::first_of(accept).ok_or_else(|| Error::NotAcceptable { wanted: format!("`{accept}`") })
+            }
+        }
+    }
+
+    fn first_of(accept: &str) -> Option<Self> {
+        accept.split(',').find_map(|range| {
+            let essence = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            match essence.as_str() {
+                ARROW_STREAM => Some(Self::Arrow),
+                "application/json" | "application/*" | "*/*" => Some(Self::Json),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// A JSON body, written on a thread where it keeps no other request waiting.
+///
+/// # Errors
+/// When the value cannot be written as JSON, which no body of ours does.
+pub async fn json<T: Serialize + Send + 'static>(status: StatusCode, body: T) -> Result<HttpResponse, Error> {
+    let text = blocking::run("writing a response", move || serde_json::to_vec(&body)).await?;
+    let text = text.map_err(|error| Error::internal("writing a response", error))?;
+    Ok(HttpResponse::build(status).content_type("application/json").body(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_type_on_offer_is_chosen() {
+        for (accept, expected) in [
+            ("application/vnd.apache.arrow.stream", Some(Format::Arrow)),
+            ("text/html, application/json;q=0.9", Some(Format::Json)),
+            ("text/html,*/*;q=0.8", Some(Format::Json)),
+            ("text/csv", None),
+        ] {
+            assert_eq!(Format::first_of(accept), expected, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The table of scores that the command line prints.
+
+use forecast::backtest::BacktestRow;
+
+/// Scores as aligned text, a row for each forecaster. Lower is better, but for coverage, which should be as named.
+pub fn scores(rows: &[BacktestRow]) -> String {
+    let mut text = format!(
+        "{:15} {:>9} {:>9} {:>9} {:>8} {:>9} {:>6} {:>6} {:>6} {:>9} {:>10}",
+        "model", "CRPS", "CRPS_sum", "ND", "MASE", "energy", "cov50", "cov80", "cov90", "train s", "sample s"
+    );
+    for BacktestRow { model, scores, train_seconds, sample_seconds } in rows {
+        text += &format!(
+            "\n{model:15} {:9.5} {:9.5} {:9.5} {:8.3} {:9.3} {:6.2} {:6.2} {:6.2} {train_seconds:9.1} {sample_seconds:10.2}",
+            scores.crps,
+            scores.crps_sum,
+            scores.nd,
+            scores.mase,
+            scores.energy_score,
+            scores.coverage_50,
+            scores.coverage_80,
+            scores.coverage_90,
+        );
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! Training a model of a stored panel, and registering it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use forecast::{Fitted, History, Progress, TrainConfig, backtest, fit};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
+use crate::forecaster::{Grid, known_panel};
+use crate::predictor::device;
+
+/// A stored panel as it was known at some instant.
+pub struct TrainingData {
+    /// The panel.
+    pub panel: Panel,
+    /// Its newest version: the series that are modelled, in order.
+    pub panel_version: PanelVersion,
+    /// The values on the grid.
+    pub values: ingest::Panel,
+    /// The instant.
+    pub as_of: DateTime<Utc>,
+}
+
+/// Reads what was known of a panel at an instant.
+///
+/// # Errors
+/// When the panel is unknown, nothing of it was known, or the database fails.
+pub async fn read(pool: &PgPool, name: &str, as_of: DateTime<Utc>) -> anyhow::Result<TrainingData> {
+    let panel = db::panel::get(pool, DEFAULT_TENANT, name)
+        .await?
+        .with_context(|| format!("there is no panel `{name}`; load one with `plumecast load`"))?;
+    let panel_version = db::panel_version::latest(pool, DEFAULT_TENANT, panel.panel_id)
+        .await?
+        .with_context(|| format!("panel `{name}` has no series"))?;
+    let series = db::panel_version::series(pool, DEFAULT_TENANT, panel_version.panel_version_id).await?;
+    let span = db::observation::span(pool, DEFAULT_TENANT, panel_version.panel_version_id, as_of)
+        .await?
+        .with_context(|| format!("nothing of panel `{name}` is known as of {as_of}"))?;
+    let grid = Grid::of(&panel)?;
+    let valid_times = span.first_valid_time..grid.advance(span.last_valid_time, 1);
+    let observations =
+        db::observation::as_of(pool, DEFAULT_TENANT, panel_version.panel_version_id, as_of, valid_times).await?;
+    let values = known_panel(&panel, grid, &series, &observations)?;
+    Ok(TrainingData { panel, panel_version, values, as_of })
+}
+
+/// Which rows a model is trained on, and how it is tested.
+#[derive(Clone, Copy, Debug)]
+pub struct TestWindows {
+    /// Windows at the end of the data that are kept out of training and scored; 0 trains on everything.
+    pub n_windows: usize,
+    /// How forecasts of the test are sampled.
+    pub sample: forecast::SampleConfig,
+}
+
+/// A model that was trained, with its scores on the windows that were kept out.
+pub struct Trained {
+    /// The model and the record of its training.
+    pub fitted: Fitted,
+    /// A row for each forecaster, ours first; empty without test windows.
+    pub scores: Vec<backtest::BacktestRow>,
+    /// Rows that were trained on.
+    pub n_train: usize,
+}
+
+/// Trains on all rows but those of the test windows, and scores these.
+///
+/// Takes as long as the budget says: not for an async thread.
+///
+/// # Errors
+/// Those of [`fit`] and [`backtest::score_windows`].
+pub fn train(
+    history: &History,
+    config: &TrainConfig,
+    test: &TestWindows,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Trained, forecast::Error> {
+    let device = device();
+    if test.n_windows == 0 {
+        let n_train = history.values.n_steps();
+        return Ok(Trained { fitted: fit(history, config, &device, progress)?, scores: vec![], n_train });
+    }
+    let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
+    let n_train = windows.n_train(history)?;
+    let fitted = fit(&history.rows(0..n_train), config, &device, progress)?;
+    let scores = backtest::score_windows(history, &windows, &fitted)?.rows;
+    Ok(Trained { fitted, scores, n_train })
+}
+
+/// Stores a trained model: checkpoint and snapshot in the data folder, a row in the database.
+///
+/// # Errors
+/// When a file cannot be written or the database fails.
+pub async fn register(
+    pool: &PgPool,
+    data_dir: &Path,
+    data: &TrainingData,
+    config: &TrainConfig,
+    trained: &Trained,
+) -> anyhow::Result<db::model::Model> {
+    let seen = data.values.rows(0..trained.n_train);
+    let snapshot = ingest::snapshot::write(&data_dir.join("snapshots"), &seen).context("writing the snapshot")?;
+    let folder = Uuid::now_v7().to_string();
+    let digest = trained.fitted.model.save(&data_dir.join("models").join(&folder)).context("writing the checkpoint")?;
+    let budget = match config.budget {
+        forecast::Budget::Steps(steps) => json!({ "steps": steps }),
+        forecast::Budget::Seconds(seconds) => json!({ "seconds": seconds }),
+    };
+    // What was kept out of training was known to nobody who trained.
+    let data_cutoff = if trained.scores.is_empty() { data.as_of } else { seen.end() };
+    let new = NewModel {
+        panel_version_id: data.panel_version.panel_version_id,
+        config: &json!({
+            "horizon": config.horizon, "budget": budget, "seed": config.seed, "d_model": config.d_model,
+            "n_layers": config.n_layers, "batch_size": config.batch_size, "context_length": config.context_length,
+        }),
+        metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores }),
+        digest: &digest,
+        snapshot_digest: &snapshot.digest,
+        artefact_path: &folder,
+        data_cutoff,
+    };
+    Ok(db::model::insert(pool, DEFAULT_TENANT, &new).await?)
+}
