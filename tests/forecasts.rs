@@ -1,0 +1,282 @@
+//! Forecasts over HTTP: made once, stored, and read back in every way.
+
+use std::io::Cursor;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Float32Type, Int32Type, TimestampMicrosecondType};
+use arrow::ipc::reader::StreamReader;
+use forecast::Trajectories;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{Service, hour, load_panel, register, store_forecast, train};
+
+/// Three trajectories of two series, one nowcast step before two steps of horizon.
+fn trajectories() -> Trajectories {
+    #[rustfmt::skip]
+    let values = vec![
+        40.0, 5.0,   10.0, 1.0,   20.0, 3.0,
+        41.0, 5.5,   20.0, 2.0,   20.0, 2.0,
+        42.0, 6.0,   30.0, 3.0,   20.0, 1.0,
+    ];
+    Trajectories::new(3, 0, 3, 2, values).unwrap()
+}
+
+/// A service with a stored forecast of known numbers.
+async fn with_stored(pool: &PgPool) -> (Service, String) {
+    let service = Service::start(pool).await;
+    let loaded = load_panel(pool, "city", 48).await;
+    let model = register(pool, &loaded, "none", &"a".repeat(64)).await;
+    let forecast_id = store_forecast(pool, &loaded, &model, &trajectories()).await;
+    (service, forecast_id)
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_stored_forecast_is_read_back(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let forecast = service.forecast(&forecast_id).await.expect(200);
+
+    assert_eq!(forecast["panel"], "city");
+    assert_eq!(forecast["model"], json!({"name": "city", "version": 1}));
+    assert_eq!(forecast["issue_time"], "2025-03-03T00:00:00Z");
+    assert_eq!((&forecast["first_step"], &forecast["horizon"]), (&json!(0), &json!(2)));
+    assert_eq!(forecast["quantile_levels"], json!([0.1, 0.5, 0.9]));
+    let heat = &forecast["series"][0];
+    assert_eq!((&heat["name"], &heat["unit"]), (&json!("heat"), &json!("kWh")));
+    assert_eq!(heat["step"], json!([0, 1, 2]));
+    assert_eq!(heat["valid_time"][1], "2025-03-03T00:00:00Z");
+    assert_eq!(heat["mean"], json!([41.0, 20.0, 20.0]));
+    assert_eq!(heat["quantiles"]["0.5"], json!([41.0, 20.0, 20.0]));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn quantiles_are_read_at_any_level(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+
+    let body = service.quantiles(&forecast_id, "quantiles=0.75,0.25&series=wind").await.expect(200);
+    assert_eq!(body["quantile_levels"], json!([0.25, 0.75]));
+    assert_eq!(body["series"].as_array().unwrap().len(), 1);
+    assert_eq!(body["series"][0]["name"], "wind");
+    assert_eq!(body["series"][0]["quantiles"], json!({"0.25": [5.25, 1.5, 1.5], "0.75": [5.75, 2.5, 2.5]}));
+
+    // Without levels, those of the forecast, with the very numbers that were stored.
+    let stored = service.forecast(&forecast_id).await.expect(200);
+    let computed = service.quantiles(&forecast_id, "").await.expect(200);
+    assert_eq!(computed["series"], stored["series"]);
+    service.quantiles(&forecast_id, "series=rain").await.problem(404, "unknown-series");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn trajectories_are_read_as_json(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let body = service.trajectories(&forecast_id, "samples=2").await.expect(200);
+    assert_eq!(body["step"], json!([0, 1, 2]));
+    assert_eq!(body["series"][0]["samples"], json!([[40.0, 10.0, 20.0], [41.0, 20.0, 20.0]]));
+    assert_eq!(body["series"][1]["samples"], json!([[5.0, 1.0, 3.0], [5.5, 2.0, 2.0]]));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn trajectories_are_read_as_an_arrow_stream(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let answer = service.trajectories_arrow(&forecast_id).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/vnd.apache.arrow.stream"));
+
+    let reader = StreamReader::try_new(Cursor::new(answer.body), None).unwrap();
+    let names: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
+    assert_eq!(names, ["sample", "step", "valid_time", "series", "value"]);
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    assert_eq!(batches.len(), 2);
+    let wind = &batches[1];
+    assert_eq!(wind.column(0).as_primitive::<Int32Type>().values(), &[1, 1, 1, 2, 2, 2, 3, 3, 3]);
+    assert_eq!(wind.column(1).as_primitive::<Int32Type>().values()[..3], [0, 1, 2]);
+    let first_time = wind.column(2).as_primitive::<TimestampMicrosecondType>().value(0);
+    assert_eq!(first_time, hour(47).timestamp_micros());
+    let series = wind.column(3).as_dictionary::<Int32Type>();
+    assert_eq!(series.values().as_string::<i32>().value(series.key(0).unwrap()), "wind");
+    let values = wind.column(4).as_primitive::<Float32Type>().values();
+    assert_eq!(values, &[5.0, 1.0, 3.0, 5.5, 2.0, 2.0, 6.0, 3.0, 1.0]);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn aggregates_are_computed_along_each_trajectory(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let distributions = async |query: &str| -> Value {
+        service.aggregate(&forecast_id, query).await.expect(200)["distributions"].take()
+    };
+
+    // Totals over the horizon, without the nowcast step. The wind's always cancel.
+    let total = distributions("fn=sum&over=horizon&quantiles=0.25,0.75").await;
+    assert_eq!(
+        total[0],
+        json!({"series": "heat", "unit": "kWh", "mean": 40.0, "quantiles": {"0.25": 35.0, "0.75": 45.0}})
+    );
+    assert_eq!(total[1]["quantiles"], json!({"0.25": 4.0, "0.75": 4.0}));
+
+    let per_step = distributions("fn=max&over=series&quantiles=0.5").await;
+    assert_eq!(per_step.as_array().unwrap().len(), 2);
+    assert_eq!(per_step[0]["step"], 1);
+    assert_eq!(per_step[0]["valid_time"], "2025-03-03T00:00:00Z");
+    assert_eq!(per_step[0]["quantiles"]["0.5"], 20.0);
+
+    let everything = distributions("fn=sum&over=horizon,series&quantiles=0.5").await;
+    assert_eq!(everything, json!([{"mean": 44.0, "quantiles": {"0.5": 44.0}}]));
+
+    let body = service.aggregate(&forecast_id, "fn=sum&over=series").await.expect(200);
+    assert_eq!(body["warnings"][0]["code"], "mixed-units");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn forecasts_are_listed_the_newest_first_in_pages(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 48).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.insert(0, store_forecast(&pool, &loaded, &model, &trajectories()).await);
+    }
+    load_panel(&pool, "other", 48).await;
+
+    let ids = |page: &Value| -> Vec<String> {
+        let forecasts = page["forecasts"].as_array().unwrap().iter();
+        forecasts.map(|forecast| forecast["forecast_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = service.forecasts("panel=city&limit=2").await.expect(200);
+    assert_eq!(ids(&first), made[..2]);
+    let next = first["next"].as_str().unwrap();
+    let second = service.forecasts(&format!("panel=city&limit=2&cursor={next}")).await.expect(200);
+    assert_eq!(ids(&second), made[2..]);
+    assert_eq!(second.get("next"), None);
+    assert!(ids(&service.forecasts("panel=other").await.expect(200)).is_empty());
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_is_made_stored_and_repeated(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    train(&pool, &service, &loaded).await;
+    let request = json!({"panel": "city", "horizon": 20, "level": [80], "num_samples": 11, "seed": 3});
+
+    let answer = service.make_forecast_once("once", &request).await;
+    let made = answer.expect(201);
+    let forecast_id = made["forecast_id"].as_str().unwrap();
+    assert_eq!(answer.header("location"), Some(format!("/v1/forecasts/{forecast_id}").as_str()));
+
+    // The data are old: the forecast continues them where they end.
+    assert_eq!(made["issue_time"], json!(hour(240)));
+    assert_eq!((&made["first_step"], &made["horizon"], &made["num_samples"]), (&json!(1), &json!(20), &json!(11)));
+    assert_eq!(made["quantile_levels"], json!([0.1, 0.9]));
+    assert_eq!(made["series"][1]["valid_time"][19], json!(hour(259)));
+    assert_eq!(made["warnings"][0]["code"], "beyond-trained-horizon");
+    let heat = &made["series"][0];
+    for step in 0..20 {
+        let at = |level: &str| heat["quantiles"][level][step].as_f64().unwrap();
+        assert!(0.0 <= at("0.1") && at("0.1") <= at("0.9"), "step {step}");
+    }
+
+    assert_eq!(service.forecast(forecast_id).await.expect(200), made);
+    assert_eq!(service.make_forecast_once("once", &request).await.expect(201), made);
+    let n_forecasts: i64 = sqlx::query_scalar("select count(*) from forecast").fetch_one(&pool).await.unwrap();
+    assert_eq!(n_forecasts, 1);
+
+    // The same seed gives the same numbers again, another one does not.
+    let again = service.make_forecast(&request).await.expect(201);
+    assert_ne!(again["forecast_id"], made["forecast_id"]);
+    assert_eq!(again["series"], made["series"]);
+    let other_seed = json!({"panel": "city", "horizon": 20, "level": [80], "num_samples": 11, "seed": 4});
+    assert_ne!(service.make_forecast(&other_seed).await.expect(201)["series"], made["series"]);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn the_same_key_twice_at_once_makes_one_forecast(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    train(&pool, &service, &loaded).await;
+    let request = json!({"panel": "city", "horizon": 3, "num_samples": 5});
+    let (first, second) =
+        tokio::join!(service.make_forecast_once("once", &request), service.make_forecast_once("once", &request));
+    assert_eq!(first.expect(201), second.expect(201));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_that_is_not_stored_leaves_nothing(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    train(&pool, &service, &loaded).await;
+    let request = json!({"panel": "city", "horizon": 3, "num_samples": 5, "store": false});
+    let made = service.make_forecast(&request).await.expect(200);
+    assert_eq!(made.get("forecast_id"), None);
+    assert_eq!(made["series"][0]["mean"].as_array().unwrap().len(), 3);
+    let n_forecasts: i64 = sqlx::query_scalar("select count(*) from forecast").fetch_one(&pool).await.unwrap();
+    assert_eq!(n_forecasts, 0);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn panels_series_models_and_observations_are_listed(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 48).await;
+    load_panel(&pool, "port", 48).await;
+    register(&pool, &loaded, "none", &"a".repeat(64)).await;
+
+    let first = service.get("/v1/panels?limit=1").await.expect(200);
+    assert_eq!(first["panels"][0]["name"], "city");
+    let second =
+        service.get(&format!("/v1/panels?limit=1&cursor={}", first["next"].as_str().unwrap())).await.expect(200);
+    assert_eq!((&second["panels"][0]["name"], second.get("next")), (&json!("port"), None));
+    assert_eq!(service.get("/v1/panels/city").await.expect(200)["frequency"], "1h");
+    let series = service.get("/v1/panels/city/series").await.expect(200);
+    assert_eq!((&series["series"][0]["kind"], &series["series"][1]["unit"]), (&json!("sum"), &json!("m/s")));
+    let models = service.get("/v1/models").await.expect(200);
+    assert_eq!((&models["models"][0]["name"], &models["models"][0]["stage"]), (&json!("city"), &json!("champion")));
+
+    let day = "series=heat&start=2025-03-01T22:00:00Z&end=2025-03-02T02:00:00Z";
+    let observations = service.observations("city", &format!("{day}&limit=3")).await.expect(200);
+    assert_eq!(observations["observations"].as_array().unwrap().len(), 3);
+    assert_eq!(observations["observations"][0]["valid_time"], "2025-03-01T22:00:00Z");
+    let next = observations["next"].as_str().unwrap();
+    let rest = service.observations("city", &format!("{day}&limit=3&cursor={next}")).await.expect(200);
+    assert_eq!(rest["observations"][0]["valid_time"], "2025-03-02T01:00:00Z");
+    assert_eq!(rest.get("next"), None);
+    let earlier = service.observations("city", &format!("{day}&as_of=2025-03-02T00:00:00Z")).await.expect(200);
+    assert_eq!(earlier["observations"].as_array().unwrap().len(), 2);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn the_page_shows_the_fan_and_brings_its_script_along(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let page = service.get("/?panel=city&series=wind").await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    let html = page.text();
+    for part in ["<h1>wind</h1>", "interval-90", "Mean over the horizon", &forecast_id, "/assets/plotly.min.js"] {
+        assert!(html.contains(part), "{part}");
+    }
+    assert!(!html.contains("https://"), "nothing comes from elsewhere");
+
+    let script = service.get("/assets/plotly.min.js").await;
+    assert_eq!(script.status, 200);
+    assert!(script.header("cache-control").unwrap().contains("immutable"));
+    for asset in ["/assets/page.css", "/assets/page.js", "/docs/", "/docs/swagger-ui.css"] {
+        assert_eq!(service.get(asset).await.status, 200, "{asset}");
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn the_service_says_how_it_fares(pool: PgPool) {
+    let (service, _) = with_stored(&pool).await;
+    assert_eq!(service.get("/livez").await.expect(200), json!({"status": "ok"}));
+    assert_eq!(service.get("/readyz").await.expect(200), json!({"status": "ok"}));
+    assert_eq!(service.get("/version").await.expect(200)["name"], "plumecast");
+    assert_eq!(service.get("/openapi.json").await.expect(200)["openapi"], "3.1.0");
+
+    let metrics = service.get("/metrics").await.text();
+    for line in [
+        r#"plumecast_http_requests_total{method="GET",route="/livez",status="200"} 1"#,
+        r#"plumecast_model_info{panel="city",version="1"} 1"#,
+        r#"plumecast_forecast_age_seconds{panel="city"}"#,
+        r#"plumecast_database_connections{state="idle"}"#,
+        "plumecast_queue_length 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+}

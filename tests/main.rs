@@ -1,0 +1,16 @@
+//! End-to-end stories against a real Postgres, HTTP and a browser.
+//!
+//! They need a database: `plumecast dev-db -- cargo test --release -p tests`.
+
+// Each test says what it expects by unwrapping.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod database;
+mod forecasts;
+mod openapi;
+mod page;
+mod postgres;
+mod problems;
+mod story;
+mod support;
+mod tidy;

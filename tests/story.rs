@@ -1,0 +1,291 @@
+//! From a file to a forecast by the program's own commands, as a user types them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use sqlx::{ConnectOptions, PgPool};
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::support::plumecast;
+
+/// A user: a database, a data folder, and files.
+struct User {
+    database_url: String,
+    folder: TempDir,
+}
+
+impl User {
+    fn new(pool: &PgPool) -> Self {
+        let database_url = pool.connect_options().to_url_lossy().to_string();
+        Self { database_url, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(plumecast());
+        command.args(arguments).env("DATABASE_URL", &self.database_url).env("RUST_BACKTRACE", "0");
+        command.env("PLUMECAST_DATA_DIR", self.folder.path().join("data"));
+        command
+    }
+
+    /// Runs a command to its end.
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// What a command that succeeds prints.
+    async fn say(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command that fails complains of.
+    async fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+/// 240 hours of two series with a daily season; one gap and one cell that is no number.
+fn hourly_file() -> String {
+    let mut text = String::from("time,heat,wind\n");
+    for hour in 0..240 {
+        let season = (f64::from(hour % 24) * std::f64::consts::TAU / 24.0).sin();
+        let wobble = f64::from(hour * 7919 % 13) / 13.0;
+        let heat = match hour {
+            17 => String::new(),
+            29 => "n/a".to_owned(),
+            _ => format!("{:.3}", 50.0 + 10.0 * season + wobble),
+        };
+        text += &format!("2025-03-{:02}T{:02}:00:00Z,{heat},{:.3}\n", 1 + hour / 24, hour % 24, 5.0 - season + wobble);
+    }
+    text
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A service as its own process.
+struct Served {
+    process: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(user: &User) -> Self {
+        let mut command = user.command(&["serve", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut messages = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let found =
+            messages.find_map(|line| line["message"].as_str()?.strip_prefix("listening on ").map(str::to_owned));
+        let address = found.expect("the service says where it listens");
+        // Whatever else it logs is read away, so that it never waits for us.
+        std::thread::spawn(move || messages.for_each(drop));
+        Self { process, address }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        ureq::get(format!("{}{path}", self.address)).call().unwrap().body_mut().read_json().unwrap()
+    }
+
+    /// Stops the service as a service manager would.
+    fn stop(mut self) -> bool {
+        Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
+        self.process.wait().unwrap().success()
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_file_becomes_a_served_forecast(pool: PgPool) {
+    let user = User::new(&pool);
+    let file = user.file("plant.csv", &hourly_file());
+    let load = ["load", path(&file), "--panel", "plant", "--unit", "MW", "--lower-bound", "0"];
+
+    let checked = user.say(&[&load[..], &["--check"]].concat()).await;
+    assert!(checked.contains("frequency 1h (inferred), time zone UTC"), "{checked}");
+    assert!(checked.contains("unparsable_value in plant.csv, line 31, column `heat`: `n/a`"), "{checked}");
+    let panels: i64 = sqlx::query_scalar("select count(*) from panel").fetch_one(&pool).await.unwrap();
+    assert_eq!(panels, 0, "a check stores nothing");
+
+    let loaded = user.say(&load).await;
+    assert!(loaded.contains("478 observations new, 0 corrected, 0 known already"), "{loaded}");
+    let again = user.say(&load).await;
+    assert!(again.contains("0 observations new, 0 corrected, 478 known already"), "{again}");
+
+    let trained =
+        user.say(&["train", "--panel", "plant", "--horizon", "6", "--train-steps", "4", "--test-windows", "2"]).await;
+    assert!(trained.contains("(version 1) is champion"), "{trained}");
+    for row in ["plumecast", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
+        assert!(trained.lines().any(|line| line.starts_with(row)), "{row}: {trained}");
+    }
+
+    let forecast = user
+        .say(&["forecast", "--panel", "plant", "--horizon", "9", "--num-samples", "20", "--quantiles", "0.9,0.1"])
+        .await;
+    let forecast_id = forecast.split_whitespace().nth(1).unwrap().to_owned();
+    assert!(forecast.contains("issue time 2025-03-11T00:00:00+00:00, model version 1"), "{forecast}");
+    assert!(forecast.contains("beyond-trained-horizon"), "{forecast}");
+
+    let served = Served::start(&user);
+    let (stored, total, is_clean) = spawn_blocking(move || {
+        let stored = served.get(&format!("/v1/forecasts/{forecast_id}/trajectories"));
+        let total = served.get(&format!("/v1/forecasts/{forecast_id}/aggregate?fn=sum&over=horizon"));
+        (stored, total, served.stop())
+    })
+    .await
+    .unwrap();
+    assert!(is_clean, "a service that is told to stop exits with 0");
+    let samples = stored["series"][0]["samples"].as_array().unwrap();
+    assert_eq!((samples.len(), samples[0].as_array().unwrap().len()), (20, 9));
+    let mean_total: f64 =
+        samples.iter().flat_map(|path| path.as_array().unwrap()).map(|value| value.as_f64().unwrap()).sum();
+    assert!((total["distributions"][0]["mean"].as_f64().unwrap() - mean_total / 20.0).abs() < 0.01, "{total}");
+
+    let kept: (i32, i32, i64) = sqlx::query_as(
+        "select f.num_samples, array_length(t.value, 2), (select count(*) from trajectory)
+         from forecast f join trajectory t using (tenant_id, forecast_id) limit 1",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(kept, (20, 9, 2));
+    let snapshots = fs::read_dir(user.folder.path().join("data/snapshots")).unwrap().count();
+    assert_eq!(snapshots, 1, "the model can be traced to its data");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_comes_later_does_not_change_a_forecast_of_the_past(pool: PgPool) {
+    let user = User::new(&pool);
+    let whole = hourly_file();
+    let early: String = whole.lines().take(1 + 220).map(|line| format!("{line}\n")).collect();
+    let load = |file: PathBuf| ["load".to_owned(), path(&file).to_owned(), "--panel".to_owned(), "plant".to_owned()];
+    let strings = |list: &[String; 4]| list.clone();
+    let early = strings(&load(user.file("early.csv", &early)));
+    user.say(&early.each_ref().map(String::as_str)).await;
+    user.say(&["train", "--panel", "plant", "--horizon", "6", "--train-steps", "2"]).await;
+    let forecast = [
+        "forecast",
+        "--panel",
+        "plant",
+        "--horizon",
+        "6",
+        "--num-samples",
+        "5",
+        "--issue-time",
+        "2025-03-10T04:00:00Z",
+    ];
+    let table = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let before = table(user.say(&forecast).await);
+    let later = load(user.file("later.csv", &whole));
+    user.say(&later.each_ref().map(String::as_str)).await;
+    assert_eq!(before, table(user.say(&forecast).await));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_file_that_is_wrong_is_refused_with_its_reason_and_nothing_is_stored(pool: PgPool) {
+    let user = User::new(&pool);
+    let wide: String =
+        std::iter::once("time".to_owned()).chain((0..100_000).map(|index| format!(",c{index}"))).collect();
+    let cases = [
+        ("empty.csv", String::new(), "empty"),
+        ("one_column.csv", "time\n2025-01-01\n2025-01-02\n".to_owned(), "column"),
+        (
+            "text.csv",
+            "time,a\n2025-01-01T00:00:00Z,x\n2025-01-01T01:00:00Z,y\n2025-01-01T02:00:00Z,z\n".to_owned(),
+            "line 2",
+        ),
+        ("mixed.csv", "time,a\n2025-01-01,1\n02.01.2025,2\n2025-01-03,3\n".to_owned(), "line 3"),
+        ("too_wide.csv", format!("{wide}\n"), "100001 columns"),
+        ("no_file.csv.gz", "not gzip at all".to_owned(), "no_file.csv.gz"),
+    ];
+    for (name, text, reason) in cases {
+        let file = user.file(name, &text);
+        let complaint = user.fail(&["load", path(&file), "--panel", "p"]).await;
+        assert!(complaint.contains(reason), "{name}: {complaint}");
+    }
+    let complaint = user.fail(&["load", "/nowhere/at/all.csv", "--panel", "p"]).await;
+    assert!(complaint.contains("/nowhere/at/all.csv"), "{complaint}");
+    let panels: i64 = sqlx::query_scalar("select count(*) from panel").fetch_one(&pool).await.unwrap();
+    assert_eq!(panels, 0);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn constant_and_silent_series_are_carried_along(pool: PgPool) {
+    let user = User::new(&pool);
+    let mut text = String::from("time,level,constant,silent\n");
+    for day in 0..150 {
+        let date = chrono::NaiveDate::from_ymd_opt(2025, 1, 1).unwrap() + chrono::Days::new(day);
+        text += &format!("{date},{},4.5,\n", (day * 31 % 17) as f64 / 17.0 + (day % 7) as f64);
+    }
+    let file = user.file("days.csv", &text);
+    user.say(&["load", path(&file), "--panel", "days"]).await;
+    user.say(&["train", "--panel", "days", "--horizon", "7", "--train-steps", "2"]).await;
+    let forecast = user.say(&["forecast", "--panel", "days", "--horizon", "7", "--num-samples", "10"]).await;
+    let constant = forecast.lines().filter(|line| line.starts_with("constant"));
+    assert!(constant.clone().count() == 7 && constant.clone().all(|line| line.ends_with("4.500")), "{forecast}");
+    assert!(forecast.contains("silent-series"), "{forecast}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_panel_that_is_missing_or_too_short_is_named(pool: PgPool) {
+    let user = User::new(&pool);
+    let complaint = user.fail(&["train", "--panel", "nothing", "--horizon", "6"]).await;
+    assert!(complaint.contains("there is no panel `nothing`"), "{complaint}");
+    let file =
+        user.file("short.csv", "time,a\n2025-01-01T00:00:00Z,1\n2025-01-01T01:00:00Z,2\n2025-01-01T02:00:00Z,3\n");
+    user.say(&["load", path(&file), "--panel", "short"]).await;
+    let complaint = user.fail(&["train", "--panel", "short", "--horizon", "6"]).await;
+    assert!(complaint.contains("3 steps are too few to learn a horizon of 6"), "{complaint}");
+    let complaint = user.fail(&["forecast", "--panel", "short", "--horizon", "6"]).await;
+    assert!(complaint.contains("short"), "{complaint}");
+    let complaint = user.fail(&["forecast", "--panel", "short", "--horizon", "1000000"]).await;
+    assert!(complaint.contains("--horizon must lie between 1 and 10000"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_backtest_needs_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plant.csv");
+    fs::write(&file, hourly_file()).unwrap();
+    let out = folder.path().join("out");
+    let mut command = Command::new(plumecast());
+    command.args([
+        "backtest",
+        "--freq",
+        "1h",
+        "--horizon",
+        "6",
+        "--windows",
+        "2",
+        "--samples",
+        "10",
+        "--train-steps",
+        "3",
+    ]);
+    command.args([Path::new("--data"), &file, Path::new("--out"), &out]).env_remove("DATABASE_URL");
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metrics: Value = serde_json::from_slice(&fs::read(out.join("metrics.json")).unwrap()).unwrap();
+    let rows = metrics["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        for score in ["crps_sum", "crps", "nd", "mase", "energy_score", "coverage_50", "coverage_80", "coverage_90"] {
+            assert!(row[score].as_f64().is_some_and(f64::is_finite), "{score} of {row}");
+        }
+    }
+    assert!(fs::metadata(out.join("trajectories.parquet")).unwrap().len() > 1000);
+}
