@@ -1,11 +1,10 @@
 //! Causal self-attention with rotary positions and a cache of what came before.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::denoiser::linear;
 use crate::noise::Stream;
 
 /// Keys and values `[batch, head, time, channel]` of tokens that will not change any more.
@@ -76,6 +75,17 @@ pub fn causal_mask(n_tokens: usize, device: &Device) -> Tensor<4> {
     let values: Vec<f32> =
         (0..n_tokens).flat_map(|query| (0..n_tokens).map(move |key| if key <= query { 0.0 } else { -1e9 })).collect();
     Tensor::from_data(TensorData::new(values, [1, 1, n_tokens, n_tokens]), device)
+}
+
+/// A linear layer with normal weights of standard deviation `gain / √d_input`.
+pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, stream: &mut Stream, device: &Device) -> Linear {
+    let deviation = gain / (d_input as f64).sqrt();
+    let weight: Vec<f32> =
+        (0..d_input * d_output).map(|_| if gain == 0.0 { 0.0 } else { (deviation * stream.normal()) as f32 }).collect();
+    Linear {
+        weight: Param::from_data(TensorData::new(weight, [d_input, d_output]), device),
+        bias: Some(Param::from_data(TensorData::new(vec![0.0_f32; d_output], [d_output]), device)),
+    }
 }
 
 /// Multi-head causal self-attention.

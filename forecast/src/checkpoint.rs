@@ -139,7 +139,8 @@ impl Model {
 
     fn base_tensors(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
         let n_series = self.scaling.n_series();
-        let (knots, weights) = (self.scaling.values.concat(), self.base.weights.concat());
+        let (knots, ranges) = (self.scaling.values.concat(), self.scaling.ranges.concat());
+        let weights = self.base.weights.concat();
         let n_features = self.base.weights[0].len() / self.base.horizon;
         let (factor, factor_shape) = match &self.innovation {
             Innovation::Dense { n_elements, factor } => (factor.as_slice(), vec![*n_elements, *n_elements]),
@@ -148,6 +149,7 @@ impl Model {
         let tensors = [
             ("knots_standard", self.scaling.standard.as_slice(), vec![self.scaling.standard.len()]),
             ("knots_values", knots.as_slice(), vec![n_series, self.scaling.standard.len()]),
+            ("ranges", ranges.as_slice(), vec![n_series, 2]),
             ("weights", weights.as_slice(), vec![self.base.weights.len(), n_features, self.base.horizon]),
             ("innovation", factor, factor_shape),
         ];
@@ -183,6 +185,7 @@ fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation
         weights: weights.chunks_exact((shape[1] * shape[2]).max(1)).map(<[f64]>::to_vec).collect(),
     };
     let (standard, knots) = (values("knots_standard")?.0, values("knots_values")?.0);
+    let ranges = values("ranges")?.0.as_chunks::<2>().0.to_vec();
     let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
-    Ok((Scaling { standard, values }, base, innovation))
+    Ok((Scaling { standard, values, ranges }, base, innovation))
 }

@@ -11,7 +11,7 @@ use burn::tensor::activation::{gelu, silu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{Attention, KeyValue, LayerCache, Rotation, causal_mask};
+use crate::attention::{Attention, KeyValue, LayerCache, Rotation, causal_mask, linear};
 use crate::noise::Stream;
 
 /// Number of sine and cosine pairs that encode a noise level.
@@ -32,17 +32,6 @@ pub struct DenoiserConfig {
     pub n_heads: usize,
     /// Transformer blocks.
     pub n_layers: usize,
-}
-
-/// A linear layer with normal weights of standard deviation `gain / √d_input`.
-pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, stream: &mut Stream, device: &Device) -> Linear {
-    let deviation = gain / (d_input as f64).sqrt();
-    let weight: Vec<f32> =
-        (0..d_input * d_output).map(|_| if gain == 0.0 { 0.0 } else { (deviation * stream.normal()) as f32 }).collect();
-    Linear {
-        weight: Param::from_data(TensorData::new(weight, [d_input, d_output]), device),
-        bias: Some(Param::from_data(TensorData::new(vec![0.0_f32; d_output], [d_output]), device)),
-    }
 }
 
 /// Tokens as the network takes them. All parts have the same batch and time.

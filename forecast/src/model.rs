@@ -199,7 +199,8 @@ impl Model {
             layout: &self.layout,
             device: &self.device,
         };
-        // Beyond the trained horizon every sample goes on from its own path, seen as its past.
+        // Beyond the trained horizon every sample goes on from its own path, seen as its past. What it sees is kept in the
+        // range of the training values: a linear base that is fed with its own output can run away.
         let mut pasts = vec![(anchored.standard.clone(), anchored.filled.clone())];
         let mut drawn: Vec<Vec<f32>> = vec![vec![]; n_samples];
         let calendar = self.padded_calendar(window, anchored.anchor + 1 + n_steps.div_ceil(horizon) * horizon);
@@ -223,8 +224,9 @@ impl Model {
                     let value = base_path[index] + error;
                     drawn[sample].push(self.restore(index % n_series, value, &window.bounds) as f32);
                     if pasts.len() == n_samples {
-                        pasts[sample].0.push(value);
-                        pasts[sample].1.push(value);
+                        let seen = self.scaling.into_range(index % n_series, value);
+                        pasts[sample].0.push(seen);
+                        pasts[sample].1.push(seen);
                     }
                 }
             }

@@ -25,6 +25,8 @@ pub struct Scaling {
     pub standard: Vec<f64>,
     /// For each series, the knots in data units, not descending.
     pub values: Vec<Vec<f64>>,
+    /// For each series, its smallest and largest training value in standard units.
+    pub ranges: Vec<[f64; 2]>,
 }
 
 /// A standard deviation below this share of the mean magnitude is rounding, not variation.
@@ -38,17 +40,31 @@ impl Scaling {
         let observed = |series: usize| -> Vec<f64> {
             (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan()).collect()
         };
-        let all = (0..values.n_series()).map(observed);
-        match kind {
-            ScalingKind::Linear => {
-                Self { standard: vec![0.0, 1.0], values: all.map(|values| linear_knots(&values)).collect() }
-            }
+        let all: Vec<Vec<f64>> = (0..values.n_series()).map(observed).collect();
+        let (standard, knots) = match kind {
+            ScalingKind::Linear => (vec![0.0, 1.0], all.iter().map(|values| linear_knots(values)).collect()),
             ScalingKind::NormalScore => {
                 let probabilities: Vec<f64> = (1..=N_KNOTS).map(|knot| knot as f64 / (N_KNOTS + 1) as f64).collect();
                 let standard = probabilities.iter().map(|&p| standard_normal_quantile(p)).collect();
-                Self { standard, values: all.map(|values| quantile_knots(values, &probabilities)).collect() }
+                (standard, all.iter().map(|values| quantile_knots(values.clone(), &probabilities)).collect())
             }
-        }
+        };
+        let mut scaling = Self { standard, values: knots, ranges: vec![] };
+        let extremes = all.iter().map(|values| {
+            let smallest = values.iter().copied().reduce(f64::min).unwrap_or(0.0);
+            [smallest, values.iter().copied().reduce(f64::max).unwrap_or(0.0)]
+        });
+        scaling.ranges = extremes
+            .enumerate()
+            .map(|(series, extremes)| extremes.map(|extreme| scaling.standardise(series, extreme)))
+            .collect();
+        scaling
+    }
+
+    /// The nearest standard value inside the range of the training values.
+    pub fn into_range(&self, series: usize, value: f64) -> f64 {
+        let [smallest, largest] = self.ranges[series];
+        value.clamp(smallest, largest)
     }
 
     /// Number of series.

@@ -316,6 +316,27 @@ fn a_longer_horizon_begins_as_the_shorter_one() {
 }
 
 #[test]
+fn paths_far_beyond_the_trained_horizon_stay_near_the_data() {
+    let history = history(300, 1);
+    let n_steps = 40 * HORIZON;
+    let calendar = (0..250 + n_steps).flat_map(|step| {
+        let phase = step as f64 * std::f64::consts::TAU / SEASON as f64;
+        [phase.sin(), phase.cos()]
+    });
+    let long = History { calendar: Calendar::new(2, calendar.collect()).expect("whole rows"), ..history.clone() };
+    let trajectories = forecast_at(&long, 250, n_steps, &sample(20, 1));
+    let values = || history.values.values().iter().step_by(N_SERIES).copied();
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+    let width = high - low;
+    for step in n_steps - HORIZON..n_steps {
+        for k in 0..20 {
+            let value = f64::from(trajectories.value(k, step, 0));
+            assert!((low - width..high + width).contains(&value), "{value} at step {step}, data in {low}..{high}");
+        }
+    }
+}
+
+#[test]
 fn a_forecast_does_not_see_past_its_issue_time() {
     let history = history(300, 1);
     let mut values = history.values.values().to_vec();
