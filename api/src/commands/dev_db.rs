@@ -105,17 +105,7 @@ impl Drop for TemporaryFolder {
     }
 }
 
-/// Tries to remove a folder so many times: a process of the server that is ending may still write into it.
-const N_REMOVALS_MAX: usize = 40;
-const REMOVAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-
 fn remove(path: &Path) {
-    for _ in 1..N_REMOVALS_MAX {
-        if fs::remove_dir_all(path).is_ok() || !path.exists() {
-            return;
-        }
-        std::thread::sleep(REMOVAL_PAUSE);
-    }
     if let Err(error) = fs::remove_dir_all(path) {
         tracing::warn!("cannot remove {}: {error}", path.display());
     }
