@@ -366,8 +366,11 @@ fn a_signal_is_passed_on_to_the_command() {
     let mut ready = [0; 5];
     child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
 
+    // `wait` would close the pipe, and `cat` could end by that before the signal reaches it.
+    let open_input = child.stdin.take();
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+    drop(open_input);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
