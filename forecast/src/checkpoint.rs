@@ -12,10 +12,14 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::base::{Base, BaseKind};
+use crate::base::Base;
+use crate::boosting::Boosting;
 use crate::conditioning::TokenLayout;
+use crate::correction::{Correction, Shares};
+use crate::correlation::Correlation;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::innovation::Innovation;
+use crate::linear::{Linear, LinearKind};
 use crate::noise::Stream;
 use crate::scaling::Scaling;
 use crate::{Error, Model};
@@ -31,7 +35,8 @@ struct Config {
     format_version: u32,
     layout: TokenLayout,
     network: DenoiserConfig,
-    base: BaseKind,
+    base: LinearKind,
+    shares: Shares,
     lags: Vec<usize>,
     seasons: Vec<usize>,
     velocity_share: f64,
@@ -86,8 +91,9 @@ impl Model {
             format_version: FORMAT_VERSION,
             layout: self.layout,
             network: self.network.clone(),
-            base: self.base.kind,
-            lags: self.base.lags.clone(),
+            base: self.base.linear.kind,
+            shares: self.base.correction.shares,
+            lags: self.base.linear.lags.clone(),
             seasons: self.seasons.clone(),
             velocity_share: self.velocity_share,
             digests: BTreeMap::from([(WEIGHTS.into(), digest(&weights)), (BASE.into(), digest(&base))]),
@@ -138,54 +144,89 @@ impl Model {
     }
 
     fn base_tensors(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let n_series = self.scaling.n_series();
-        let (knots, ranges) = (self.scaling.values.concat(), self.scaling.ranges.concat());
-        let weights = self.base.weights.concat();
-        let n_features = self.base.weights[0].len() / self.base.horizon;
-        let (factor, factor_shape) = match &self.innovation {
-            Innovation::Dense { n_elements, factor } => (factor.as_slice(), vec![*n_elements, *n_elements]),
-            Innovation::Diagonal { deviation } => (deviation.as_slice(), vec![deviation.len()]),
+        let Base { linear, correction } = &self.base;
+        let Innovation { deviation, shape, correlation } = &self.innovation;
+        let mut tensors: Vec<(String, Vec<f64>, Vec<usize>)> = vec![];
+        let mut add = |name: &str, values: Vec<f64>, width: usize| {
+            let n_rows = values.len() / width.max(1);
+            tensors.push((name.into(), values, vec![n_rows, width]));
         };
-        let tensors = [
-            ("knots_standard", self.scaling.standard.as_slice(), vec![self.scaling.standard.len()]),
-            ("knots_values", knots.as_slice(), vec![n_series, self.scaling.standard.len()]),
-            ("ranges", ranges.as_slice(), vec![n_series, 2]),
-            ("weights", weights.as_slice(), vec![self.base.weights.len(), n_features, self.base.horizon]),
-            ("innovation", factor, factor_shape),
-        ];
-        let bytes: Vec<(&str, Vec<u8>, Vec<usize>)> = tensors
+        for (name, scaling) in [("scaling", &self.scaling), ("shape", shape)] {
+            add(&format!("{name}.standard"), scaling.standard.clone(), 1);
+            add(&format!("{name}.values"), scaling.values.concat(), scaling.standard.len());
+            add(&format!("{name}.ranges"), scaling.ranges.concat(), 2);
+        }
+        add("linear.weights", linear.weights.concat(), linear.weights[0].len());
+        for (name, trees) in [("location", &correction.location), ("spread", &correction.spread)] {
+            let (nodes, sizes) = trees.to_rows();
+            add(&format!("{name}.nodes"), nodes, 4);
+            add(&format!("{name}.sizes"), sizes, 1);
+        }
+        add("deviation", deviation.clone(), self.layout.n_series);
+        match correlation {
+            Correlation::None => {}
+            Correlation::Dense { factor } => add("correlation.factor", factor.clone(), factor.len().isqrt()),
+            Correlation::Principal { directions, factors, horizon } => {
+                add("correlation.directions", directions.clone(), self.layout.n_series);
+                add("correlation.factors", factors.clone(), *horizon);
+            }
+        }
+        let bytes: Vec<(String, Vec<u8>, Vec<usize>)> = tensors
             .into_iter()
             .map(|(name, values, shape)| (name, values.iter().flat_map(|value| value.to_le_bytes()).collect(), shape))
             .collect();
         let mut views = Vec::with_capacity(bytes.len());
         for (name, bytes, shape) in &bytes {
-            views.push((*name, TensorView::new(Dtype::F64, shape.clone(), bytes)?));
+            views.push((name.as_str(), TensorView::new(Dtype::F64, shape.clone(), bytes)?));
         }
         safetensors::serialize(views, None)
     }
 }
 
-fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation), safetensors::SafeTensorError> {
-    let tensors = SafeTensors::deserialize(bytes)?;
-    let values = |name: &str| -> Result<(Vec<f64>, Vec<usize>), safetensors::SafeTensorError> {
-        let tensor = tensors.tensor(name)?;
-        let values = tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
-        Ok((values, tensor.shape().to_vec()))
+fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation), String> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let values = |name: &str| -> Result<Vec<f64>, String> {
+        let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
+        Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
     };
-    let (weights, shape) = values("weights")?;
-    let (factor, factor_shape) = values("innovation")?;
-    let innovation = match factor_shape.as_slice() {
-        [n_elements, _] => Innovation::Dense { n_elements: *n_elements, factor },
-        _ => Innovation::Diagonal { deviation: factor },
+    let scaling = |name: &str| -> Result<Scaling, String> {
+        let standard = values(&format!("{name}.standard"))?;
+        let knots = values(&format!("{name}.values"))?;
+        let ranges = values(&format!("{name}.ranges"))?.as_chunks::<2>().0.to_vec();
+        let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
+        Ok(Scaling { standard, values, ranges })
     };
-    let base = Base {
+    let trees = |name: &str| -> Result<Boosting, String> {
+        let n_features = Correction::n_features(&config.seasons, config.layout.n_calendar);
+        let (nodes, sizes) = (values(&format!("{name}.nodes"))?, values(&format!("{name}.sizes"))?);
+        Boosting::from_rows(&nodes, &sizes, n_features).ok_or_else(|| format!("{name} holds no trees"))
+    };
+    let (horizon, n_series) = (config.layout.horizon(), config.layout.n_series);
+    let n_weights = (1 + config.layout.n_calendar + config.lags.len()) * horizon;
+    let linear = Linear {
         kind: config.base,
         lags: config.lags.clone(),
-        horizon: config.layout.horizon(),
-        weights: weights.chunks_exact((shape[1] * shape[2]).max(1)).map(<[f64]>::to_vec).collect(),
+        horizon,
+        weights: values("linear.weights")?.chunks_exact(n_weights).map(<[f64]>::to_vec).collect(),
     };
-    let (standard, knots) = (values("knots_standard")?.0, values("knots_values")?.0);
-    let ranges = values("ranges")?.0.as_chunks::<2>().0.to_vec();
-    let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
-    Ok((Scaling { standard, values, ranges }, base, innovation))
+    let correction = Correction {
+        seasons: config.seasons.clone(),
+        shares: config.shares,
+        location: trees("location")?,
+        spread: trees("spread")?,
+    };
+    let correlation = match values("correlation.factor") {
+        Ok(factor) => Correlation::Dense { factor },
+        Err(_) => Correlation::Principal {
+            directions: values("correlation.directions")?,
+            factors: values("correlation.factors")?,
+            horizon,
+        },
+    };
+    let innovation = Innovation { deviation: values("deviation")?, shape: scaling("shape")?, correlation };
+    let scaling = scaling("scaling")?;
+    if scaling.n_series() != n_series || innovation.shape.n_series() != n_series || linear.weights.is_empty() {
+        return Err(format!("tensors are not those of {n_series} series"));
+    }
+    Ok((scaling, Base { linear, correction }, innovation))
 }

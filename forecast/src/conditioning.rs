@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Calendar;
-use crate::base::{Base, BaseInput};
 use crate::innovation::Innovation;
+use crate::linear::{BaseInput, Linear};
 
 /// Innovations beyond this many standard deviations are clipped before the network sees them.
 pub const INNOVATION_MAX: f64 = 8.0;
@@ -50,7 +50,7 @@ pub struct OneStep {
 }
 
 impl OneStep {
-    /// Expectations for the steps of a range; `base_for(origin)` gives the forecaster of an origin.
+    /// Expectations for the steps of a range; `base_for(origin)` gives the linear forecaster of an origin.
     ///
     /// Rows before the range, and the first row of all, are gaps that expect nothing.
     pub fn new<'b>(
@@ -58,12 +58,12 @@ impl OneStep {
         input: BaseInput<'_>,
         innovation: &Innovation,
         steps: std::ops::Range<usize>,
-        base_for: impl Fn(usize) -> &'b Base,
+        base_for: impl Fn(usize) -> &'b Linear,
     ) -> Self {
         let n_series = input.n_series;
         let mut expected = vec![0.0; steps.end * n_series];
         let mut errors = vec![f64::NAN; steps.end * n_series];
-        let deviations: Vec<f64> = (0..n_series).map(|series| innovation.deviation(series)).collect();
+        let deviations: Vec<f64> = (0..n_series).map(|series| innovation.deviation[series]).collect();
         let mut features = vec![];
         for step in steps.start.max(1)..steps.end {
             let base = base_for(step - 1);

@@ -31,6 +31,11 @@ impl Grid {
         Ok(Self { n_series, values })
     }
 
+    /// Wraps whole rows of numbers that are finite or gaps.
+    pub(crate) fn from_rows(n_series: usize, values: Vec<f64>) -> Self {
+        Self { n_series, values }
+    }
+
     /// Number of rows.
     pub fn n_steps(&self) -> usize {
         self.values.len() / self.n_series

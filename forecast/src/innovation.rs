@@ -1,53 +1,57 @@
 //! Errors of the base forecaster, and the innovations that the model learns instead.
 //!
-//! The errors `r` of one path (all leads, all series) are correlated and grow with the lead. With the
-//! Cholesky factor `L` of their covariance, `r = L z`, the innovations `z` have unit variance and no
-//! correlation, and since `L` is lower triangular in time, `z` up to a step depends on `r` up to that step
-//! only. An untrained network, which leaves noise as it is, then *is* the joint Gaussian forecast, and
-//! training adds only what is not Gaussian.
+//! The errors `r` of one path (all leads, all series, relative to their spread) become innovations `z` in three steps.
+//! Each is divided by the standard deviation of its element; the *shape* of its series' law is taken out by a map to
+//! normal scores; and with the factor `L` of the correlation of the scores, `score = L z`, the innovations have unit
+//! variance and no correlation. `L` is lower triangular in time, so `z` up to a step depends on `r` up to that step only.
+//! An untrained network, which leaves noise as it is, then *is* a joint law with the right margins and correlations (a
+//! Gaussian copula), and training adds only what that lacks.
 
 use nalgebra::{DMatrix, DVector};
+use serde::{Deserialize, Serialize};
 
-use crate::Error;
-
-/// Above this many elements of a path the factor is diagonal: a dense one could neither be estimated nor stored.
-pub const N_ELEMENTS_DENSE_MAX: usize = 1200;
+use crate::correlation::{Correlation, Structure};
+use crate::scaling::{Scaling, ScalingKind};
+use crate::{Error, Grid};
 
 /// Variance that an element keeps at least, standard units squared.
 const VARIANCE_FLOOR: f64 = 1e-8;
 
+/// Shares of a correlation that are replaced by its diagonal, of those that are tried.
 const SHRINKAGES: [f64; 5] = [0.03, 0.1, 0.3, 0.6, 0.9];
 /// Half-lives of the weight of a path, as shares of all paths; infinity weighs all alike.
 const HALF_LIVES: [f64; 4] = [f64::INFINITY, 0.5, 0.2, 0.08];
+/// Later paths on which estimations are compared.
+const N_COMPARED_PATHS: usize = 300;
 
-/// How a covariance is estimated.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How the law of the errors is estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimation {
-    /// Share of the covariance that is replaced by its diagonal; 1 is diagonal.
+    /// How correlations are stored.
+    pub structure: Structure,
+    /// The shape of the margins: linear keeps them as they are, and Gaussian when they are drawn.
+    pub shape: ScalingKind,
+    /// Share of the correlation that is replaced by its diagonal; 1 is diagonal.
     pub shrinkage: f64,
-    /// Paths after which a weight is halved, as a share of all paths; infinity weighs all alike.
-    pub half_life: f64,
+    /// Paths after which a weight is halved, as a share of all paths; none weighs all alike.
+    pub half_life: Option<f64>,
 }
 
 /// The map between errors of a path and innovations. Elements are ordered `lead * n_series + series`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Innovation {
-    /// Lower triangular factor of the covariance, row-major.
-    Dense {
-        /// Number of elements of a path.
-        n_elements: usize,
-        /// The factor.
-        factor: Vec<f64>,
-    },
+pub struct Innovation {
     /// Standard deviation of each element.
-    Diagonal {
-        /// Standard deviations, standard units.
-        deviation: Vec<f64>,
-    },
+    pub deviation: Vec<f64>,
+    /// From errors over their deviation to scores, a map for each series.
+    pub shape: Scaling,
+    /// The factor of the correlation of the scores.
+    pub correlation: Correlation,
 }
 
-/// Paths of base errors, the oldest first, `NaN` where the truth is a gap.
+/// Paths of base errors relative to their spread, the oldest first, `NaN` where the truth is a gap.
 pub struct ErrorPaths {
+    /// Number of series.
+    pub n_series: usize,
     /// Elements of a path.
     pub n_elements: usize,
     /// Row-major `[path, element]`.
@@ -55,18 +59,22 @@ pub struct ErrorPaths {
 }
 
 impl ErrorPaths {
-    fn n_paths(&self) -> usize {
+    /// Number of paths.
+    pub fn n_paths(&self) -> usize {
         self.values.len() / self.n_elements
     }
 
     /// Weight of each path; the newest has 1.
-    fn weights(&self, half_life: f64) -> Vec<f64> {
+    pub fn weights(&self, half_life: Option<f64>) -> Vec<f64> {
         let n = self.n_paths() as f64;
-        (1..=self.n_paths()).map(|path| 0.5_f64.powf((n - path as f64) / n / half_life)).collect()
+        let age = |path: usize| (n - path as f64) / n;
+        (1..=self.n_paths())
+            .map(|path| half_life.map_or(1.0, |half_life| 0.5_f64.powf(age(path) / half_life)))
+            .collect()
     }
 
-    /// Weighted mean square of each element over the paths where it is known.
-    fn variances(&self, half_life: f64) -> Vec<f64> {
+    /// Weighted standard deviation around 0 of each element over the paths where it is known.
+    fn deviations(&self, half_life: Option<f64>) -> Vec<f64> {
         let (mut sums, mut counts) = (vec![0.0; self.n_elements], vec![0.0; self.n_elements]);
         for (path, weight) in self.values.chunks_exact(self.n_elements).zip(self.weights(half_life)) {
             for (element, error) in path.iter().enumerate().filter(|(_, error)| !error.is_nan()) {
@@ -75,70 +83,44 @@ impl ErrorPaths {
             }
         }
         let mean = |(sum, n): (&f64, &f64)| if *n > 0.0 { sum / n } else { 0.0 };
-        sums.iter().zip(&counts).map(mean).map(|variance| variance.max(VARIANCE_FLOOR)).collect()
+        sums.iter().zip(&counts).map(mean).map(|variance| variance.max(VARIANCE_FLOOR).sqrt()).collect()
     }
 
-    /// Weighted mean products of all pairs of elements over the paths where both are known.
-    fn covariance(&self, half_life: f64) -> DMatrix<f64> {
-        let weights: Vec<f64> = self.weights(half_life).into_iter().map(f64::sqrt).collect();
-        let weighted = self.values.iter().enumerate().map(|(index, error)| (weights[index / self.n_elements], *error));
-        let known = weighted.clone().map(|(weight, error)| if error.is_nan() { 0.0 } else { weight });
-        let errors = weighted.map(|(weight, error)| if error.is_nan() { 0.0 } else { weight * error });
-        let known = DMatrix::from_iterator(self.n_elements, self.n_paths(), known);
-        let errors = DMatrix::from_iterator(self.n_elements, self.n_paths(), errors);
-        let counts = &known * known.transpose();
-        (&errors * errors.transpose()).component_div(&counts.map(|n| if n > 0.0 { n } else { 1.0 }))
+    /// At most so many of the paths, evenly spread.
+    fn thinned(&self, n_paths: usize) -> ErrorPaths {
+        let stride = self.n_paths().div_ceil(n_paths).max(1);
+        let values = self.values.chunks_exact(self.n_elements).step_by(stride).flatten().copied().collect();
+        ErrorPaths { n_series: self.n_series, n_elements: self.n_elements, values }
     }
-}
-
-/// Cholesky factor of `(1 - shrinkage) covariance + shrinkage diagonal`, with more shrinkage where that is needed.
-fn factor(covariance: &DMatrix<f64>, shrinkage: f64) -> Result<DMatrix<f64>, Error> {
-    let mut kept = 1.0 - shrinkage;
-    for _ in 0..4 {
-        let mut shrunk = covariance * kept;
-        for index in 0..shrunk.nrows() {
-            shrunk[(index, index)] = covariance[(index, index)].max(VARIANCE_FLOOR) * (1.0 + 1e-9);
-        }
-        if let Some(cholesky) = shrunk.cholesky() {
-            return Ok(cholesky.l());
-        }
-        kept *= 0.5;
-    }
-    Err(Error::Covariance)
-}
-
-/// Mean negative log-likelihood (up to a constant) of the whole paths under a factor.
-fn gaussian_loss(factor: &DMatrix<f64>, paths: &ErrorPaths) -> Option<f64> {
-    let log_determinant: f64 = factor.diagonal().iter().map(|x| x.ln()).sum();
-    let whole: Vec<&[f64]> =
-        paths.values.chunks_exact(paths.n_elements).filter(|path| path.iter().all(|value| !value.is_nan())).collect();
-    let n = whole.len() as f64;
-    let x = DMatrix::from_iterator(paths.n_elements, whole.len(), whole.iter().flat_map(|path| path.iter().copied()));
-    (n > 0.0).then(|| factor.solve_lower_triangular(&x).map(|z| 0.5 * z.norm_squared() / n + log_determinant))?
 }
 
 impl Innovation {
-    /// The estimation under which later paths are likeliest.
+    /// Of the estimations with a shape, the one under which later paths are likeliest.
     ///
     /// # Errors
     /// [`Error::Covariance`] when no shrinkage gives a positive definite matrix.
-    pub fn choose_estimation(earlier: &ErrorPaths, later: &ErrorPaths) -> Result<Estimation, Error> {
-        if earlier.n_elements > N_ELEMENTS_DENSE_MAX {
-            return Ok(Estimation { shrinkage: 1.0, half_life: f64::INFINITY });
-        }
-        let mut best =
-            (f64::INFINITY, Estimation { shrinkage: SHRINKAGES[SHRINKAGES.len() - 1], half_life: f64::INFINITY });
-        for half_life in HALF_LIVES {
-            let covariance = earlier.covariance(half_life);
-            for shrinkage in SHRINKAGES {
-                if let Some(loss) = gaussian_loss(&factor(&covariance, shrinkage)?, later)
-                    && loss < best.0
-                {
-                    best = (loss, Estimation { shrinkage, half_life });
+    pub fn choose_estimation(
+        shape: ScalingKind,
+        earlier: &ErrorPaths,
+        later: &ErrorPaths,
+    ) -> Result<Estimation, Error> {
+        let later = later.thinned(N_COMPARED_PATHS);
+        let mut best: Option<(f64, Estimation)> = None;
+        for half_life in HALF_LIVES.map(|half_life| half_life.is_finite().then_some(half_life)) {
+            let margins = Self::margins(shape, earlier, half_life);
+            let (scores, later_scores) = (margins.scores(earlier), margins.scores(&later));
+            for structure in Structure::candidates(earlier.n_elements, earlier.n_series) {
+                let products = structure.products(&scores, half_life);
+                for shrinkage in SHRINKAGES {
+                    let loss = products.factor(shrinkage)?.loss(&later_scores)
+                        + margins.deviation.iter().map(|deviation| libm::log(*deviation)).sum::<f64>();
+                    if best.as_ref().is_none_or(|(lowest, _)| loss < *lowest) {
+                        best = Some((loss, Estimation { structure, shape, shrinkage, half_life }));
+                    }
                 }
             }
         }
-        Ok(best.1)
+        best.map(|(_, estimation)| estimation).ok_or(Error::Covariance)
     }
 
     /// Estimates the map from paths of errors.
@@ -146,83 +128,68 @@ impl Innovation {
     /// # Errors
     /// [`Error::Covariance`] when no shrinkage gives a positive definite matrix.
     pub fn fit(paths: &ErrorPaths, estimation: Estimation) -> Result<Self, Error> {
-        let Estimation { shrinkage, half_life } = estimation;
-        if paths.n_elements > N_ELEMENTS_DENSE_MAX || shrinkage >= 1.0 {
-            let deviation = paths.variances(half_life).into_iter().map(f64::sqrt).collect();
-            return Ok(Self::Diagonal { deviation });
-        }
-        let lower = factor(&paths.covariance(half_life), shrinkage)?;
-        Ok(Self::Dense { n_elements: paths.n_elements, factor: lower.transpose().as_slice().to_vec() })
+        let Estimation { structure, shape, shrinkage, half_life } = estimation;
+        let margins = Self::margins(shape, paths, half_life);
+        let correlation = structure.products(&margins.scores(paths), half_life).factor(shrinkage)?;
+        Ok(Self { correlation, ..margins })
+    }
+
+    /// Deviations and shapes, without correlation.
+    fn margins(shape: ScalingKind, paths: &ErrorPaths, half_life: Option<f64>) -> Self {
+        let deviation = paths.deviations(half_life);
+        let relative =
+            paths.values.iter().enumerate().map(|(index, error)| error / deviation[index % paths.n_elements]);
+        let shape = match shape {
+            ScalingKind::Linear => Scaling::identity(paths.n_series),
+            ScalingKind::NormalScore => Scaling::fit(shape, &Grid::from_rows(paths.n_series, relative.collect())),
+        };
+        Self { deviation, shape, correlation: Correlation::None }
+    }
+
+    fn scores(&self, paths: &ErrorPaths) -> ErrorPaths {
+        let score = |(index, error): (usize, &f64)| self.score(index % paths.n_elements, *error);
+        ErrorPaths { values: paths.values.iter().enumerate().map(score).collect(), ..*paths }
+    }
+
+    fn n_series(&self) -> usize {
+        self.shape.n_series()
     }
 
     /// Number of elements of a path.
     pub fn n_elements(&self) -> usize {
-        match self {
-            Self::Dense { n_elements, .. } => *n_elements,
-            Self::Diagonal { deviation } => deviation.len(),
-        }
+        self.deviation.len()
     }
 
-    /// Standard deviation of one element of the error.
-    pub fn deviation(&self, element: usize) -> f64 {
-        match self {
-            Self::Dense { n_elements, factor } => {
-                factor[element * n_elements..][..=element].iter().map(|x| x * x).sum::<f64>().sqrt()
-            }
-            Self::Diagonal { deviation } => deviation[element],
-        }
+    /// Normal score of an error; a gap stays one.
+    pub fn score(&self, element: usize, error: f64) -> f64 {
+        self.shape.standardise(element % self.n_series(), error / self.deviation[element])
+    }
+
+    /// The error that has a normal score.
+    pub fn error(&self, element: usize, score: f64) -> f64 {
+        self.shape.restore(element % self.n_series(), score) * self.deviation[element]
     }
 
     /// Innovations of a path of errors. A gap has no innovation and counts as its conditional mean for what follows.
     pub fn whiten(&self, errors: &[f64]) -> Vec<f64> {
-        match self {
-            Self::Dense { n_elements, factor } => {
-                let mut innovations = vec![0.0; errors.len()];
-                for element in 0..errors.len() {
-                    if !errors[element].is_nan() {
-                        let row = &factor[element * n_elements..][..=element];
-                        let explained: f64 = row[..element].iter().zip(&innovations).map(|(l, z)| l * z).sum();
-                        innovations[element] = (errors[element] - explained) / row[element];
-                    }
-                }
-                innovations.iter().zip(errors).map(|(&z, error)| if error.is_nan() { f64::NAN } else { z }).collect()
-            }
-            Self::Diagonal { deviation } => {
-                errors.iter().zip(deviation).map(|(error, deviation)| error / deviation).collect()
-            }
-        }
+        let scores: Vec<f64> = errors.iter().enumerate().map(|(element, &error)| self.score(element, error)).collect();
+        self.correlation.whiten(&scores, self.n_series())
     }
 
     /// Errors of a path of innovations, which may be shorter than the map.
     pub fn colour(&self, innovations: &[f64]) -> Vec<f64> {
-        match self {
-            Self::Dense { n_elements, factor } => (0..innovations.len())
-                .map(|element| {
-                    let row = &factor[element * n_elements..][..=element];
-                    row.iter().zip(innovations).map(|(l, z)| l * z).sum()
-                })
-                .collect(),
-            Self::Diagonal { deviation } => {
-                innovations.iter().zip(deviation).map(|(z, deviation)| z * deviation).collect()
-            }
-        }
+        let scores = self.correlation.colour(innovations, self.n_series());
+        scores.into_iter().enumerate().map(|(element, score)| self.error(element, score)).collect()
     }
 
-    /// The row of the factor that makes one error out of the innovations up to it.
-    fn row(&self, element: usize, width: usize) -> Vec<f64> {
-        let mut row = vec![0.0; width];
-        match self {
-            Self::Dense { n_elements, factor } => {
-                row[..=element].copy_from_slice(&factor[element * n_elements..][..=element])
-            }
-            Self::Diagonal { deviation } => row[element] = deviation[element],
-        }
-        row
+    /// The weights of the innovations up to an element in its score, `[element]`, as wide as is asked for.
+    pub fn row(&self, element: usize, width: usize) -> Vec<f64> {
+        self.correlation.row(element, width, self.n_series())
     }
 }
 
 /// Moves sampled innovations onto observed errors: `z + Aᵀ (A Aᵀ)⁻¹ (b − A z)`, where `A` has the rows of the
-/// factor that belong to the observed elements and `b` their errors.
+/// factor that belong to the observed elements and `b` the scores of their errors.
 ///
 /// For Gaussian innovations this is an exact draw from the conditional law (Matheron's rule; Wilson et al.,
 /// "Efficiently sampling functions from Gaussian process posteriors", ICML 2020, eq. 11), and it respects
@@ -230,7 +197,7 @@ impl Innovation {
 pub struct Pins {
     elements: DMatrix<f64>,
     gain: DMatrix<f64>,
-    errors: DVector<f64>,
+    scores: DVector<f64>,
 }
 
 impl Pins {
@@ -243,13 +210,14 @@ impl Pins {
         let elements = DMatrix::from_row_slice(observed.len(), width, &rows);
         let inverse = (&elements * elements.transpose()).cholesky().ok_or(Error::Covariance)?.inverse();
         let gain = elements.transpose() * inverse;
-        Ok(Self { elements, gain, errors: DVector::from_iterator(observed.len(), observed.iter().map(|pair| pair.1)) })
+        let scores = observed.iter().map(|&(element, error)| innovation.score(element, error));
+        Ok(Self { elements, gain, scores: DVector::from_iterator(observed.len(), scores) })
     }
 
     /// Moves one sample's first innovations.
     pub fn apply(&self, innovations: &mut [f64]) {
         let mut z = DVector::from_column_slice(&innovations[..self.gain.nrows()]);
-        z += &self.gain * (&self.errors - &self.elements * &z);
+        z += &self.gain * (&self.scores - &self.elements * &z);
         innovations[..z.len()].copy_from_slice(z.as_slice());
     }
 }
@@ -259,8 +227,12 @@ mod tests {
     use super::*;
     use crate::noise::Stream;
 
-    const fn estimation(shrinkage: f64) -> Estimation {
-        Estimation { shrinkage, half_life: f64::INFINITY }
+    const fn estimation(shape: ScalingKind, shrinkage: f64) -> Estimation {
+        Estimation { structure: Structure::Dense, shape, shrinkage, half_life: None }
+    }
+
+    fn gaussian(shrinkage: f64) -> Estimation {
+        estimation(ScalingKind::Linear, shrinkage)
     }
 
     /// Errors of two series over three leads, correlated in both directions.
@@ -276,14 +248,14 @@ mod tests {
                 values.extend([a, b]);
             }
         }
-        ErrorPaths { n_elements: 6, values }
+        ErrorPaths { n_series: 2, n_elements: 6, values }
     }
 
     #[test]
     fn whitening_and_colouring_are_inverse() {
         let paths = correlated(400, 1);
-        for innovation in [Innovation::fit(&paths, estimation(0.03)), Innovation::fit(&paths, estimation(1.0))] {
-            let innovation = innovation.expect("positive definite");
+        for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
+            let innovation = Innovation::fit(&paths, estimation(shape, 0.03)).expect("positive definite");
             let errors = &paths.values[..6];
             let back = innovation.colour(&innovation.whiten(errors));
             assert!(errors.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-9));
@@ -293,15 +265,34 @@ mod tests {
     #[test]
     fn innovations_are_white() {
         let paths = correlated(4000, 2);
-        let innovation = Innovation::fit(&paths, estimation(0.0)).expect("positive definite");
-        let whitened = paths.values.chunks_exact(6).flat_map(|path| innovation.whiten(path)).collect();
-        let covariance = ErrorPaths { n_elements: 6, values: whitened }.covariance(f64::INFINITY);
+        let innovation = Innovation::fit(&paths, gaussian(0.0)).expect("positive definite");
+        let mut covariance = DMatrix::zeros(6, 6);
+        for path in paths.values.chunks_exact(6) {
+            let z = DVector::from_vec(innovation.whiten(path));
+            covariance += &z * z.transpose() / 4000.0;
+        }
         assert!((covariance - DMatrix::identity(6, 6)).abs().max() < 1e-6);
     }
 
     #[test]
+    fn the_shape_of_heavy_tails_is_kept_by_normal_scores_and_lost_without() {
+        let mut paths = correlated(4000, 3);
+        paths.values.iter_mut().for_each(|error| *error = error.powi(3));
+        let kurtosis_of_draws = |shape| {
+            let innovation = Innovation::fit(&paths, estimation(shape, 0.03)).expect("positive definite");
+            let mut stream = Stream::new(5, 0);
+            let draw = |stream: &mut Stream| innovation.colour(&[0.0; 6].map(|_: f64| stream.normal()))[5];
+            let draws: Vec<f64> = (0..4000).map(|_| draw(&mut stream)).collect();
+            let moment = |power| draws.iter().map(|error| error.powi(power)).sum::<f64>() / 4000.0;
+            moment(4) / moment(2).powi(2)
+        };
+        let (linear, scores) = (kurtosis_of_draws(ScalingKind::Linear), kurtosis_of_draws(ScalingKind::NormalScore));
+        assert!(linear < 4.0 && scores > 8.0, "{linear} {scores}");
+    }
+
+    #[test]
     fn a_gap_changes_no_earlier_innovation() {
-        let innovation = Innovation::fit(&correlated(400, 3), estimation(0.03)).expect("positive definite");
+        let innovation = Innovation::fit(&correlated(400, 3), gaussian(0.03)).expect("positive definite");
         let errors = [0.3, -0.2, 0.5, 0.1, -0.4, 0.2];
         let mut gapped = errors;
         gapped[4] = f64::NAN;
@@ -312,7 +303,7 @@ mod tests {
 
     #[test]
     fn pinned_errors_are_met_and_move_what_is_correlated_with_them() {
-        let innovation = Innovation::fit(&correlated(4000, 4), estimation(0.0)).expect("positive definite");
+        let innovation = Innovation::fit(&correlated(4000, 4), gaussian(0.0)).expect("positive definite");
         let pins = Pins::new(&innovation, &[(1, -2.0), (3, -2.5)], 6).expect("independent elements");
         let mut stream = Stream::new(9, 0);
         let (mut mean, n) = (0.0, 500);
@@ -329,8 +320,10 @@ mod tests {
     #[test]
     fn shrinkage_is_small_when_data_abound_and_large_when_they_do_not() {
         let later = correlated(200, 5);
-        let many = Innovation::choose_estimation(&correlated(4000, 6), &later).expect("positive definite");
-        let few = Innovation::choose_estimation(&correlated(7, 7), &later).expect("positive definite");
+        let many = Innovation::choose_estimation(ScalingKind::Linear, &correlated(4000, 6), &later)
+            .expect("positive definite");
+        let few =
+            Innovation::choose_estimation(ScalingKind::Linear, &correlated(7, 7), &later).expect("positive definite");
         assert!(many.shrinkage < few.shrinkage, "{many:?} {few:?}");
     }
 
@@ -339,7 +332,8 @@ mod tests {
         let mut changed = correlated(400, 8);
         let half = changed.values.len() / 2;
         changed.values[..half].iter_mut().for_each(|error| *error *= 10.0);
-        let chosen = Innovation::choose_estimation(&changed, &correlated(100, 9)).expect("positive definite");
-        assert!(chosen.half_life < 0.3, "{chosen:?}");
+        let chosen = Innovation::choose_estimation(ScalingKind::Linear, &changed, &correlated(100, 9))
+            .expect("positive definite");
+        assert!(chosen.half_life.is_some_and(|half_life| half_life < 0.3), "{chosen:?}");
     }
 }

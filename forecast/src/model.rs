@@ -2,11 +2,12 @@
 
 use burn::tensor::Device;
 
-use crate::base::{Base, BaseInput};
+use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
 use crate::innovation::{Innovation, Pins};
+use crate::linear::BaseInput;
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
 use crate::schedule::Schedule;
@@ -90,7 +91,7 @@ impl Model {
 
     /// The base forecaster in words.
     pub fn base_description(&self) -> String {
-        self.base.kind.to_string()
+        self.base.linear.kind.to_string()
     }
 
     /// Draws joint trajectories of all series from the end of the window on.
@@ -121,8 +122,9 @@ impl Model {
         let n_series = self.n_series();
         let standard = self.scaling.standardise_grid(&window.context);
         let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
-        let input = BaseInput { filled: &filled, n_series, calendar: &window.calendar };
-        let mut path = self.base.paths(input, window.context.n_steps() - 1);
+        let calendar = self.padded_calendar(window, window.context.n_steps() + self.horizon());
+        let input = BaseInput { filled: &filled, n_series, calendar: &calendar };
+        let mut path = self.base.outlook(input, window.context.n_steps() - 1).path;
         path.truncate(window.horizon * n_series);
         path
     }
@@ -172,14 +174,14 @@ impl Model {
     }
 
     /// The view from the last of the given steps, and what the base expects of the trained horizon after it.
-    fn condition(&self, standard: &[f64], filled: &[f64], calendar: &Calendar) -> (Conditioning, Vec<f64>) {
+    fn condition(&self, standard: &[f64], filled: &[f64], calendar: &Calendar) -> (Conditioning, Outlook) {
         let n_series = self.n_series();
         let anchor = standard.len() / n_series - 1;
         let input = BaseInput { filled, n_series, calendar };
         let steps = (anchor + 1).saturating_sub(self.layout.context_length())..anchor + 1;
-        let one_step = OneStep::new(standard, input, &self.innovation, steps, |_| &self.base);
-        let path = self.base.paths(input, anchor);
-        (Conditioning::new(&self.layout, standard, &one_step, calendar, anchor, &path), path)
+        let one_step = OneStep::new(standard, input, &self.innovation, steps, |_| &self.base.linear);
+        let outlook = self.base.outlook(input, anchor);
+        (Conditioning::new(&self.layout, standard, &one_step, calendar, anchor, &outlook.path), outlook)
     }
 
     /// Paths of some of the samples, `[sample, step, series]`, data units.
@@ -206,9 +208,9 @@ impl Model {
         let calendar = self.padded_calendar(window, anchored.anchor + 1 + n_steps.div_ceil(horizon) * horizon);
         for first_step in (0..n_steps).step_by(horizon) {
             let n_drawn = horizon.min(n_steps - first_step);
-            let (views, base_paths): (Vec<_>, Vec<_>) =
+            let (views, outlooks): (Vec<_>, Vec<_>) =
                 pasts.iter().map(|(standard, filled)| self.condition(standard, filled, &calendar)).unzip();
-            let pins = if first_step == 0 { self.pins(&anchored.pinned, &base_paths[0])? } else { None };
+            let pins = if first_step == 0 { self.pins(&anchored.pinned, &outlooks[0])? } else { None };
             let start = pins.as_ref().map(|(pins, n_tokens)| PinnedStart { pins, n_tokens: *n_tokens });
             let n_tokens = n_drawn.div_ceil(self.layout.patch).max(pins.as_ref().map_or(0, |(_, n_tokens)| *n_tokens));
             let draw = Draw { first_sample, n_samples, first_step, n_tokens };
@@ -219,9 +221,9 @@ impl Model {
             for (sample, innovations) in innovations.chunks_exact(n_tokens * self.layout.n_elements()).enumerate() {
                 let innovations: Vec<f64> = innovations[..n_drawn * n_series].iter().map(|&z| f64::from(z)).collect();
                 let errors = self.innovation.colour(&innovations);
-                let base_path = &base_paths[sample % base_paths.len()];
+                let outlook = &outlooks[sample % outlooks.len()];
                 for (index, error) in errors.iter().enumerate() {
-                    let value = base_path[index] + error;
+                    let value = outlook.path[index] + outlook.spread[index] * error;
                     drawn[sample].push(self.restore(index % n_series, value, &window.bounds) as f32);
                     if pasts.len() == n_samples {
                         let seen = self.scaling.into_range(index % n_series, value);
@@ -252,7 +254,7 @@ impl Model {
     }
 
     /// The update that meets the observed elements after the anchor, and the tokens that hold them.
-    fn pins(&self, pinned: &[Pinned], base_path: &[f64]) -> Result<Option<(Pins, usize)>, Error> {
+    fn pins(&self, pinned: &[Pinned], outlook: &Outlook) -> Result<Option<(Pins, usize)>, Error> {
         let Some(last_step) = pinned.iter().map(|pinned| pinned.step).max() else { return Ok(None) };
         let n_tokens = last_step.div_ceil(self.layout.patch);
         let n_series = self.n_series();
@@ -260,7 +262,7 @@ impl Model {
             .iter()
             .map(|pinned| {
                 let element = (pinned.step - 1) * n_series + pinned.series;
-                (element, pinned.standard - base_path[element])
+                (element, (pinned.standard - outlook.path[element]) / outlook.spread[element])
             })
             .collect();
         Ok(Some((Pins::new(&self.innovation, &errors, n_tokens * self.layout.n_elements())?, n_tokens)))

@@ -61,6 +61,12 @@ impl Scaling {
         scaling
     }
 
+    /// The map that leaves every value as it is.
+    pub fn identity(n_series: usize) -> Self {
+        let unbounded = [f64::NEG_INFINITY, f64::INFINITY];
+        Self { standard: vec![0.0, 1.0], values: vec![vec![0.0, 1.0]; n_series], ranges: vec![unbounded; n_series] }
+    }
+
     /// The nearest standard value inside the range of the training values.
     pub fn into_range(&self, series: usize, value: f64) -> f64 {
         let [smallest, largest] = self.ranges[series];

@@ -1,19 +1,24 @@
 //! The data of a training run: the history in standard units, its base forecaster and the errors that this makes.
 
-use crate::base::{Base, BaseFitter, BaseInput, BasePlan, CrossFitted, Folds};
+use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
+use crate::correction::{Correction, LinearPath, Shares};
 use crate::diffusion::Example;
+use crate::folds::{CrossFitted, Folds};
 use crate::innovation::{ErrorPaths, Estimation, Innovation};
-use crate::scaling::{Scaling, ScalingKind, fill_from_past, standard_normal_quantile};
-use crate::{Error, Grid, History};
+use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
+use crate::metrics::{Outcome, score};
+use crate::noise::Noise;
+use crate::scaling::{Scaling, ScalingKind, fill_from_past};
+use crate::{Error, Grid, History, Trajectories};
 
-const N_ERROR_PATHS_MAX: usize = 4000;
-/// Elements of all error paths together: bounds the time that covariances take.
-const N_ERROR_ELEMENTS_MAX: usize = 2_000_000;
-/// Origins on which the scalings are compared.
-const N_COMPARED_ORIGINS: usize = 200;
-/// Quantile levels at which the scalings are compared: 0.05, 0.10 … 0.95.
-const N_COMPARED_LEVELS: usize = 19;
+/// Origins whose paths are kept.
+const N_PATHS_MAX: usize = 4000;
+/// Elements of all kept paths together: bounds memory, and the time that covariances and trees take.
+const N_PATH_ELEMENTS_MAX: usize = 1_500_000;
+/// Origins on which stages are compared, and draws of each.
+const N_COMPARED_ORIGINS: usize = 60;
+const N_COMPARED_SAMPLES: usize = 64;
 
 /// A history in standard units.
 pub struct Data<'a> {
@@ -28,18 +33,30 @@ pub struct Data<'a> {
     pub layout: TokenLayout,
 }
 
+/// A path from an origin as the base saw it without knowing its fold.
+struct KnownPath {
+    origin: usize,
+    outlook: Outlook,
+    /// Errors relative to the spread, `[lead, series]`; `NaN` for gaps.
+    errors: Vec<f64>,
+}
+
+/// A base forecaster, out of fold, and the paths that it was measured on.
+pub struct Measured {
+    base: CrossFitted<Base>,
+    /// How much of the base's correction is believed.
+    pub shares: Shares,
+    /// The folds that it was fitted on.
+    used: Vec<usize>,
+    paths: Vec<KnownPath>,
+}
+
 /// Base, errors and innovations fitted on some of the folds.
 pub struct Stage {
-    /// The base forecaster and its out-of-fold versions.
-    pub cross: CrossFitted,
-    /// What its errors are made of.
+    measured: Measured,
+    /// What the errors are made of.
     pub innovation: Innovation,
-    /// How the covariance of the errors is estimated.
-    pub estimation: Estimation,
-    /// Origins of training windows.
-    pub origins: Vec<usize>,
     one_step: OneStep,
-    errors: ErrorPaths,
 }
 
 impl<'a> Data<'a> {
@@ -55,124 +72,201 @@ impl<'a> Data<'a> {
         BaseInput { filled: &self.filled, n_series: self.layout.n_series, calendar: &self.history.calendar }
     }
 
-    /// What chooses and fits base forecasters of this data.
-    pub fn base_fitter<'b>(&'b self, plan: &'b BasePlan) -> BaseFitter<'b> {
-        BaseFitter::new(self.input(), &self.standard, plan)
+    /// What chooses and fits the linear part of base forecasters of this data.
+    pub fn linear_fitter<'b>(&'b self, plan: &'b LinearPlan) -> LinearFitter<'b> {
+        LinearFitter::new(self.input(), &self.standard, plan)
     }
 
-    /// The stage of the folds before the last one, which helps to choose how the covariance is estimated.
+    fn errors(&self, origin: usize, path: &[f64]) -> Vec<f64> {
+        let truth = &self.standard[(origin + 1) * self.layout.n_series..];
+        path.iter().zip(truth).map(|(expected, value)| value - expected).collect()
+    }
+
+    /// Fits the correction of a linear forecaster, and measures the whole.
     ///
-    /// # Errors
-    /// [`Error::Covariance`] when no covariance can be estimated.
-    pub fn stage_for_selection(&self, cross: CrossFitted) -> Result<Stage, Error> {
-        let last = cross.folds.n_folds() - 1;
-        let earlier: Vec<usize> = (0..last).collect();
-        let errors = self.error_paths(&cross, &earlier);
-        let estimation = Innovation::choose_estimation(&errors, &self.error_paths(&cross, &[last]))?;
-        self.stage(cross, &earlier, errors, estimation)
-    }
-
-    /// The stage of all folds.
-    ///
-    /// # Errors
-    /// [`Error::Covariance`] when no covariance can be estimated.
-    pub fn stage_of_all(&self, cross: CrossFitted, estimation: Estimation) -> Result<Stage, Error> {
-        let all: Vec<usize> = (0..cross.folds.n_folds()).collect();
-        let errors = self.error_paths(&cross, &all);
-        self.stage(cross, &all, errors, estimation)
-    }
-
-    fn stage(
+    /// Where no shares are given they are chosen on the last fold, which must not be used.
+    pub fn measure(
         &self,
-        cross: CrossFitted,
-        folds: &[usize],
-        errors: ErrorPaths,
-        estimation: Estimation,
-    ) -> Result<Stage, Error> {
-        let innovation = Innovation::fit(&errors, estimation)?;
-        let base_for = |origin: usize| out_of_fold(&cross, origin);
+        linear: CrossFitted<Linear>,
+        used: Vec<usize>,
+        shares: Option<Shares>,
+        seed: u64,
+    ) -> Measured {
+        let folds = linear.folds;
+        let linear_paths: Vec<LinearPath> = self
+            .kept_origins(folds)
+            .map(|origin| {
+                let path = linear.out_of_fold(origin).paths(self.input(), origin);
+                let errors = self.errors(origin, &path);
+                LinearPath { origin, path, errors }
+            })
+            .collect();
+        let seasons = &self.history.seasons;
+        let (corrections, shares) =
+            Correction::cross_fit(self.input(), seasons, &linear_paths, folds, &used, shares, seed);
+        let base = CrossFitted {
+            whole: Base { linear: linear.whole, correction: corrections.whole },
+            without_fold: linear
+                .without_fold
+                .into_iter()
+                .zip(corrections.without_fold)
+                .map(|(linear, correction)| Base { linear, correction })
+                .collect(),
+            folds,
+        };
+        let origins: Vec<usize> = linear_paths.into_iter().map(|path| path.origin).collect();
+        Measured { paths: self.known_paths(&base, &origins), base, shares, used }
+    }
+
+    /// Evenly spread origins of all folds.
+    fn kept_origins(&self, folds: Folds) -> impl Iterator<Item = usize> + use<> {
+        let n_elements = self.layout.horizon() * self.layout.n_series;
+        let n_paths_max = N_PATHS_MAX.min(N_PATH_ELEMENTS_MAX / n_elements).max(1);
+        let origins: Vec<usize> = (0..folds.n_folds()).flat_map(|fold| folds.usable(fold)).collect();
+        let stride = origins.len().div_ceil(n_paths_max).max(1);
+        // Counted from the end, so that the newest origin is one of them.
+        let first = (origins.len() - 1) % stride;
+        origins.into_iter().skip(first).step_by(stride)
+    }
+
+    /// Out-of-fold paths, made on all processors.
+    fn known_paths(&self, base: &CrossFitted<Base>, origins: &[usize]) -> Vec<KnownPath> {
+        let known = |&origin: &usize| {
+            let outlook = base.out_of_fold(origin).outlook(self.input(), origin);
+            let errors = self.errors(origin, &outlook.path);
+            let errors = errors.iter().zip(&outlook.spread).map(|(error, spread)| error / spread).collect();
+            KnownPath { origin, outlook, errors }
+        };
+        let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let size = origins.len().div_ceil(n_threads).max(1);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = origins
+                .chunks(size)
+                .map(|part| scope.spawn(move || part.iter().map(known).collect::<Vec<_>>()))
+                .collect();
+            let join = |part: std::thread::ScopedJoinHandle<'_, Vec<KnownPath>>| {
+                part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            parts.into_iter().flat_map(join).collect()
+        })
+    }
+
+    /// The stage of a measured base with the given estimation of the law of its errors.
+    ///
+    /// # Errors
+    /// [`Error::Covariance`] when no covariance can be estimated.
+    pub fn stage(&self, measured: Measured, estimation: Estimation) -> Result<Stage, Error> {
+        let innovation =
+            Innovation::fit(&measured.error_paths(self, |fold| measured.used.contains(&fold)), estimation)?;
+        let base_for = |origin: usize| &measured.base.out_of_fold(origin).linear;
         let steps = 0..self.history.values.n_steps();
         let one_step = OneStep::new(&self.standard, self.input(), &innovation, steps, base_for);
-        let origins = folds.iter().flat_map(|&fold| cross.folds.usable(fold)).collect();
-        Ok(Stage { innovation, one_step, estimation, origins, errors, cross })
+        Ok(Stage { measured, innovation, one_step })
     }
 
-    /// What the base expects of the path after an origin, and its errors; `NaN` for gaps.
-    fn path_and_errors(&self, cross: &CrossFitted, origin: usize) -> (Vec<f64>, Vec<f64>) {
-        let path = out_of_fold(cross, origin).paths(self.input(), origin);
-        let truth = &self.standard[(origin + 1) * self.layout.n_series..];
-        let errors = path.iter().zip(truth).map(|(expected, value)| value - expected).collect();
-        (path, errors)
-    }
-
-    fn error_paths(&self, cross: &CrossFitted, folds: &[usize]) -> ErrorPaths {
-        let n_elements = self.layout.horizon() * self.layout.n_series;
-        let n_paths_max = N_ERROR_PATHS_MAX.min(N_ERROR_ELEMENTS_MAX / n_elements).max(1);
-        let origins: Vec<usize> = folds.iter().flat_map(|&fold| cross.folds.usable(fold)).collect();
-        let stride = origins.len().div_ceil(n_paths_max).max(1);
-        let values =
-            origins.into_iter().step_by(stride).flat_map(|origin| self.path_and_errors(cross, origin).1).collect();
-        ErrorPaths { n_elements, values }
-    }
-
-    /// A training window from an origin.
-    pub fn example(&self, stage: &Stage, origin: usize) -> Example {
-        let (path, errors) = self.path_and_errors(&stage.cross, origin);
-        let innovations = stage.innovation.whiten(&errors).iter().map(|&z| z as f32).collect();
-        let (calendar, one_step) = (&self.history.calendar, &stage.one_step);
-        let conditioning = Conditioning::new(&self.layout, &self.standard, one_step, calendar, origin, &path);
-        Example { conditioning, innovations }
-    }
-
-    /// Mean quantile loss of the joint Gaussian on a fold, each series in units of its own spread.
+    /// Of the laws that are likeliest on the last fold, one for each shape, the one that scores best there.
     ///
-    /// The quantiles of a Gaussian, brought back to data units by an increasing map, are those of the forecast: nothing
-    /// is sampled.
-    pub fn gaussian_quantile_loss(&self, stage: &Stage, fold: usize) -> f64 {
-        let n_series = self.layout.n_series;
-        let spreads = Scaling::fit(ScalingKind::Linear, &self.history.values);
-        let levels: Vec<f64> = (1..=N_COMPARED_LEVELS).map(|k| k as f64 / (N_COMPARED_LEVELS + 1) as f64).collect();
-        let scores: Vec<f64> = levels.iter().map(|&level| standard_normal_quantile(level)).collect();
-        let deviations: Vec<f64> =
-            (0..self.layout.horizon() * n_series).map(|element| stage.innovation.deviation(element)).collect();
-        let origins: Vec<usize> = stage.cross.folds.usable(fold).collect();
-        let stride = origins.len().div_ceil(N_COMPARED_ORIGINS).max(1);
-        let (mut loss, mut n) = (0.0, 0.0);
-        for origin in origins.into_iter().step_by(stride) {
-            let (path, errors) = self.path_and_errors(&stage.cross, origin);
-            for element in (0..path.len()).filter(|&element| !errors[element].is_nan()) {
-                let series = element % n_series;
-                let truth = self.history.values.get(origin + 1 + element / n_series, series);
-                let spread = spreads.values[series][1] - spreads.values[series][0];
-                if spread == 0.0 {
-                    continue;
-                }
-                for (level, score) in levels.iter().zip(&scores) {
-                    let standard = path[element] + deviations[element] * score;
-                    let quantile = self.history.bounds[series].clip(self.scaling.restore(series, standard));
-                    let indicator = if truth <= quantile { 1.0 } else { 0.0 };
-                    loss += 2.0 * ((quantile - truth) * (indicator - level)).abs() / spread;
-                }
-                n += N_COMPARED_LEVELS as f64;
+    /// # Errors
+    /// [`Error::Covariance`] when no covariance can be estimated.
+    pub fn choose_estimation(&self, measured: &Measured) -> Result<(Estimation, f64), Error> {
+        let last = measured.base.folds.n_folds() - 1;
+        let earlier = measured.error_paths(self, |fold| measured.used.contains(&fold));
+        let later = measured.error_paths(self, |fold| fold == last);
+        let mut best: Option<(Estimation, f64)> = None;
+        for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
+            let estimation = Innovation::choose_estimation(shape, &earlier, &later)?;
+            let loss = self.loss_of_law(measured, &Innovation::fit(&earlier, estimation)?)?;
+            if best.is_none_or(|(_, lowest)| loss < lowest) {
+                best = Some((estimation, loss));
             }
         }
-        loss / f64::max(n, 1.0)
+        best.ok_or(Error::Covariance)
+    }
+
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, for innovations that are white noise.
+    fn loss_of_law(&self, measured: &Measured, innovation: &Innovation) -> Result<f64, Error> {
+        let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
+        let last = measured.base.folds.n_folds() - 1;
+        let paths: Vec<&KnownPath> = measured.of_folds(|fold| fold == last).collect();
+        let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
+        let noise = Noise::new(0);
+        let mut outcomes = vec![];
+        for path in paths.into_iter().step_by(stride) {
+            let mut values = Vec::with_capacity(N_COMPARED_SAMPLES * horizon * n_series);
+            for sample in 0..N_COMPARED_SAMPLES {
+                let draw = |element: usize| {
+                    noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
+                };
+                let innovations: Vec<f64> = (0..horizon * n_series).map(|element| f64::from(draw(element))).collect();
+                values.extend(self.values(&path.outlook, &innovation.colour(&innovations)));
+            }
+            let first = path.origin + 1;
+            outcomes.push(Outcome {
+                trajectories: Trajectories::new(N_COMPARED_SAMPLES, 1, horizon, n_series, values)?,
+                truth: self.history.values.rows(first..first + horizon),
+            });
+        }
+        let scores = score(&self.history.values.rows(0..measured.base.folds.start(last)), 1, &outcomes);
+        let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
+        Ok([scores.crps, scores.crps_sum, scores.energy_score].map(logarithm).iter().sum())
+    }
+
+    /// A path in data units.
+    fn values<'b>(&'b self, outlook: &'b Outlook, errors: &'b [f64]) -> impl Iterator<Item = f32> + 'b {
+        errors.iter().enumerate().map(|(element, error)| {
+            let series = element % self.layout.n_series;
+            let standard = outlook.path[element] + outlook.spread[element] * error;
+            self.history.bounds[series].clip(self.scaling.restore(series, standard)) as f32
+        })
+    }
+
+    /// A training window from a path of the stage.
+    pub fn example(&self, stage: &Stage, path: usize) -> Example {
+        let KnownPath { origin, outlook, errors } = &stage.measured.paths[path];
+        let innovations = stage.innovation.whiten(errors).iter().map(|&z| z as f32).collect();
+        let (calendar, one_step) = (&self.history.calendar, &stage.one_step);
+        let conditioning = Conditioning::new(&self.layout, &self.standard, one_step, calendar, *origin, &outlook.path);
+        Example { conditioning, innovations }
     }
 }
 
-fn out_of_fold(cross: &CrossFitted, origin: usize) -> &Base {
-    &cross.without_fold[cross.folds.of(origin)]
+impl Measured {
+    fn of_folds(&self, is_wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = &KnownPath> {
+        self.paths.iter().filter(move |path| is_wanted(self.base.folds.of(path.origin)))
+    }
+
+    fn error_paths(&self, data: &Data<'_>, is_wanted: impl Fn(usize) -> bool) -> ErrorPaths {
+        let n_series = data.layout.n_series;
+        let n_elements = data.layout.horizon() * n_series;
+        let values = self.of_folds(is_wanted).flat_map(|path| path.errors.iter().copied()).collect();
+        ErrorPaths { n_series, n_elements, values }
+    }
 }
 
 impl Stage {
-    /// The folds of the origins.
-    pub fn folds(&self) -> Folds {
-        self.cross.folds
+    /// Indices of the paths to learn from.
+    pub fn training_paths(&self) -> Vec<usize> {
+        self.paths_of(|fold| self.measured.used.contains(&fold))
     }
 
-    /// Whole observed paths of errors, standard units.
-    pub fn whole_error_paths(&self) -> Vec<Vec<f64>> {
-        let paths = self.errors.values.chunks_exact(self.errors.n_elements);
-        paths.filter(|path| path.iter().all(|error| !error.is_nan())).map(<[f64]>::to_vec).collect()
+    /// Indices of the paths of the last fold.
+    pub fn validation_paths(&self) -> Vec<usize> {
+        let last = self.measured.base.folds.n_folds() - 1;
+        self.paths_of(|fold| fold == last)
+    }
+
+    fn paths_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        let Measured { base, paths, .. } = &self.measured;
+        (0..paths.len()).filter(|&path| is_wanted(base.folds.of(paths[path].origin))).collect()
+    }
+
+    /// The base forecaster, the innovations, and whole observed paths of errors, `[path, lead, series]`, standard units.
+    pub fn into_parts(self) -> (Base, Innovation, Vec<Vec<f64>>) {
+        let error = |path: &KnownPath| -> Vec<f64> {
+            path.errors.iter().zip(&path.outlook.spread).map(|(error, spread)| error * spread).collect()
+        };
+        let is_whole = |path: &Vec<f64>| path.iter().all(|error| !error.is_nan());
+        let errors = self.measured.paths.iter().map(error).filter(is_whole).collect();
+        (self.measured.base.whole, self.innovation, errors)
     }
 }

@@ -11,11 +11,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Base, BasePlan};
 use crate::conditioning::TokenLayout;
+use crate::correction::Shares;
 use crate::denoiser::DenoiserConfig;
+use crate::innovation::Estimation;
+use crate::linear::{Linear, LinearPlan};
 use crate::scaling::ScalingKind;
-use crate::stage::{Data, Stage};
+use crate::stage::Data;
 use crate::trainer::Trainer;
 use crate::{Error, History, Model};
 
@@ -85,12 +87,12 @@ impl Progress {
 pub struct TrainReport {
     /// How values are brought into standard units.
     pub scaling: ScalingKind,
-    /// The base forecaster in words.
+    /// The linear part of the base forecaster in words.
     pub base: String,
-    /// Share of the error covariance that was replaced by its diagonal; 1 is diagonal.
-    pub shrinkage: f64,
-    /// Half-life of the weight of past errors, as a share of the history; none weighs all alike.
-    pub half_life: Option<f64>,
+    /// How much of the corrections of the base's linear part is believed.
+    pub shares: Shares,
+    /// How the law of the base's errors is estimated.
+    pub estimation: Estimation,
     /// Steps with the lowest validation loss; 0 keeps the joint Gaussian.
     pub best_step: usize,
     /// Share of the predicted velocity with the lowest validation loss.
@@ -157,15 +159,29 @@ pub fn fit(
         return Err(Error::Stopped);
     }
     // What is chosen on the last fold must not know its values, not even their spread.
-    let plan = BasePlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
-    let early = history.values.rows(0..plan.folds.start(plan.folds.n_folds() - 1));
-    let candidates = [ScalingKind::Linear, ScalingKind::NormalScore].map(|kind| {
-        let data = Data::new(history, kind, &early, layout);
-        choose_base(&data, &plan, history).map(|(base, stage, loss)| (kind, data, base, stage, loss))
-    });
-    let [linear, normal_score] = candidates;
-    let (linear, normal_score) = (linear?, normal_score?);
-    let (kind, data, base, stage, _) = if normal_score.4 < linear.4 { normal_score } else { linear };
+    let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
+    let last = plan.folds.n_folds() - 1;
+    let (earlier, all): (Vec<usize>, Vec<usize>) = ((0..last).collect(), (0..=last).collect());
+    let early_rows = history.values.rows(0..plan.folds.start(last));
+    let mut best: Option<Candidate<'_>> = None;
+    for kind in [ScalingKind::Linear, ScalingKind::NormalScore] {
+        let data = Data::new(history, kind, &early_rows, layout);
+        let fitter = data.linear_fitter(&plan);
+        let linear = fitter.choose(&history.seasons);
+        let cross = fitter.cross_fit(&linear, &earlier);
+        // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
+        let uncorrected = data.measure(cross, earlier.clone(), Some(Shares::default()), config.seed);
+        let (_, loss) = data.choose_estimation(&uncorrected)?;
+        if best.as_ref().is_none_or(|best| loss < best.loss) {
+            best = Some(Candidate { kind, data, linear, loss });
+        }
+    }
+    let Some(Candidate { kind, data, linear, .. }) = best else { return Err(Error::Covariance) };
+    let cross = data.linear_fitter(&plan).cross_fit(&linear, &earlier);
+    let measured = data.measure(cross, earlier, None, config.seed);
+    let (estimation, _) = data.choose_estimation(&measured)?;
+    let shares = measured.shares;
+    let stage = data.stage(measured, estimation)?;
 
     let d_model = config.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
     let network = DenoiserConfig {
@@ -178,22 +194,17 @@ pub fn fit(
     };
     let trainer = Trainer { config, network: &network, device, started };
     let selection = trainer.select(&data, &stage, progress)?;
-    let estimation = stage.estimation;
 
     let data = Data::new(history, kind, &history.values, layout);
-    let cross = {
-        let fitter = data.base_fitter(&plan);
-        let all: Vec<usize> = (0..fitter.folds().n_folds()).collect();
-        fitter.cross_fit(&base, &all)
-    };
-    let full = data.stage_of_all(cross, estimation)?;
+    let cross = data.linear_fitter(&plan).cross_fit(&linear, &all);
+    let full = data.stage(data.measure(cross, all, Some(shares), config.seed), estimation)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
         scaling: kind,
-        base: format!("{}, {} lags up to {}", base.kind, base.lags.len(), base.context() - 1),
-        shrinkage: estimation.shrinkage,
-        half_life: estimation.half_life.is_finite().then_some(estimation.half_life),
+        base: format!("{}, {} lags up to {}", linear.kind, linear.lags.len(), linear.context() - 1),
+        shares,
+        estimation,
         best_step: selection.best_step,
         velocity_share: selection.velocity_share,
         validation_loss_gaussian: selection.gaussian_loss,
@@ -204,13 +215,13 @@ pub fn fit(
     let denoiser = trainer.train(&data, &full, selection, progress);
     report.n_parameters = denoiser.num_params();
     report.seconds = started.elapsed().as_secs_f64();
-    let base_errors = full.whole_error_paths();
+    let (base, innovation, base_errors) = full.into_parts();
     let model = Model {
         layout,
         seasons: history.seasons.clone(),
         scaling: data.scaling,
-        base: full.cross.base,
-        innovation: full.innovation,
+        base,
+        innovation,
         network,
         denoiser,
         velocity_share,
@@ -219,15 +230,12 @@ pub fn fit(
     Ok(Fitted { model, report, base_errors })
 }
 
-/// The best base forecaster of the data, the stage of the folds before the last one, and its loss on the last one.
-fn choose_base(data: &Data<'_>, plan: &BasePlan, history: &History) -> Result<(Base, Stage, f64), Error> {
-    let fitter = data.base_fitter(plan);
-    let base = fitter.choose(&history.seasons);
-    let last = fitter.folds().n_folds() - 1;
-    let earlier: Vec<usize> = (0..last).collect();
-    let stage = data.stage_for_selection(fitter.cross_fit(&base, &earlier))?;
-    let loss = data.gaussian_quantile_loss(&stage, last);
-    Ok((base, stage, loss))
+/// A way into standard units with what follows from it, measured on the last fold.
+struct Candidate<'a> {
+    kind: ScalingKind,
+    data: Data<'a>,
+    linear: Linear,
+    loss: f64,
 }
 
 fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {

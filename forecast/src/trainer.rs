@@ -90,12 +90,12 @@ impl Trainer<'_> {
         let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
         let mut optimiser =
             AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
+        let paths = stage.training_paths();
         let mut n_steps = n_steps;
         let mut step = 0;
         while step < n_steps {
-            let examples: Vec<Example> = (0..self.config.batch_size)
-                .map(|_| data.example(stage, stage.origins[stream.below(stage.origins.len())]))
-                .collect();
+            let examples: Vec<Example> =
+                (0..self.config.batch_size).map(|_| data.example(stage, paths[stream.below(paths.len())])).collect();
             let batch = NoisedBatch::new(&data.layout, &examples, Purpose::Training, &mut stream, &device);
             let loss = batch.loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
@@ -220,11 +220,9 @@ impl Trainer<'_> {
 
     /// Fixed windows of the last fold with fixed levels and noise, so that losses can be compared.
     fn validation_batches(&self, data: &Data<'_>, stage: &Stage) -> Vec<NoisedBatch> {
-        let folds = stage.folds();
-        let origins: Vec<usize> = folds.usable(folds.n_folds() - 1).collect();
-        let stride = origins.len().div_ceil(N_VALIDATION_WINDOWS).max(1);
-        let examples: Vec<Example> =
-            origins.iter().step_by(stride).map(|&origin| data.example(stage, origin)).collect();
+        let paths = stage.validation_paths();
+        let stride = paths.len().div_ceil(N_VALIDATION_WINDOWS).max(1);
+        let examples: Vec<Example> = paths.iter().step_by(stride).map(|&path| data.example(stage, path)).collect();
         let mut stream = Stream::new(self.config.seed, STREAM_VALIDATION);
         let repeated: Vec<Example> = (0..N_VALIDATION_DRAWS).flat_map(|_| examples.iter().cloned()).collect();
         let batches = repeated.chunks(self.config.batch_size);

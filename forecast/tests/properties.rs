@@ -489,7 +489,7 @@ fn training_that_is_stopped_at_once_gives_no_model() {
 #[test]
 fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() {
     let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(30), 5) };
-    let history = history(300, 1);
+    let history = history(400, 2);
     let fit_until = |limit: usize| {
         let mut stop = move |progress: &forecast::Progress| match progress.stage {
             "train" if progress.step >= limit => ControlFlow::Break(()),

@@ -1,0 +1,366 @@
+//! Gradient-boosted regression trees: what a linear map cannot say about a number of features.
+//!
+//! Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 2001, with histograms
+//! of binned features and trees that grow at the leaf with the largest gain (Ke et al., "LightGBM", NeurIPS 2017).
+//! Rows and features are subsampled per tree; leaves are shrunk by a ridge penalty.
+
+use crate::noise::Stream;
+
+/// Trees of a model.
+const N_TREES: usize = 150;
+/// Share of a tree that is added.
+const LEARNING_RATE: f64 = 0.06;
+/// Leaves of a tree.
+const N_LEAVES: usize = 31;
+/// Rows in a leaf at least.
+const N_ROWS_IN_LEAF: usize = 100;
+/// Rows that a leaf is shrunk by: its mean counts as if so many rows of 0 were in it.
+const LEAF_PENALTY: f64 = 5.0;
+/// Share of the features that a tree may use.
+const FEATURE_SHARE: f64 = 0.6;
+/// Share of the rows that a tree learns from.
+const ROW_SHARE: f64 = 0.7;
+/// Bins of a feature.
+const N_BINS: usize = 64;
+/// Values that the bins of a feature are found from.
+const N_BINNED_VALUES: usize = 20_000;
+
+/// Rows of features, row-major `[row, feature]`.
+#[derive(Clone, Debug, Default)]
+pub struct FeatureRows {
+    /// Number of features of a row.
+    pub n_features: usize,
+    /// The values; never `NaN`.
+    pub values: Vec<f32>,
+}
+
+impl FeatureRows {
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.values.len() / self.n_features.max(1)
+    }
+}
+
+/// What an error costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// Half its square.
+    Squared,
+    /// Half its square up to a threshold and linear beyond (Huber 1964): outliers do not rule the fit.
+    Huber(f32),
+}
+
+impl Loss {
+    /// The negative gradient at a residual.
+    fn pull(self, residual: f32) -> f32 {
+        match self {
+            Self::Squared => residual,
+            Self::Huber(threshold) => residual.clamp(-threshold, threshold),
+        }
+    }
+}
+
+/// A node of a tree. The children of a split lie behind it in the tree's list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Node {
+    /// The feature that is compared; a leaf has none.
+    pub feature: Option<u16>,
+    /// Rows with at most this value go left.
+    pub threshold: f32,
+    /// The left child; the right one is next to it.
+    pub left: u16,
+    /// What a leaf adds.
+    pub value: f32,
+}
+
+/// A sum of regression trees.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Boosting {
+    /// The trees, root first.
+    pub trees: Vec<Vec<Node>>,
+}
+
+impl Boosting {
+    /// Fits trees to targets; without rows there are none.
+    pub fn fit(rows: &FeatureRows, targets: &[f32], loss: Loss, seed: u64) -> Self {
+        let n_rows = rows.n_rows();
+        if n_rows < 2 * N_ROWS_IN_LEAF {
+            return Self::default();
+        }
+        let binned = Binned::new(rows);
+        let mut stream = Stream::new(seed, 0);
+        let mut fitted = vec![0.0_f32; n_rows];
+        let mut pulls = vec![0.0_f32; n_rows];
+        let mut trees = Vec::with_capacity(N_TREES);
+        for _ in 0..N_TREES {
+            for ((pull, target), fitted) in pulls.iter_mut().zip(targets).zip(&fitted) {
+                *pull = loss.pull(target - fitted);
+            }
+            let sampled = (0..n_rows as u32).filter(|_| stream.uniform() < ROW_SHARE).collect();
+            let features = (0..rows.n_features).filter(|_| stream.uniform() < FEATURE_SHARE).collect();
+            let tree = Grower { binned: &binned, pulls: &pulls, features, rows: sampled }.grow();
+            for (row, fitted) in fitted.iter_mut().enumerate() {
+                *fitted +=
+                    evaluate(&tree, |feature, threshold| rows.values[row * rows.n_features + feature] <= threshold);
+            }
+            trees.push(tree);
+        }
+        Self { trees }
+    }
+
+    /// The sum of all trees for one row of features.
+    pub fn predict(&self, row: &[f32]) -> f64 {
+        self.trees.iter().map(|tree| f64::from(evaluate(tree, |feature, threshold| row[feature] <= threshold))).sum()
+    }
+}
+
+/// Numbers that a node is stored as.
+const NODE_WIDTH: usize = 4;
+
+impl Boosting {
+    /// The trees as rows of feature (-1 for a leaf), threshold, left child and value, and the number of rows of each tree.
+    pub fn to_rows(&self) -> (Vec<f64>, Vec<f64>) {
+        let row = |node: &Node| {
+            let feature = node.feature.map_or(-1.0, f64::from);
+            [feature, f64::from(node.threshold), f64::from(node.left), f64::from(node.value)]
+        };
+        let sizes = self.trees.iter().map(|tree| tree.len() as f64).collect();
+        (self.trees.iter().flatten().flat_map(row).collect(), sizes)
+    }
+
+    /// The trees of rows and sizes that [`Boosting::to_rows`] made; `None` when they are no trees over so many features.
+    pub fn from_rows(rows: &[f64], sizes: &[f64], n_features: usize) -> Option<Self> {
+        let mut nodes = rows.as_chunks::<NODE_WIDTH>().0.iter().map(|&[feature, threshold, left, value]| Node {
+            feature: (feature >= 0.0).then_some(feature as u16),
+            threshold: threshold as f32,
+            left: left as u16,
+            value: value as f32,
+        });
+        let trees: Vec<Vec<Node>> = sizes.iter().map(|&size| nodes.by_ref().take(size as usize).collect()).collect();
+        let is_sound = |tree: &Vec<Node>| {
+            let is_sound = |(index, node): (usize, &Node)| {
+                let (feature, left) = (node.feature.map(usize::from), usize::from(node.left));
+                feature.is_none_or(|feature| feature < n_features && left > index && left + 1 < tree.len())
+            };
+            !tree.is_empty() && tree.iter().enumerate().all(is_sound)
+        };
+        (trees.iter().all(is_sound)).then_some(Self { trees })
+    }
+}
+
+fn evaluate(tree: &[Node], is_left: impl Fn(usize, f32) -> bool) -> f32 {
+    let mut node = &tree[0];
+    while let Some(feature) = node.feature {
+        let right = usize::from(!is_left(usize::from(feature), node.threshold));
+        node = &tree[usize::from(node.left) + right];
+    }
+    node.value
+}
+
+/// Features as numbers of bins, `[feature, row]`.
+struct Binned {
+    n_rows: usize,
+    bins: Vec<u8>,
+    /// Upper ends of the bins of each feature but the last.
+    thresholds: Vec<Vec<f32>>,
+}
+
+impl Binned {
+    fn new(rows: &FeatureRows) -> Self {
+        let n_rows = rows.n_rows();
+        let stride = n_rows.div_ceil(N_BINNED_VALUES);
+        let mut thresholds = Vec::with_capacity(rows.n_features);
+        let mut bins = Vec::with_capacity(rows.values.len());
+        for feature in 0..rows.n_features {
+            let column = (0..n_rows).map(|row| rows.values[row * rows.n_features + feature]);
+            let mut sorted: Vec<f32> = column.clone().step_by(stride).collect();
+            sorted.sort_unstable_by(f32::total_cmp);
+            let mut ends: Vec<f32> = (1..N_BINS).map(|bin| sorted[bin * (sorted.len() - 1) / N_BINS]).collect();
+            ends.dedup();
+            bins.extend(column.map(|value| ends.partition_point(|&end| end < value) as u8));
+            thresholds.push(ends);
+        }
+        Self { n_rows, bins, thresholds }
+    }
+
+    fn column(&self, feature: usize) -> &[u8] {
+        &self.bins[feature * self.n_rows..][..self.n_rows]
+    }
+}
+
+/// Sum of pulls and number of rows in each bin of each usable feature, `[feature, bin]`.
+type Histogram = Vec<(f64, f64)>;
+
+struct Split {
+    gain: f64,
+    feature: usize,
+    bin: usize,
+}
+
+/// A leaf that may still be split.
+struct Leaf {
+    node: usize,
+    rows: std::ops::Range<usize>,
+    histogram: Histogram,
+    split: Option<Split>,
+}
+
+struct Grower<'a> {
+    binned: &'a Binned,
+    pulls: &'a [f32],
+    features: Vec<usize>,
+    /// Sampled rows; those of a leaf are neighbours.
+    rows: Vec<u32>,
+}
+
+impl Grower<'_> {
+    fn grow(mut self) -> Vec<Node> {
+        let all = 0..self.rows.len();
+        let histogram = self.histogram(all.clone());
+        let mut nodes = vec![self.leaf_node(all.clone())];
+        let split = self.best_split(&histogram);
+        let mut leaves = vec![Leaf { node: 0, rows: all, histogram, split }];
+        while leaves.len() < N_LEAVES {
+            let gain = |leaf: &Leaf| leaf.split.as_ref().map_or(0.0, |split| split.gain);
+            let Some(best) = (0..leaves.len()).max_by(|&a, &b| gain(&leaves[a]).total_cmp(&gain(&leaves[b]))) else {
+                break;
+            };
+            let Leaf { node, rows, mut histogram, split: Some(split) } = leaves.swap_remove(best) else { break };
+            let middle = self.partition(rows.clone(), &split);
+            let (left, right) = (rows.start..middle, middle..rows.end);
+            // The histogram of the larger child is what the smaller one leaves over.
+            let is_left_smaller = left.len() < right.len();
+            let smaller = self.histogram(if is_left_smaller { left.clone() } else { right.clone() });
+            for (whole, part) in histogram.iter_mut().zip(&smaller) {
+                *whole = (whole.0 - part.0, whole.1 - part.1);
+            }
+            let (left_histogram, right_histogram) =
+                if is_left_smaller { (smaller, histogram) } else { (histogram, smaller) };
+            let threshold = self.binned.thresholds[split.feature][split.bin];
+            let child = nodes.len();
+            nodes[node] = Node { feature: Some(split.feature as u16), threshold, left: child as u16, value: 0.0 };
+            for (offset, (rows, histogram)) in
+                [(left, left_histogram), (right, right_histogram)].into_iter().enumerate()
+            {
+                nodes.push(self.leaf_node(rows.clone()));
+                let split = self.best_split(&histogram);
+                leaves.push(Leaf { node: child + offset, rows, histogram, split });
+            }
+        }
+        nodes
+    }
+
+    fn leaf_node(&self, rows: std::ops::Range<usize>) -> Node {
+        let n = rows.len() as f64;
+        let sum: f64 = self.rows[rows].iter().map(|&row| f64::from(self.pulls[row as usize])).sum();
+        Node { feature: None, threshold: 0.0, left: 0, value: (LEARNING_RATE * sum / (n + LEAF_PENALTY)) as f32 }
+    }
+
+    fn histogram(&self, rows: std::ops::Range<usize>) -> Histogram {
+        let mut histogram = vec![(0.0, 0.0); self.features.len() * N_BINS];
+        for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact_mut(N_BINS)) {
+            let column = self.binned.column(feature);
+            for &row in &self.rows[rows.clone()] {
+                let bin = &mut bins[usize::from(column[row as usize])];
+                bin.0 += f64::from(self.pulls[row as usize]);
+                bin.1 += 1.0;
+            }
+        }
+        histogram
+    }
+
+    fn best_split(&self, histogram: &Histogram) -> Option<Split> {
+        let score = |(sum, n): (f64, f64)| sum * sum / (n + LEAF_PENALTY);
+        let mut best: Option<Split> = None;
+        for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact(N_BINS)) {
+            let all = bins.iter().fold((0.0, 0.0), |all, bin| (all.0 + bin.0, all.1 + bin.1));
+            let mut left = (0.0, 0.0);
+            for bin in 0..self.binned.thresholds[feature].len() {
+                left = (left.0 + bins[bin].0, left.1 + bins[bin].1);
+                let right = (all.0 - left.0, all.1 - left.1);
+                if left.1 < N_ROWS_IN_LEAF as f64 || right.1 < N_ROWS_IN_LEAF as f64 {
+                    continue;
+                }
+                let gain = score(left) + score(right) - score(all);
+                if gain > best.as_ref().map_or(1e-12, |best| best.gain) {
+                    best = Some(Split { gain, feature, bin });
+                }
+            }
+        }
+        best
+    }
+
+    /// Moves the rows that go left to the front of the range, in their order, and returns where the others begin.
+    fn partition(&mut self, rows: std::ops::Range<usize>, split: &Split) -> usize {
+        let column = self.binned.column(split.feature);
+        let (left, right): (Vec<u32>, Vec<u32>) =
+            self.rows[rows.clone()].iter().partition(|&&row| usize::from(column[row as usize]) <= split.bin);
+        let middle = rows.start + left.len();
+        self.rows[rows.start..middle].copy_from_slice(&left);
+        self.rows[middle..rows.end].copy_from_slice(&right);
+        middle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `y = sign(a) · b + noise`, which no linear map of `a` and `b` can say; the third feature says nothing.
+    fn interaction(n: usize, seed: u64) -> (FeatureRows, Vec<f32>) {
+        let mut stream = Stream::new(seed, 1);
+        let (mut rows, mut targets) = (FeatureRows { n_features: 3, values: vec![] }, vec![]);
+        for _ in 0..n {
+            let (a, b, c) = (stream.normal(), stream.normal(), stream.normal());
+            rows.values.extend([a as f32, b as f32, c as f32]);
+            targets.push((a.signum() * b + 0.1 * stream.normal()) as f32);
+        }
+        (rows, targets)
+    }
+
+    fn mean_squared_error(boosting: &Boosting, rows: &FeatureRows, targets: &[f32]) -> f64 {
+        let errors = rows.values.chunks_exact(rows.n_features).zip(targets);
+        let squares = errors.map(|(row, target)| (boosting.predict(row) - f64::from(*target)).powi(2));
+        squares.sum::<f64>() / targets.len() as f64
+    }
+
+    #[test]
+    fn an_interaction_is_learned_and_holds_on_new_rows() {
+        let (rows, targets) = interaction(8000, 1);
+        let (new_rows, new_targets) = interaction(2000, 2);
+        let boosting = Boosting::fit(&rows, &targets, Loss::Squared, 1);
+        let error = mean_squared_error(&boosting, &new_rows, &new_targets);
+        assert!(error < 0.12, "mean squared error {error} of a target with variance 1");
+    }
+
+    #[test]
+    fn noise_is_hardly_learned() {
+        let (rows, _) = interaction(8000, 1);
+        let mut stream = Stream::new(3, 1);
+        let targets: Vec<f32> = (0..8000).map(|_| stream.normal() as f32).collect();
+        let boosting = Boosting::fit(&rows, &targets, Loss::Squared, 1);
+        let (new_rows, _) = interaction(2000, 4);
+        let size = mean_squared_error(&boosting, &new_rows, &vec![0.0; 2000]);
+        assert!(size < 0.1, "mean square of what was made of noise: {size}");
+    }
+
+    #[test]
+    fn outliers_do_not_rule_the_huber_fit() {
+        let (rows, mut targets) = interaction(8000, 1);
+        targets.iter_mut().step_by(50).for_each(|target| *target += 200.0);
+        let (new_rows, new_targets) = interaction(2000, 2);
+        let error = |loss| mean_squared_error(&Boosting::fit(&rows, &targets, loss, 1), &new_rows, &new_targets);
+        let (robust, squared) = (error(Loss::Huber(1.0)), error(Loss::Squared));
+        assert!(robust < 0.2 && squared > 2.0, "robust {robust}, squared {squared}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_trees_and_few_rows_none() {
+        let (rows, targets) = interaction(1000, 1);
+        let fit = |seed| Boosting::fit(&rows, &targets, Loss::Squared, seed);
+        assert_eq!(fit(1), fit(1));
+        assert_ne!(fit(1), fit(2));
+        let (few, few_targets) = interaction(150, 1);
+        assert_eq!(Boosting::fit(&few, &few_targets, Loss::Squared, 1).predict(&[1.0, 1.0, 1.0]), 0.0);
+    }
+}

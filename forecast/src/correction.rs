@@ -1,0 +1,447 @@
+//! What a linear map cannot say: by how much its path is off, and how sure it is, in the present state.
+//!
+//! Two sets of boosted trees look at each element of a path with the values at the same phase of earlier seasons, recent
+//! means and recent changes, and the calendar of the step itself. One corrects the location of the path. The other tells
+//! its spread relative to what is usual for that lead and series: prices are less sure when they are high, demand is
+//! less sure by day. Both are fitted out of fold, and the share of each that is believed is chosen on the last fold.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boosting::{Boosting, FeatureRows, Loss};
+use crate::folds::{CrossFitted, Folds};
+use crate::linear::BaseInput;
+use crate::noise::Stream;
+
+/// Rows that trees are fitted to.
+const N_ROWS: usize = 60_000;
+/// Shares that are tried.
+const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+/// A share must lower the loss by this share of itself: what is believed has to be worth it.
+const SHARE_PRICE: f64 = 0.01;
+/// Errors beyond this many mean absolute errors pull the location no further.
+const OUTLIER: f64 = 1.5;
+/// Smallest error that the spread tells from 0, in mean absolute errors.
+const SMALLEST_ERROR: f64 = 0.1;
+/// A spread is at most so many times the usual one, and at least its inverse.
+const SPREAD_MAX: f64 = 20.0;
+/// Steps back from the last value to other recent ones.
+const RECENT: [usize; 4] = [1, 2, 3, 6];
+/// Lengths over which means, and mean changes, are taken.
+const N_LENGTHS: usize = 3;
+/// Earlier seasons that are looked at.
+const N_SEASONS_BACK: usize = 3;
+
+/// How much of each correction is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Of the correction of the location.
+    pub location: f64,
+    /// Of the logarithm of the spread.
+    pub spread: f64,
+}
+
+/// A correction of a linear path, and its relative spread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Correction {
+    /// Season lengths whose phase it knows, shortest first.
+    pub seasons: Vec<usize>,
+    /// How much of each part is believed.
+    pub shares: Shares,
+    /// What is added to the path, standard units.
+    pub location: Boosting,
+    /// Logarithm of the spread relative to the usual one.
+    pub spread: Boosting,
+}
+
+/// The path of a linear forecaster from an origin, and its errors, `[lead, series]`, standard units; `NaN` for gaps.
+pub struct LinearPath {
+    /// The last known step.
+    pub origin: usize,
+    /// What the forecaster expected.
+    pub path: Vec<f64>,
+    /// By how much the truth was above.
+    pub errors: Vec<f64>,
+}
+
+/// What the trees are told about the elements of one path.
+struct Features<'a> {
+    input: BaseInput<'a>,
+    seasons: &'a [usize],
+    origin: usize,
+    /// What all leads of a series share.
+    shared: Vec<Vec<f32>>,
+}
+
+impl<'a> Features<'a> {
+    fn new(input: BaseInput<'a>, seasons: &'a [usize], origin: usize) -> Self {
+        let shared = (0..input.n_series).map(|series| Self::shared(input, seasons, origin, series)).collect();
+        Self { input, seasons, origin, shared }
+    }
+
+    /// Steps up to the origin that are looked at.
+    fn context(seasons: &[usize]) -> usize {
+        let recent = 1 + RECENT[RECENT.len() - 1];
+        let phases = N_SEASONS_BACK * seasons.last().copied().unwrap_or(0);
+        Self::mean_lengths(seasons).into_iter().max().unwrap_or(0).max(phases).max(recent)
+    }
+
+    fn mean_lengths(seasons: &[usize]) -> [usize; N_LENGTHS] {
+        let (shortest, longest) = ends(seasons);
+        [shortest, longest, 4 * longest]
+    }
+
+    fn shared(input: BaseInput<'_>, seasons: &[usize], origin: usize, series: usize) -> Vec<f32> {
+        let last = input.value(origin, series);
+        let mut features = vec![series as f32, last as f32];
+        features.extend(RECENT.map(|back| (input.value(origin.saturating_sub(back), series) - last) as f32));
+        for length in Self::mean_lengths(seasons) {
+            let steps = (origin + 1).saturating_sub(length)..origin + 1;
+            let n = steps.len() as f64;
+            features.push((steps.map(|step| input.value(step, series)).sum::<f64>() / n - last) as f32);
+        }
+        let (shortest, longest) = ends(seasons);
+        let lengths: [usize; N_LENGTHS] = [(shortest / 4).max(2), shortest, longest];
+        for length in lengths {
+            let steps = (origin + 1).saturating_sub(length).max(1)..origin + 1;
+            let n = steps.len().max(1) as f64;
+            let change = |step: usize| (input.value(step, series) - input.value(step - 1, series)).abs();
+            features.push((steps.map(change).sum::<f64>() / n) as f32);
+        }
+        features
+    }
+
+    /// The features of an element, for which a path expects a value.
+    fn row(&self, lead: usize, series: usize, expected: f64, out: &mut Vec<f32>) {
+        let step = self.origin + lead;
+        let last = self.input.value(self.origin, series);
+        out.extend([lead as f32, expected as f32, (expected - last) as f32]);
+        out.extend_from_slice(&self.shared[series]);
+        for &season in self.seasons {
+            for back in 0..N_SEASONS_BACK {
+                let source = step.checked_sub(season * (lead.div_ceil(season) + back));
+                out.push(source.map_or(0.0, |source| (self.input.value(source, series) - expected) as f32));
+            }
+        }
+        out.extend(self.input.calendar.row(step).iter().map(|&feature| feature as f32));
+    }
+}
+
+/// Lengths that count as a short and a long while.
+fn ends(seasons: &[usize]) -> (usize, usize) {
+    let shortest = seasons.first().copied().unwrap_or(8);
+    (shortest, seasons.last().copied().unwrap_or(4 * shortest))
+}
+
+impl Correction {
+    /// Number of features of an element.
+    pub fn n_features(seasons: &[usize], n_calendar: usize) -> usize {
+        3 + 2 + RECENT.len() + 2 * N_LENGTHS + N_SEASONS_BACK * seasons.len() + n_calendar
+    }
+
+    /// Number of values up to the last one that it looks at.
+    pub fn context(&self) -> usize {
+        Features::context(&self.seasons)
+    }
+
+    /// Corrects the path from an origin, and tells the spread of each element relative to the usual one, `[lead, series]`.
+    pub fn apply(&self, input: BaseInput<'_>, origin: usize, path: &mut [f64]) -> Vec<f64> {
+        let features = Features::new(input, &self.seasons, origin);
+        let mut row = vec![];
+        let correct = |(index, expected): (usize, &mut f64)| {
+            row.clear();
+            features.row(1 + index / input.n_series, index % input.n_series, *expected, &mut row);
+            if self.shares.location > 0.0 {
+                *expected += self.shares.location * self.location.predict(&row);
+            }
+            self.spread_of(&row)
+        };
+        path.iter_mut().enumerate().map(correct).collect()
+    }
+
+    fn spread_of(&self, row: &[f32]) -> f64 {
+        if self.shares.spread == 0.0 {
+            return 1.0;
+        }
+        let spread = libm::exp(self.shares.spread * self.spread.predict(row));
+        spread.clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
+    }
+
+    /// Fits corrections on the given folds, with their out-of-fold versions.
+    ///
+    /// For a fold outside the given ones, all given folds are used. Where no shares are given they are chosen on the last
+    /// fold, which must then be outside.
+    pub fn cross_fit(
+        input: BaseInput<'_>,
+        seasons: &[usize],
+        paths: &[LinearPath],
+        folds: Folds,
+        used: &[usize],
+        shares: Option<Shares>,
+        seed: u64,
+    ) -> (CrossFitted<Correction>, Shares) {
+        let sample = Sample::draw(input, seasons, paths, folds, seed);
+        let size = sample.errors.iter().map(|error| error.abs()).sum::<f64>() / sample.errors.len().max(1) as f64;
+        let location = match shares {
+            Some(Shares { location: 0.0, .. }) => Trees::none(folds),
+            _ => sample.fit(&sample.errors, Loss::Huber((OUTLIER * size) as f32), used, seed),
+        };
+        let corrections = sample.out_of_fold(&location);
+        let is_last = |row: &usize| sample.folds[*row] == folds.n_folds() - 1;
+        let last: Vec<usize> = (0..sample.errors.len()).filter(is_last).collect();
+        let location_share = shares.map_or_else(
+            || best_share(|share| mean(last.iter().map(|&row| (sample.errors[row] - share * corrections[row]).abs()))),
+            |shares| shares.location,
+        );
+        let corrected: Vec<f64> = sample
+            .errors
+            .iter()
+            .zip(&corrections)
+            .map(|(error, correction)| error - location_share * correction)
+            .collect();
+
+        let relative = sample.relative_sizes(&corrected);
+        let logarithms: Vec<f64> = relative.iter().map(|size| libm::log(size + SMALLEST_ERROR)).collect();
+        let usual = mean(logarithms.iter().copied());
+        let spread = match shares {
+            Some(Shares { spread: 0.0, .. }) => Trees::none(folds),
+            _ => {
+                sample.fit(&logarithms.iter().map(|value| value - usual).collect::<Vec<_>>(), Loss::Squared, used, seed)
+            }
+        };
+        let spreads = sample.out_of_fold(&spread);
+        // Of a Laplace law, whose scale is the mean absolute error: mean logarithm of the scale is what it costs.
+        let laplace_loss = |share: f64| {
+            let scale = mean(last.iter().map(|&row| relative[row] * libm::exp(-share * spreads[row])));
+            libm::log(scale.max(1e-300)) + mean(last.iter().map(|&row| share * spreads[row]))
+        };
+        let spread_share =
+            shares.map_or_else(|| best_share(|share| libm::exp(laplace_loss(share))), |shares| shares.spread);
+        let shares = Shares { location: location_share, spread: spread_share };
+        let correction = |location: &Boosting, spread: &Boosting| Correction {
+            seasons: seasons.to_vec(),
+            shares,
+            location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
+            spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
+        };
+        let without_fold =
+            (0..folds.n_folds()).map(|fold| correction(location.without(fold), spread.without(fold))).collect();
+        (CrossFitted { whole: correction(&location.whole, &spread.whole), without_fold, folds }, shares)
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + value, n + 1.0));
+    sum / f64::max(n, 1.0)
+}
+
+/// The share with the smallest loss, its price included.
+fn best_share(loss: impl Fn(f64) -> f64) -> f64 {
+    let priced = SHARES.map(|share| (share, loss(share) * (1.0 + SHARE_PRICE * share)));
+    priced.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0.0, |(share, _)| share)
+}
+
+/// Trees fitted on all used folds, and without each of these.
+struct Trees {
+    whole: Boosting,
+    without_fold: Vec<Option<Boosting>>,
+}
+
+impl Trees {
+    fn none(folds: Folds) -> Self {
+        Self { whole: Boosting::default(), without_fold: vec![None; folds.n_folds()] }
+    }
+
+    fn without(&self, fold: usize) -> &Boosting {
+        self.without_fold[fold].as_ref().unwrap_or(&self.whole)
+    }
+}
+
+/// Elements of paths drawn at random.
+struct Sample {
+    n_series: usize,
+    horizon: usize,
+    rows: FeatureRows,
+    elements: Vec<usize>,
+    n_folds: usize,
+    /// The fold of each row.
+    folds: Vec<usize>,
+    errors: Vec<f64>,
+}
+
+impl Sample {
+    fn draw(input: BaseInput<'_>, seasons: &[usize], paths: &[LinearPath], folds: Folds, seed: u64) -> Self {
+        let n_elements = paths.first().map_or(0, |path| path.path.len());
+        let n_from_path = N_ROWS.div_ceil(paths.len().max(1)).min(n_elements);
+        let mut stream = Stream::new(seed, STREAM_ELEMENTS);
+        let mut sample = Self {
+            n_series: input.n_series,
+            horizon: n_elements / input.n_series,
+            rows: FeatureRows::default(),
+            elements: vec![],
+            n_folds: folds.n_folds(),
+            folds: vec![],
+            errors: vec![],
+        };
+        for LinearPath { origin, path, errors } in paths {
+            let features = Features::new(input, seasons, *origin);
+            for nth in 0..n_from_path {
+                // One from each of as many equal parts of the path.
+                let part: Range<usize> = nth * n_elements / n_from_path..(nth + 1) * n_elements / n_from_path;
+                let element = part.start + stream.below(part.len());
+                if errors[element].is_nan() {
+                    continue;
+                }
+                let (lead, series) = (1 + element / input.n_series, element % input.n_series);
+                features.row(lead, series, path[element], &mut sample.rows.values);
+                sample.elements.push(element);
+                sample.folds.push(folds.of(*origin));
+                sample.errors.push(errors[element]);
+            }
+        }
+        sample.rows.n_features = sample.rows.values.len() / sample.errors.len().max(1);
+        sample
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.rows.values[row * self.rows.n_features..][..self.rows.n_features]
+    }
+
+    /// Trees for the targets of the rows, one fit per thread.
+    fn fit(&self, targets: &[f64], loss: Loss, used: &[usize], seed: u64) -> Trees {
+        let fit = |is_used: &dyn Fn(usize) -> bool| {
+            let chosen: Vec<usize> = (0..targets.len()).filter(|&row| is_used(self.folds[row])).collect();
+            let values = chosen.iter().flat_map(|&row| self.row(row)).copied().collect();
+            let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
+            Boosting::fit(&FeatureRows { n_features: self.rows.n_features, values }, &targets, loss, seed)
+        };
+        std::thread::scope(|scope| {
+            let fits: Vec<_> = used
+                .iter()
+                .map(|&fold| scope.spawn(move || fit(&|other| other != fold && used.contains(&other))))
+                .collect();
+            let whole = fit(&|fold| used.contains(&fold));
+            let mut without_fold = vec![None; self.n_folds];
+            for (&fold, fitted) in used.iter().zip(fits) {
+                // A fit that panics is a defect of ours: it goes on here.
+                without_fold[fold] = Some(fitted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            Trees { whole, without_fold }
+        })
+    }
+
+    /// What the trees that did not see a row say about it.
+    fn out_of_fold(&self, trees: &Trees) -> Vec<f64> {
+        (0..self.errors.len()).map(|row| trees.without(self.folds[row]).predict(self.row(row))).collect()
+    }
+
+    /// Sizes of errors relative to what is usual for their lead and series.
+    fn relative_sizes(&self, errors: &[f64]) -> Vec<f64> {
+        let mut by_lead = vec![(0.0, 0.0); self.horizon];
+        let mut by_series = vec![(0.0, 0.0); self.n_series];
+        let mut all = (0.0, 0.0);
+        for (&element, error) in self.elements.iter().zip(errors) {
+            for sum in [&mut by_lead[element / self.n_series], &mut by_series[element % self.n_series], &mut all] {
+                *sum = (sum.0 + error.abs(), sum.1 + 1.0);
+            }
+        }
+        let mean = |(sum, n): (f64, f64)| if n > 0.0 { sum / n } else { 0.0 };
+        let usual = |element: usize| {
+            mean(by_lead[element / self.n_series]) * mean(by_series[element % self.n_series]) / mean(all).max(1e-300)
+        };
+        let relative = |(&element, error): (&usize, &f64)| {
+            let usual = usual(element);
+            if usual > 0.0 { error.abs() / usual } else { 0.0 }
+        };
+        self.elements.iter().zip(errors).map(relative).collect()
+    }
+}
+
+const STREAM_ELEMENTS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Calendar;
+
+    const N: usize = 4000;
+    const HORIZON: usize = 6;
+
+    /// A series whose noise is five times as large in every second half of its season of 8, and whose mean then jumps
+    /// when its last value was high; the linear path expects 0 throughout.
+    fn state_dependent() -> Vec<f64> {
+        let mut stream = Stream::new(1, 0);
+        let mut values = vec![0.0_f64];
+        for step in 1..N {
+            let is_loud = step % 8 >= 4;
+            let jump = if values[step - 1].abs() > 1.0 { 2.0 } else { 0.0 };
+            values.push(jump + if is_loud { 1.0 } else { 0.2 } * stream.normal());
+        }
+        values
+    }
+
+    fn fitted(values: &[f64], calendar: &Calendar) -> (Correction, Shares) {
+        let input = BaseInput { filled: values, n_series: 1, calendar };
+        let folds = Folds::new(40, N - HORIZON, HORIZON);
+        let last = folds.n_folds() - 1;
+        let origins = (0..=last).flat_map(|fold| folds.usable(fold));
+        let paths: Vec<LinearPath> = origins
+            .map(|origin| {
+                let errors = values[origin + 1..=origin + HORIZON].to_vec();
+                LinearPath { origin, path: vec![0.0; HORIZON], errors }
+            })
+            .collect();
+        let earlier: Vec<usize> = (0..last).collect();
+        let (cross, shares) = Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, 1);
+        (cross.whole, shares)
+    }
+
+    #[test]
+    fn location_and_spread_follow_the_state() {
+        let (values, calendar) = (state_dependent(), Calendar::new(0, vec![]).expect("no features"));
+        let (correction, shares) = fitted(&values, &calendar);
+        assert!(shares.location > 0.0 && shares.spread > 0.0, "{shares:?}");
+        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar };
+        let (mut above, mut spreads) = ([(0.0, 0.0); 2], [(0.0, 0.0); 2]);
+        for origin in N - 400..N - HORIZON {
+            let mut path = vec![0.0; HORIZON];
+            let spread = correction.apply(input, origin, &mut path);
+            let group = &mut above[usize::from(values[origin].abs() > 1.0)];
+            *group = (group.0 + path[0], group.1 + 1.0);
+            let group = &mut spreads[usize::from((origin + 1) % 8 >= 4)];
+            *group = (group.0 + spread[0], group.1 + 1.0);
+        }
+        let mean = |(sum, n): (f64, f64)| sum / n;
+        assert!(mean(above[1]) > mean(above[0]) + 1.0, "{above:?}");
+        assert!(mean(spreads[1]) > 1.5 * mean(spreads[0]), "{spreads:?}");
+    }
+
+    #[test]
+    fn nothing_is_believed_of_white_noise() {
+        let mut stream = Stream::new(2, 0);
+        let values: Vec<f64> = (0..N).map(|_| stream.normal()).collect();
+        let calendar = Calendar::new(0, vec![]).expect("no features");
+        let (correction, shares) = fitted(&values, &calendar);
+        assert_eq!(shares, Shares::default());
+        let mut path = vec![0.5; HORIZON];
+        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar };
+        assert_eq!(correction.apply(input, 100, &mut path), [1.0; HORIZON]);
+        assert_eq!(path, [0.5; HORIZON]);
+    }
+
+    #[test]
+    fn a_path_is_corrected_by_its_past_alone() {
+        let (values, calendar) = (state_dependent(), Calendar::new(0, vec![]).expect("no features"));
+        let (correction, _) = fitted(&values, &calendar);
+        let outlook = |values: &[f64]| {
+            let mut path = vec![0.0; HORIZON];
+            let spread =
+                correction.apply(BaseInput { filled: values, n_series: 1, calendar: &calendar }, 500, &mut path);
+            (path, spread)
+        };
+        let mut changed = values.clone();
+        changed[501..].iter_mut().for_each(|value| *value = f64::NAN);
+        assert_eq!(outlook(&values), outlook(&changed));
+    }
+}
