@@ -59,6 +59,15 @@ impl TokenRows {
         self.place.push(place as i32);
     }
 
+    /// Adds a token whose elements all have the level of the given noise share and harmonics.
+    pub(crate) fn push_at_level(&mut self, noisy: &[f32], noise_share: f32, harmonics: &[f32], place: usize) {
+        self.noisy.extend_from_slice(noisy);
+        self.noise_share.extend(std::iter::repeat_n(noise_share, noisy.len()));
+        self.is_gap.extend(std::iter::repeat_n(0.0, noisy.len()));
+        self.level.extend_from_slice(harmonics);
+        self.place.push(place as i32);
+    }
+
     /// The tensors of a batch of equally long token sequences.
     pub(crate) fn into_tokens(
         self,

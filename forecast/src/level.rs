@@ -22,6 +22,16 @@ impl NoiseLevel {
         Self(level.clamp(0.0, 1.0))
     }
 
+    /// The level at a log signal-to-noise ratio, see [`NoiseLevel::log_snr`].
+    pub fn from_log_snr(log_snr: f64) -> Self {
+        Self::new(libm::atan(libm::exp(-log_snr)) / FRAC_PI_2)
+    }
+
+    /// Half the logarithm of the signal-to-noise ratio, `λ = ln cot φ`: −∞ for pure noise, +∞ for clean.
+    pub fn log_snr(self) -> f64 {
+        libm::log(self.signal() / self.noise())
+    }
+
     /// The number in `[0, 1]`.
     pub fn value(self) -> f64 {
         self.0
@@ -78,6 +88,15 @@ mod tests {
             let level = NoiseLevel::new(level);
             prop_assert!((level.signal().powi(2) + level.noise().powi(2) - 1.0).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_level_is_found_by_its_signal_to_noise_ratio() {
+        for log_snr in [-4.0, -0.3, 0.0, 2.0, 9.0] {
+            assert!((NoiseLevel::from_log_snr(log_snr).log_snr() - log_snr).abs() < 1e-9);
+        }
+        assert_eq!(NoiseLevel::NOISE.log_snr(), f64::NEG_INFINITY);
+        assert_eq!(NoiseLevel::CLEAN.log_snr(), f64::INFINITY);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::innovation::{Innovation, Pins};
 use crate::linear::BaseInput;
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
-use crate::schedule::Schedule;
+use crate::schedule::{PASSES_DEFAULT, Schedule};
 use crate::{Calendar, Error, Trajectories, Window};
 
 /// Samples that are denoised together: bounds the memory of a forecast whatever the number of samples.
@@ -31,7 +31,7 @@ pub struct SampleConfig {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { n_samples: 100, seed: 0, passes: 8, schedule: Schedule::Autoregressive }
+        Self { n_samples: 100, seed: 0, passes: PASSES_DEFAULT, schedule: Schedule::Autoregressive }
     }
 }
 

@@ -1,9 +1,10 @@
-//! From noise to innovations: follows a schedule matrix with a second-order solver and a cache.
+//! From noise to innovations with the network, its context, and a cache of what is finished.
 
 use burn::tensor::Device;
 
 use crate::conditioning::{Conditioning, INNOVATION_MAX, TokenLayout};
-use crate::denoiser::{Cache, Denoiser};
+use crate::denoise::{Denoise, NoisyToken, denoise};
+use crate::denoiser::{Cache, Denoiser, Tokens, level_harmonics};
 use crate::diffusion::TokenRows;
 use crate::innovation::Pins;
 use crate::level::NoiseLevel;
@@ -44,52 +45,25 @@ pub struct Draw {
     pub n_tokens: usize,
 }
 
-/// Innovations of several samples while they are being denoised, `[sample, token, element]`.
-struct State {
-    values: Vec<f32>,
-    /// Velocity and step of each token's previous pass, for the second-order solver.
-    previous: Vec<Option<(Vec<f32>, f64)>>,
-    n_tokens: usize,
-    n_elements: usize,
+/// The network with what it remembers of one forecast: the context, and the tokens that are finished.
+#[derive(Clone)]
+pub struct Session<'a> {
+    sampler: &'a Sampler<'a>,
+    conditionings: &'a [Conditioning],
+    cache: Cache,
+    n_remembered: usize,
 }
 
-impl State {
-    fn token(&self, sample: usize, token: usize) -> &[f32] {
-        &self.values[(sample * self.n_tokens + token) * self.n_elements..][..self.n_elements]
-    }
-
-    fn token_mut(&mut self, sample: usize, token: usize) -> &mut [f32] {
-        &mut self.values[(sample * self.n_tokens + token) * self.n_elements..][..self.n_elements]
-    }
-
-    /// Two-step Adams–Bashforth on `dx/dφ = v`, with the first step of a token by Euler.
-    ///
-    /// ```text
-    /// x ← x − Δ · (v + Δ / (2 Δ') · (v − v'))
-    /// ```
-    fn advance(&mut self, token: usize, velocity: Vec<f32>, from: NoiseLevel, to: NoiseLevel) {
-        let step = from.angle() - to.angle();
-        let n_samples = self.values.len() / (self.n_tokens * self.n_elements);
-        let previous = self.previous[token].take();
-        for sample in 0..n_samples {
-            let range = sample * self.n_elements..(sample + 1) * self.n_elements;
-            for (offset, index) in range.enumerate() {
-                let current = f64::from(velocity[index]);
-                let slope = match &previous {
-                    Some((earlier, earlier_step)) => {
-                        current + step / (2.0 * earlier_step) * (current - f64::from(earlier[index]))
-                    }
-                    None => current,
-                };
-                let element = &mut self.token_mut(sample, token)[offset];
-                let mut value = f64::from(*element) - step * slope;
-                if to == NoiseLevel::CLEAN {
-                    value = value.clamp(-INNOVATION_MAX, INNOVATION_MAX);
-                }
-                *element = value as f32;
-            }
-        }
-        self.previous[token] = Some((velocity, step));
+impl Denoise for Session<'_> {
+    fn velocities(&mut self, tokens: &[NoisyToken], n_finished: usize) -> Result<Vec<Vec<f32>>, Error> {
+        let rows = self.sampler.horizon_tokens(self.conditionings, tokens, self.n_remembered);
+        let (velocity, key_values) = self.sampler.denoiser.forward(&rows, &self.cache);
+        self.cache.append(key_values, n_finished);
+        self.n_remembered += n_finished;
+        let n_open = tokens.len() - n_finished;
+        let velocity = velocity.narrow(1, n_finished, n_open).swap_dims(0, 1).try_into_vec_as::<f32>();
+        let velocity = velocity.map_err(|error| Error::Device { problem: error.to_string() })?;
+        Ok(velocity.chunks_exact(velocity.len() / n_open).map(<[f32]>::to_vec).collect())
     }
 }
 
@@ -107,34 +81,50 @@ impl Sampler<'_> {
         config: &SampleConfig,
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
-        let mut state = self.initial_noise(draw, Noise::new(config.seed));
-        let context = self.encode_context(conditionings);
+        let mut tokens = self.initial_noise(draw, Noise::new(config.seed));
+        let session = self.session(conditionings);
         let mut n_finished = 0;
         if let Some(PinnedStart { pins, n_tokens }) = pinned {
-            self.denoise(conditionings, &context, &mut state, 0..n_tokens, config)?;
-            let n_pinned = n_tokens * state.n_elements;
-            for sample in state.values.chunks_exact_mut(draw.n_tokens * state.n_elements) {
-                let mut start: Vec<f64> = sample[..n_pinned].iter().map(|&value| f64::from(value)).collect();
-                pins.apply(&mut start);
-                for (value, moved) in sample[..n_pinned].iter_mut().zip(start) {
-                    *value = moved.clamp(-INNOVATION_MAX, INNOVATION_MAX) as f32;
-                }
-            }
+            self.denoise(&session, &mut tokens[..n_tokens], 0, config)?;
+            pin(&mut tokens[..n_tokens], draw.n_samples, pins);
             n_finished = n_tokens;
         }
-        self.denoise(conditionings, &context, &mut state, n_finished..draw.n_tokens, config)?;
-        Ok(state.values)
+        if n_finished < draw.n_tokens {
+            self.denoise(&session, &mut tokens, n_finished, config)?;
+        }
+        Ok(sample_by_sample(&tokens, draw.n_samples))
     }
 
-    fn initial_noise(&self, draw: Draw, noise: Noise) -> State {
-        let (n_elements, n_series) = (self.layout.n_elements(), self.layout.n_series);
-        let mut values = Vec::with_capacity(draw.n_samples * draw.n_tokens * n_elements);
-        for sample in draw.first_sample..draw.first_sample + draw.n_samples {
-            for step in draw.first_step..draw.first_step + draw.n_tokens * self.layout.patch {
-                values.extend((0..n_series).map(|series| noise.normal(sample as u32, step as u32, series as u32)));
+    /// The network with the context encoded, before the first token of the horizon.
+    pub fn session<'a>(&'a self, conditionings: &'a [Conditioning]) -> Session<'a> {
+        Session { sampler: self, conditionings, cache: self.encode_context(conditionings), n_remembered: 0 }
+    }
+
+    fn denoise(
+        &self,
+        session: &Session<'_>,
+        tokens: &mut [NoisyToken],
+        n_finished: usize,
+        config: &SampleConfig,
+    ) -> Result<(), Error> {
+        let matrix = ScheduleMatrix::new(config.schedule, tokens.len() - n_finished, config.passes)?;
+        denoise(&mut session.clone(), tokens, n_finished, &matrix, self.velocity_share)
+    }
+
+    fn initial_noise(&self, draw: Draw, noise: Noise) -> Vec<NoisyToken> {
+        let (patch, n_series) = (self.layout.patch, self.layout.n_series);
+        let samples = draw.first_sample..draw.first_sample + draw.n_samples;
+        let token = |token: usize| {
+            let first_step = draw.first_step + token * patch;
+            let mut values = Vec::with_capacity(draw.n_samples * self.layout.n_elements());
+            for sample in samples.clone() {
+                for step in first_step..first_step + patch {
+                    values.extend((0..n_series).map(|series| noise.normal(sample as u32, step as u32, series as u32)));
+                }
             }
-        }
-        State { values, previous: vec![None; draw.n_tokens], n_tokens: draw.n_tokens, n_elements }
+            NoisyToken { values, level: NoiseLevel::NOISE }
+        };
+        (0..draw.n_tokens).map(token).collect()
     }
 
     /// Keys and values of the context: computed once, and shared by all samples when there is one conditioning.
@@ -155,65 +145,54 @@ impl Sampler<'_> {
         Cache::of_context(key_values, conditionings.len() == 1)
     }
 
-    /// Takes the tokens of a range from noise to clean; those before it are finished.
-    fn denoise(
-        &self,
-        conditionings: &[Conditioning],
-        context: &Cache,
-        state: &mut State,
-        range: std::ops::Range<usize>,
-        config: &SampleConfig,
-    ) -> Result<(), Error> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let matrix = ScheduleMatrix::new(config.schedule, range.len(), config.passes)?;
-        let mut cache = context.clone();
-        let mut n_cached = 0;
-        for (before, after) in matrix.passes() {
-            let changes = |token: &usize| before[*token] != after[*token];
-            // Columns never get cleaner to the right, so the tokens of a pass are neighbours.
-            let Some(first) = (0..before.len()).find(changes) else { continue };
-            let end = before.len() - (0..before.len()).rev().find(changes).map_or(0, |last| before.len() - 1 - last);
-            let (first, end) = (range.start + first, range.start + end);
-            let level =
-                |token: usize| if token < range.start { NoiseLevel::CLEAN } else { before[token - range.start] };
-            let fed = n_cached..end;
-            let tokens = self.horizon_tokens(conditionings, state, fed.clone(), level);
-            let (velocity, key_values) = self.denoiser.forward(&tokens, &cache);
-            cache.append(key_values, first - n_cached);
-            for token in first..end {
-                let velocity = velocity.clone().narrow(1, token - fed.start, 1).try_into_vec_as::<f32>();
-                let velocity = velocity.map_err(|error| Error::Device { problem: error.to_string() })?;
-                let velocity = velocity.into_iter().map(|value| value * self.velocity_share as f32).collect();
-                state.advance(token, velocity, before[token - range.start], after[token - range.start]);
-            }
-            n_cached = first;
-        }
-        Ok(())
-    }
-
-    fn horizon_tokens(
-        &self,
-        conditionings: &[Conditioning],
-        state: &State,
-        tokens: std::ops::Range<usize>,
-        level: impl Fn(usize) -> NoiseLevel,
-    ) -> crate::denoiser::Tokens {
+    /// Tokens of the horizon from the one with index `first` on, as the network takes them.
+    fn horizon_tokens(&self, conditionings: &[Conditioning], tokens: &[NoisyToken], first: usize) -> Tokens {
         let (n_elements, n_calendar) = (self.layout.n_elements(), self.layout.n_calendar);
         let n_context = self.layout.n_context_tokens;
-        let n_samples = state.values.len() / (state.n_tokens * n_elements);
+        let n_samples = tokens[0].values.len() / n_elements;
+        let end = first + tokens.len();
+        let levels: Vec<_> =
+            tokens.iter().map(|token| (token.level.noise() as f32, level_harmonics(token.level.angle()))).collect();
         let mut rows = TokenRows::default();
         for sample in 0..n_samples {
             let view = &conditionings[sample % conditionings.len()];
-            for token in tokens.clone() {
-                let elements = state.token(sample, token).iter();
-                rows.push(elements.map(|&value| Some((value, level(token)))), token + 1);
+            for (index, (token, (noise_share, harmonics))) in tokens.iter().zip(&levels).enumerate() {
+                let values = &token.values[sample * n_elements..(sample + 1) * n_elements];
+                rows.push_at_level(values, *noise_share, harmonics, first + index + 1);
             }
-            rows.standard.extend_from_slice(&view.horizon_standard[tokens.start * n_elements..tokens.end * n_elements]);
-            let calendar = (n_context + tokens.start) * n_calendar..(n_context + tokens.end) * n_calendar;
-            rows.calendar.extend_from_slice(&view.calendar[calendar]);
+            rows.standard.extend_from_slice(&view.horizon_standard[first * n_elements..end * n_elements]);
+            rows.calendar
+                .extend_from_slice(&view.calendar[(n_context + first) * n_calendar..(n_context + end) * n_calendar]);
         }
-        rows.into_tokens(self.layout, n_samples, n_context + tokens.start, self.device)
+        rows.into_tokens(self.layout, n_samples, n_context + first, self.device)
+    }
+}
+
+/// Innovations `[sample, token, element]`.
+fn sample_by_sample(tokens: &[NoisyToken], n_samples: usize) -> Vec<f32> {
+    let part = |sample: usize, token: &NoisyToken| {
+        let n_elements = token.values.len() / n_samples;
+        token.values[sample * n_elements..(sample + 1) * n_elements].to_vec()
+    };
+    (0..n_samples).flat_map(|sample| tokens.iter().flat_map(move |token| part(sample, token))).collect()
+}
+
+/// Moves the innovations of each sample onto what was observed.
+fn pin(tokens: &mut [NoisyToken], n_samples: usize, pins: &Pins) {
+    for sample in 0..n_samples {
+        let part = |token: &NoisyToken| {
+            let n_elements = token.values.len() / n_samples;
+            sample * n_elements..(sample + 1) * n_elements
+        };
+        let mut start: Vec<f64> =
+            tokens.iter().flat_map(|token| &token.values[part(token)]).map(|&value| f64::from(value)).collect();
+        pins.apply(&mut start);
+        let elements = tokens.iter_mut().flat_map(|token| {
+            let range = part(token);
+            &mut token.values[range]
+        });
+        for (value, moved) in elements.zip(start) {
+            *value = moved.clamp(-INNOVATION_MAX, INNOVATION_MAX) as f32;
+        }
     }
 }

@@ -40,16 +40,28 @@ pub struct ScheduleMatrix {
     rows: Vec<Vec<NoiseLevel>>,
 }
 
-/// Spacing of the levels of one token: pass `i` of `n` leaves level `(1 - i/n)^3`.
+/// Passes of a token unless another number is asked for.
 ///
-/// Passes are dense near the data, where a small conditional spread is decided: with 8 passes of the
-/// second-order solver a Gaussian of standard deviation 1, 0.3, 0.1 comes out with 1.00, 1.01, 0.94 of it; equal
-/// angles would give 1.00, 0.89, 0.51.
-const LEVEL_EXPONENT: f64 = 3.0;
+/// With them the standard deviation of a Gaussian comes out within 1.2 % of the truth for every conditional standard
+/// deviation from 0.01 to 1 of the marginal one, with 10 within 5 % (`tests/exactness.rs`).
+pub const PASSES_DEFAULT: usize = 12;
+/// Log signal-to-noise ratios of the second and of the last of [`PASSES_DEFAULT`] passes, with the others evenly
+/// between; the first sees pure noise. They minimise the largest of those errors. With another number of passes the range
+/// grows on both sides by the logarithm of its ratio, so that the error tends to 0.
+const LOG_SNR_RANGE: (f64, f64) = (-1.3, 5.75);
 
+/// The level of a token after some of its passes.
 fn level_after(passes_done: usize, n_passes: usize) -> NoiseLevel {
-    let left = 1.0 - passes_done.min(n_passes) as f64 / n_passes as f64;
-    NoiseLevel::new(left.powf(LEVEL_EXPONENT))
+    if passes_done == 0 {
+        return NoiseLevel::NOISE;
+    }
+    if passes_done >= n_passes {
+        return NoiseLevel::CLEAN;
+    }
+    let widening = libm::log(n_passes as f64 / PASSES_DEFAULT as f64);
+    let (first, last) = (LOG_SNR_RANGE.0 - widening, LOG_SNR_RANGE.1 + widening);
+    let place = (passes_done - 1) as f64 / (n_passes - 2).max(1) as f64;
+    NoiseLevel::from_log_snr(first + (last - first) * place)
 }
 
 impl ScheduleMatrix {

@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use forecast::conditioning::{Conditioning, TokenLayout};
+use forecast::denoise::{Denoise, NoisyToken, denoise};
 use forecast::denoiser::{Cache, Denoiser, DenoiserConfig, Tokens, level_harmonics};
 use forecast::noise::Stream;
-use forecast::sampler::{Draw, Sampler};
+use forecast::sampler::{Draw, Sampler, Session};
+use forecast::schedule::{PASSES_DEFAULT, ScheduleMatrix};
 use forecast::{
     Bounds, Budget, Calendar, Error, Grid, History, Model, NoiseLevel, SampleConfig, Schedule, TrainConfig,
     Trajectories, fit,
@@ -261,13 +263,56 @@ fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
     };
     let exact = draw(Schedule::Autoregressive);
     assert!(exact.iter().all(|value| value.is_finite()));
-    for schedule in [Schedule::Blocks { size: 1 }, Schedule::Pyramid { slope: 8 }] {
+    for schedule in [Schedule::Blocks { size: 1 }, Schedule::Pyramid { slope: PASSES_DEFAULT }] {
         assert_eq!(exact, draw(schedule), "{schedule:?}");
     }
     for schedule in [Schedule::Full, Schedule::Pyramid { slope: 2 }, Schedule::Blocks { size: 2 }] {
         let other = draw(schedule);
         assert!(other.iter().all(|value| value.is_finite()));
         assert_ne!(exact, other, "{schedule:?}");
+    }
+}
+
+/// The network without its memory of finished tokens: it is shown all of them in every pass.
+struct Forgetful<'a> {
+    session: Session<'a>,
+    finished: Vec<NoisyToken>,
+}
+
+impl Denoise for Forgetful<'_> {
+    fn velocities(&mut self, tokens: &[NoisyToken], n_finished: usize) -> Result<Vec<Vec<f32>>, Error> {
+        let all: Vec<NoisyToken> = self.finished.iter().chain(tokens).cloned().collect();
+        let velocities = self.session.clone().velocities(&all, self.finished.len() + n_finished);
+        self.finished.extend_from_slice(&tokens[..n_finished]);
+        velocities
+    }
+}
+
+#[test]
+fn remembering_finished_tokens_changes_nothing_whatever_the_schedule_and_the_number_of_passes() {
+    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let (_, network) = random_network(6, 4);
+    let device = device();
+    let sampler = Sampler { denoiser: &network, velocity_share: 0.8, layout: &layout, device: &device };
+    let views = [random_conditioning(&layout, 1)];
+    let mut stream = Stream::new(1, 0);
+    let noise: Vec<NoisyToken> = (0..4)
+        .map(|_| NoisyToken { values: (0..18).map(|_| stream.normal() as f32).collect(), level: NoiseLevel::NOISE })
+        .collect();
+    let schedules =
+        [Schedule::Autoregressive, Schedule::Pyramid { slope: 2 }, Schedule::Blocks { size: 2 }, Schedule::Full];
+    for schedule in schedules {
+        for n_passes in [1, 2, 3, 7] {
+            let matrix = ScheduleMatrix::new(schedule, 4, n_passes).expect("all positive");
+            let (mut remembered, mut forgotten) = (noise.clone(), noise.clone());
+            denoise(&mut sampler.session(&views), &mut remembered, 0, &matrix, 0.8).expect("a device");
+            let mut forgetful = Forgetful { session: sampler.session(&views), finished: vec![] };
+            denoise(&mut forgetful, &mut forgotten, 0, &matrix, 0.8).expect("a device");
+            for (a, b) in remembered.iter().zip(&forgotten) {
+                assert!(a.values.iter().all(|value| value.is_finite()) && a.level == NoiseLevel::CLEAN);
+                assert!(largest_difference(&a.values, &b.values) < 1e-4, "{schedule:?}, {n_passes} passes");
+            }
+        }
     }
 }
 
