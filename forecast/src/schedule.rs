@@ -12,7 +12,7 @@ use crate::{Error, NoiseLevel};
 /// With a strictly causal network only [`Schedule::Autoregressive`] draws from the learned joint law. Where
 /// neighbouring tokens are noisy together, the gradient of what comes later is missing, and sums over time come
 /// out too narrow: for an AR(1) process with coefficient 0.9 the variance of a three-step sum is 5.2 instead of
-/// 8.2 for [`Schedule::Full`].
+/// 8.2 for [`Schedule::Full`] (`tests/exactness.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Schedule {

@@ -28,7 +28,7 @@ use crate::{
     "frequency": "1h",
     "num_samples": 100,
     "seed": 7,
-    "passes": 8,
+    "passes": 12,
     "schedule": "autoregressive",
     "quantile_levels": [0.1, 0.9],
     "series": [{
