@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::attention::{Attention, KeyValue, LayerCache, Rotation, causal_mask, linear};
 use crate::noise::Stream;
 
-/// Number of sine and cosine pairs that encode a noise level.
-const N_LEVEL_HARMONICS: usize = 8;
+/// Sines and cosines that encode a noise level.
+pub const N_LEVEL_FEATURES: usize = 16;
 
 /// Sizes of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct DenoiserConfig {
     pub n_layers: usize,
 }
 
-/// Tokens as the network takes them. All parts have the same batch and time.
+/// Tokens as the network takes them. All parts have the same time, and but for the levels the same batch.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     /// Noisy values `[batch, time, element]`; 0 for a gap.
@@ -47,7 +47,7 @@ pub struct Tokens {
     pub standard: Tensor<3>,
     /// Calendar `[batch, time, feature]`.
     pub calendar: Tensor<3>,
-    /// Harmonics of the mean noise level, from [`level_harmonics`], `[batch, time, 2 · 8]`.
+    /// Harmonics of the mean noise level, from [`level_harmonics`], `[batch, time, 16]`; batch 1 when all have the same.
     pub level: Tensor<3>,
     /// 0 for context tokens, 1.. for the tokens of the horizon, `[batch, time]`.
     pub place: Tensor<2, Int>,
@@ -56,7 +56,7 @@ pub struct Tokens {
 }
 
 /// Sines and cosines of multiples of the angle of a noise level.
-pub fn level_harmonics(angle: f64) -> [f32; 2 * N_LEVEL_HARMONICS] {
+pub fn level_harmonics(angle: f64) -> [f32; N_LEVEL_FEATURES] {
     std::array::from_fn(|index| {
         let multiple = (index / 2 + 1) as f64 * angle;
         (if index % 2 == 0 { libm::sin(multiple) } else { libm::cos(multiple) }) as f32
@@ -135,7 +135,7 @@ impl Denoiser {
         Self {
             input: linear(4 * config.n_elements + config.n_calendar, d, 1.0, stream, device),
             place: Param::from_data(TensorData::new(place, [config.n_horizon_tokens + 1, d]), device),
-            level_in: linear(2 * N_LEVEL_HARMONICS, d, 1.0, stream, device),
+            level_in: linear(N_LEVEL_FEATURES, d, 1.0, stream, device),
             level_out: linear(d, d, 1.0, stream, device),
             blocks: (0..config.n_layers).map(|_| Block::new(config, stream, device)).collect(),
             norm: LayerNormConfig::new(d).init(device),

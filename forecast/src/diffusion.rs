@@ -6,7 +6,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::conditioning::{Conditioning, INNOVATION_MAX, TokenLayout};
-use crate::denoiser::{Cache, Denoiser, Tokens, level_harmonics};
+use crate::denoiser::{Cache, Denoiser, N_LEVEL_FEATURES, Tokens, level_harmonics};
 use crate::level::NoiseLevel;
 use crate::noise::Stream;
 
@@ -59,16 +59,15 @@ impl TokenRows {
         self.place.push(place as i32);
     }
 
-    /// Adds a token whose elements all have the level of the given noise share and harmonics.
-    pub(crate) fn push_at_level(&mut self, noisy: &[f32], noise_share: f32, harmonics: &[f32], place: usize) {
+    /// Adds a token without gaps whose elements have one noise share. Its level is added once for all sequences.
+    pub(crate) fn push_at_level(&mut self, noisy: &[f32], noise_share: f32, place: usize) {
         self.noisy.extend_from_slice(noisy);
         self.noise_share.extend(std::iter::repeat_n(noise_share, noisy.len()));
         self.is_gap.extend(std::iter::repeat_n(0.0, noisy.len()));
-        self.level.extend_from_slice(harmonics);
         self.place.push(place as i32);
     }
 
-    /// The tensors of a batch of equally long token sequences.
+    /// The tensors of a batch of equally long token sequences; each has its own levels, or all have the same.
     pub(crate) fn into_tokens(
         self,
         layout: &TokenLayout,
@@ -77,10 +76,12 @@ impl TokenRows {
         device: &Device,
     ) -> Tokens {
         let time = self.place.len() / batch;
-        let tensor = |values: Vec<f32>| {
+        let tensor_of = |values: Vec<f32>, batch: usize| {
             let width = values.len() / (batch * time);
             Tensor::<3>::from_data(TensorData::new(values, [batch, time, width]), device)
         };
+        let tensor = |values| tensor_of(values, batch);
+        let n_levels = self.level.len() / (time * N_LEVEL_FEATURES);
         let calendar = if layout.n_calendar == 0 { vec![0.0; batch * time] } else { self.calendar };
         Tokens {
             noisy: tensor(self.noisy),
@@ -88,7 +89,7 @@ impl TokenRows {
             is_gap: tensor(self.is_gap),
             standard: tensor(self.standard),
             calendar: tensor(calendar),
-            level: tensor(self.level),
+            level: tensor_of(self.level, n_levels),
             place: Tensor::<2, Int>::from_data(TensorData::new(self.place, [batch, time]), device),
             first_position,
         }

@@ -151,14 +151,14 @@ impl Sampler<'_> {
         let n_context = self.layout.n_context_tokens;
         let n_samples = tokens[0].values.len() / n_elements;
         let end = first + tokens.len();
-        let levels: Vec<_> =
-            tokens.iter().map(|token| (token.level.noise() as f32, level_harmonics(token.level.angle()))).collect();
         let mut rows = TokenRows::default();
+        rows.level.extend(tokens.iter().flat_map(|token| level_harmonics(token.level.angle())));
+        let noise_shares: Vec<f32> = tokens.iter().map(|token| token.level.noise() as f32).collect();
         for sample in 0..n_samples {
             let view = &conditionings[sample % conditionings.len()];
-            for (index, (token, (noise_share, harmonics))) in tokens.iter().zip(&levels).enumerate() {
+            for (index, (token, &noise_share)) in tokens.iter().zip(&noise_shares).enumerate() {
                 let values = &token.values[sample * n_elements..(sample + 1) * n_elements];
-                rows.push_at_level(values, *noise_share, harmonics, first + index + 1);
+                rows.push_at_level(values, noise_share, first + index + 1);
             }
             rows.standard.extend_from_slice(&view.horizon_standard[first * n_elements..end * n_elements]);
             rows.calendar
