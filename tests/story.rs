@@ -78,6 +78,16 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// The points of the training curves in a folder.
+fn curves(folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("training.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn step(point: &Value) -> u64 {
+    point["step"].as_u64().unwrap()
+}
+
 /// A service as its own process.
 struct Served {
     process: Child,
@@ -234,6 +244,8 @@ async fn constant_and_silent_series_are_carried_along(pool: PgPool) {
     let file = user.file("days.csv", &text);
     user.say(&["load", path(&file), "--panel", "days"]).await;
     user.say(&["train", "--panel", "days", "--horizon", "7", "--train-steps", "2"]).await;
+    let models: Vec<_> = fs::read_dir(user.folder.path().join("data/models")).unwrap().map(Result::unwrap).collect();
+    assert!(models.len() == 1 && curves(&models[0].path()).iter().map(step).max() == Some(2), "{models:?}");
     let forecast = user.say(&["forecast", "--panel", "days", "--horizon", "7", "--num-samples", "10"]).await;
     let constant = forecast.lines().filter(|line| line.starts_with("constant"));
     assert!(constant.clone().count() == 7 && constant.clone().all(|line| line.ends_with("4.500")), "{forecast}");
@@ -288,4 +300,6 @@ async fn a_backtest_needs_no_database() {
         }
     }
     assert!(fs::metadata(out.join("trajectories.parquet")).unwrap().len() > 1000);
+    let steps: Vec<u64> = curves(&out).iter().filter(|point| point["stage"] == "select").map(step).collect();
+    assert_eq!(steps, [1, 2, 3]);
 }

@@ -3,6 +3,7 @@
 mod blocking;
 pub mod commands;
 pub mod config;
+pub mod curves;
 pub mod database;
 pub mod db;
 mod error;

@@ -10,6 +10,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::curves::Curves;
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::forecaster::{Grid, known_panel};
 use crate::predictor::device;
@@ -66,6 +67,8 @@ pub struct Trained {
     pub scores: Vec<backtest::BacktestRow>,
     /// Rows that were trained on.
     pub n_train: usize,
+    /// How the losses moved.
+    pub curves: Curves,
 }
 
 /// Trains on all rows but those of the test windows, and scores these.
@@ -81,18 +84,24 @@ pub fn train(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Trained, forecast::Error> {
     let device = device();
+    let mut curves = Curves::start();
+    let mut progress = |state: &Progress| {
+        curves.record(state);
+        progress(state)
+    };
     if test.n_windows == 0 {
         let n_train = history.values.n_steps();
-        return Ok(Trained { fitted: fit(history, config, &device, progress)?, scores: vec![], n_train });
+        let fitted = fit(history, config, &device, &mut progress)?;
+        return Ok(Trained { fitted, scores: vec![], n_train, curves });
     }
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
     let n_train = windows.n_train(history)?;
-    let fitted = fit(&history.rows(0..n_train), config, &device, progress)?;
+    let fitted = fit(&history.rows(0..n_train), config, &device, &mut progress)?;
     let scores = backtest::score_windows(history, &windows, &fitted)?.rows;
-    Ok(Trained { fitted, scores, n_train })
+    Ok(Trained { fitted, scores, n_train, curves })
 }
 
-/// Stores a trained model: checkpoint and snapshot in the data folder, a row in the database.
+/// Stores a trained model: checkpoint, training curves and snapshot in the data folder, a row in the database.
 ///
 /// # Errors
 /// When a file cannot be written or the database fails.
@@ -106,7 +115,9 @@ pub async fn register(
     let seen = data.values.rows(0..trained.n_train);
     let snapshot = ingest::snapshot::write(&data_dir.join("snapshots"), &seen).context("writing the snapshot")?;
     let folder = Uuid::now_v7().to_string();
-    let digest = trained.fitted.model.save(&data_dir.join("models").join(&folder)).context("writing the checkpoint")?;
+    let path = data_dir.join("models").join(&folder);
+    let digest = trained.fitted.model.save(&path).context("writing the checkpoint")?;
+    trained.curves.write(&path).context("writing the training curves")?;
     let budget = match config.budget {
         forecast::Budget::Steps(steps) => json!({ "steps": steps }),
         forecast::Budget::Seconds(seconds) => json!({ "seconds": seconds }),

@@ -9,6 +9,7 @@ use ingest::{Panel, PanelConfig, trajectories};
 use serde_json::json;
 
 use super::load::{FileArgs, print_report};
+use crate::curves::{self, Curves};
 use crate::predictor::device;
 use crate::progress::{Display, stop_on_interrupt};
 use crate::table;
@@ -56,12 +57,12 @@ pub struct Args {
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
     pub upper_bound: Option<f64>,
 
-    /// Folder for metrics.json and trajectories.parquet; created.
+    /// Folder for metrics.json, trajectories.parquet and training.jsonl; created.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// Runs the backtest and writes `metrics.json` and `trajectories.parquet`.
+/// Runs the backtest and writes `metrics.json`, `trajectories.parquet` and `training.jsonl`.
 ///
 /// # Errors
 /// When the file cannot be used, is too short, or the results cannot be written.
@@ -88,12 +89,16 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     };
     let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
     let train = TrainConfig::new(args.horizon, budget, args.seed);
-    let mut display = Display::new(panel.name());
-    let result = backtest::backtest(&history, &windows, &train, &device(), &mut |progress| display.show(progress));
+    fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
+    let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
+    let result = backtest::backtest(&history, &windows, &train, &device(), &mut |progress| {
+        curves.record(progress);
+        display.show(progress)
+    });
     drop(display);
     let result = result.context("the backtest failed")?;
 
-    fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
+    curves.write(&args.out).with_context(|| format!("writing {} in {}", curves::FILE_NAME, args.out.display()))?;
     let metrics = json!({
         "data": {
             "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),
@@ -108,7 +113,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let windows = result.trajectories.iter().enumerate().map(|(window, trajectories)| (window as i32, trajectories));
     trajectories::write_parquet(&args.out.join("trajectories.parquet"), windows, panel.series())?;
     println!("{}", table::scores(&result.rows));
-    println!("written: {} and trajectories.parquet", path.display());
+    println!("written: {}, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
 }
 
