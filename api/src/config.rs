@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use forecast::DeviceName;
 
 use crate::{database, postgres};
 
@@ -35,6 +36,10 @@ pub struct Config {
     #[command(flatten)]
     pub database: DatabaseConfig,
 
+    /// Where models compute.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+
     /// What a client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -47,6 +52,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             log_format: LogFormat::Text,
             database: DatabaseConfig::default(),
+            device: DeviceConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -116,6 +122,24 @@ impl DatabaseConfig {
     #[must_use]
     pub fn models_dir(&self) -> PathBuf {
         self.data_dir.join("models")
+    }
+}
+
+/// Where models compute.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct DeviceConfig {
+    /// `cpu`, or `cuda:N` for the GPU with index N in a build with the feature `cuda`.
+    #[arg(long, env = "PLUMECAST_DEVICE", value_name = "DEVICE", default_value_t = DeviceName::default())]
+    pub device: DeviceName,
+}
+
+impl DeviceConfig {
+    /// The device itself.
+    ///
+    /// # Errors
+    /// When this build or this machine does not have it.
+    pub fn open(self) -> Result<forecast::Device, forecast::Error> {
+        self.device.open()
     }
 }
 

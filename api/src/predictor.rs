@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use forecast::Model;
+use forecast::{Device, Model};
 use prometheus::IntGauge;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -60,12 +60,13 @@ impl Predictor {
         models_dir: &Path,
         queue_length_max: usize,
         models_loaded_max: usize,
+        device: Device,
         metrics: Metrics,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(queue_length_max);
         let predictor = Self { jobs, metrics, job_milliseconds: Arc::default() };
 
-        let models = Models::new(models_dir, models_loaded_max);
+        let models = Models::new(models_dir, models_loaded_max, device);
         let queue_length = predictor.metrics.queue_length.clone();
         let job_milliseconds = Arc::clone(&predictor.job_milliseconds);
         std::thread::Builder::new()
@@ -137,25 +138,17 @@ fn serve_queue(queue: &Receiver<Job>, mut models: Models, queue_length: &IntGaug
     }
 }
 
-/// Where models run: the processor, or the first GPU in a build for GPUs.
-#[must_use]
-pub fn device() -> forecast::Device {
-    #[cfg(not(feature = "cuda"))]
-    return forecast::cpu();
-    #[cfg(feature = "cuda")]
-    return forecast::cuda(0);
-}
-
 /// The models that are in memory, most recently used last.
 pub struct Models {
     dir: PathBuf,
     loaded_max: usize,
+    device: Device,
     loaded: Vec<(i32, Model)>,
 }
 
 impl Models {
-    fn new(dir: &Path, loaded_max: usize) -> Self {
-        Self { dir: dir.to_owned(), loaded_max: loaded_max.max(1), loaded: Vec::new() }
+    fn new(dir: &Path, loaded_max: usize, device: Device) -> Self {
+        Self { dir: dir.to_owned(), loaded_max: loaded_max.max(1), device, loaded: Vec::new() }
     }
 
     /// The model, loaded if it is not in memory.
@@ -180,7 +173,7 @@ impl Models {
         let folder = self.dir.join(&wanted.folder);
         let started_at = Instant::now();
         let model = check_digest(&folder.join("config.json"), &wanted.digest)
-            .and_then(|()| Model::load(&folder, &device()))
+            .and_then(|()| Model::load(&folder, &self.device))
             .map_err(|source| Error::BrokenModel { model_id: wanted.model_id, source })?;
         tracing::info!(
             model.id = wanted.model_id,
@@ -212,7 +205,8 @@ mod tests {
 
     fn predictor(queue_length_max: usize) -> Predictor {
         let metrics = Metrics::new().expect("metrics are named once");
-        Predictor::start(Path::new("/nonexistent"), queue_length_max, 1, metrics).expect("a thread starts")
+        Predictor::start(Path::new("/nonexistent"), queue_length_max, 1, forecast::cpu(), metrics)
+            .expect("a thread starts")
     }
 
     #[tokio::test]

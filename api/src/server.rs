@@ -91,6 +91,9 @@ pub enum StartError {
     /// The system gives no thread or socket.
     #[error("cannot start the service's threads")]
     Threads(#[source] std::io::Error),
+    /// The build or the machine does not have the device.
+    #[error("cannot use the device that models compute on")]
+    Device(#[source] forecast::Error),
     /// Two metrics have one name.
     #[error("cannot set up the metrics")]
     Metrics(#[source] prometheus::Error),
@@ -101,18 +104,20 @@ impl Application {
     /// [`Application::run`].
     ///
     /// # Errors
-    /// When the address cannot be bound or the system gives no thread.
+    /// When the address cannot be bound, there is no such device, or the system gives no thread.
     pub fn build(config: &Config, pool: PgPool) -> Result<Self, StartError> {
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
 
+        let device = config.device.open().map_err(StartError::Device)?;
         let metrics = Metrics::new().map_err(StartError::Metrics)?;
         let limits = Arc::new(config.limits.clone());
         let predictor = Predictor::start(
             &config.database.models_dir(),
             limits.queue_length_max,
             limits.models_loaded_max,
+            device,
             metrics.clone(),
         )
         .map_err(StartError::Threads)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::{Fitted, History, Progress, TrainConfig, backtest, fit};
+use forecast::{Device, Fitted, History, Progress, TrainConfig, backtest, fit};
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -13,7 +13,6 @@ use uuid::Uuid;
 use crate::curves::Curves;
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::forecaster::{Grid, known_panel};
-use crate::predictor::device;
 
 /// A stored panel as it was known at some instant.
 pub struct TrainingData {
@@ -81,9 +80,9 @@ pub fn train(
     history: &History,
     config: &TrainConfig,
     test: &TestWindows,
+    device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Trained, forecast::Error> {
-    let device = device();
     let mut curves = Curves::start();
     let mut progress = |state: &Progress| {
         curves.record(state);
@@ -91,12 +90,12 @@ pub fn train(
     };
     if test.n_windows == 0 {
         let n_train = history.values.n_steps();
-        let fitted = fit(history, config, &device, &mut progress)?;
+        let fitted = fit(history, config, device, &mut progress)?;
         return Ok(Trained { fitted, scores: vec![], n_train, curves });
     }
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
     let n_train = windows.n_train(history)?;
-    let fitted = fit(&history.rows(0..n_train), config, &device, &mut progress)?;
+    let fitted = fit(&history.rows(0..n_train), config, device, &mut progress)?;
     let scores = backtest::score_windows(history, &windows, &fitted)?.rows;
     Ok(Trained { fitted, scores, n_train, curves })
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::device::DeviceName;
+
 /// Everything that the library refuses, named after the situation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +73,25 @@ pub enum Error {
     /// A covariance that no shrinkage made positive definite.
     #[error("the covariance of the base errors is not positive definite")]
     Covariance,
+    /// A device's name that is not understood.
+    #[error("`{0}` is no device; devices are `cpu` and `cuda:N` with the index of a GPU, such as `cuda:0`")]
+    DeviceName(String),
+    /// A device that this build cannot use.
+    #[error("device {device} needs a build with the feature `{feature}`")]
+    DeviceNotBuilt {
+        /// The device.
+        device: DeviceName,
+        /// The feature of this crate.
+        feature: &'static str,
+    },
+    /// A GPU that the machine does not have.
+    #[error("there is no GPU cuda:{index}; GPUs that were found: {n_found}")]
+    NoSuchGpu {
+        /// The index that was asked for.
+        index: usize,
+        /// Number of GPUs.
+        n_found: usize,
+    },
     /// The device that computes has failed.
     #[error("the device failed: {problem}")]
     Device {

@@ -19,6 +19,7 @@ pub mod correction;
 pub mod correlation;
 pub mod denoise;
 pub mod denoiser;
+pub mod device;
 pub mod diffusion;
 mod error;
 pub mod folds;
@@ -40,6 +41,7 @@ mod trajectories;
 
 pub use aggregate::{Aggregate, Over};
 pub use burn::tensor::Device;
+pub use device::DeviceName;
 pub use error::Error;
 pub use grid::{Bounds, Calendar, Grid, History, Window};
 pub use level::NoiseLevel;

@@ -9,8 +9,8 @@ use ingest::{Panel, PanelConfig, trajectories};
 use serde_json::json;
 
 use super::load::{FileArgs, print_report};
+use crate::config::DeviceConfig;
 use crate::curves::{self, Curves};
-use crate::predictor::device;
 use crate::progress::{Display, stop_on_interrupt};
 use crate::table;
 
@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
     pub upper_bound: Option<f64>,
 
+    /// Where the model computes.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+
     /// Folder for metrics.json, trajectories.parquet and training.jsonl; created.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -72,6 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn backtest_file(args: &Args) -> anyhow::Result<()> {
+    let device = args.device.open()?;
     let loaded = ingest::load(&args.data, &args.reading.load_config())
         .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
     print_report(&loaded);
@@ -91,7 +96,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let train = TrainConfig::new(args.horizon, budget, args.seed);
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
-    let result = backtest::backtest(&history, &windows, &train, &device(), &mut |progress| {
+    let result = backtest::backtest(&history, &windows, &train, &device, &mut |progress| {
         curves.record(progress);
         display.show(progress)
     });

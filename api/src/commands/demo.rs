@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use chrono::Utc;
-use forecast::{Budget, SampleConfig, TrainConfig};
+use forecast::{Budget, Device, SampleConfig, TrainConfig};
 use ingest::demo::Dataset;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -55,11 +55,12 @@ const N_SAMPLES: usize = 100;
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     telemetry::init(args.config.log_format, telemetry::QUIET);
     let started = Instant::now();
+    let device = args.config.device.open()?;
     let database = super::open(&args.config.database).await?;
     let pool = database.pool();
     let mut models = vec![];
     for show in &SHOWS {
-        models.push(prepare(pool, &args.config.database.data_dir, show, args.train_seconds).await?);
+        models.push(prepare(pool, &args.config.database.data_dir, show, args.train_seconds, &device).await?);
     }
 
     let application = Application::build(&args.config, pool.clone())?;
@@ -89,7 +90,13 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Loads a data set and trains its model, unless both are there.
-async fn prepare(pool: &PgPool, data_dir: &Path, show: &Show, train_seconds: f64) -> anyhow::Result<Model> {
+async fn prepare(
+    pool: &PgPool,
+    data_dir: &Path,
+    show: &Show,
+    train_seconds: f64,
+    device: &Device,
+) -> anyhow::Result<Model> {
     let dataset = show.dataset;
     if let Some(panel) = db::panel::get(pool, DEFAULT_TENANT, dataset.name).await?
         && let Some(model) = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?
@@ -105,9 +112,9 @@ async fn prepare(pool: &PgPool, data_dir: &Path, show: &Show, train_seconds: f64
     let sample = SampleConfig { n_samples: N_SAMPLES, seed: SEED, ..SampleConfig::default() };
     let test = TestWindows { n_windows: show.n_windows, sample };
     let mut display = Display::new(dataset.name);
-    let training_config = config.clone();
+    let (training_config, device) = (config.clone(), device.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, &test, &mut |progress| display.show(progress))
+        training::train(&history, &training_config, &test, &device, &mut |progress| display.show(progress))
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
     let model = training::register(pool, data_dir, &data, &config, &trained).await?;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{QuantileLevel, SampleConfig};
 
-use crate::config::{DatabaseConfig, Limits};
+use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::forecaster::{self, Forecast, Order};
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_value = "0.05,0.1,0.25,0.5,0.75,0.9,0.95")]
     pub quantiles: Vec<f64>,
 
+    /// Where the model computes.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+
     /// Where the data are.
     #[command(flatten)]
     pub database: DatabaseConfig,
@@ -61,10 +65,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     levels.sort_by(|a, b| a.value().total_cmp(&b.value()));
     levels.dedup();
 
+    let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let metrics = Metrics::new().context("setting up the metrics")?;
-    let predictor =
-        Predictor::start(&args.database.models_dir(), 1, 1, metrics.clone()).context("starting the model thread")?;
+    let predictor = Predictor::start(&args.database.models_dir(), 1, 1, device, metrics.clone())
+        .context("starting the model thread")?;
     let order = Order {
         panel: args.panel.clone(),
         horizon: args.horizon,

@@ -4,7 +4,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{Budget, SampleConfig, TrainConfig};
 
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::progress::{Display, stop_on_interrupt};
 use crate::table;
@@ -45,6 +45,10 @@ pub struct Args {
     #[arg(long)]
     pub candidate: bool,
 
+    /// Where the model computes.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+
     /// Where the data are.
     #[command(flatten)]
     pub database: DatabaseConfig,
@@ -61,6 +65,7 @@ impl Args {
 /// # Errors
 /// When the panel is unknown or too short, or the database fails.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
+    let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let pool = database.pool();
     let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
@@ -72,7 +77,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut display = Display::new(&args.panel);
     let (training_config, panel) = (config.clone(), args.panel.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, &test, &mut |progress| display.show(progress))
+        training::train(&history, &training_config, &test, &device, &mut |progress| display.show(progress))
     })
     .await
     .context("training")?
