@@ -121,7 +121,7 @@ pub struct Fitted {
 const N_STEPS_SMALL: usize = 2000;
 
 /// Cuts time into tokens: the largest patch that divides the horizon and leaves enough tokens to be causal between.
-fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
+pub(crate) fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
     let n_series = history.values.n_series();
     let largest = (config.horizon / 6).clamp(1, 8).min((256 / n_series).max(1));
     let patch = (1..=largest).rev().find(|patch| config.horizon.is_multiple_of(*patch)).unwrap_or(1);
@@ -134,6 +134,19 @@ fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
         patch,
         n_context_tokens,
         n_horizon_tokens: config.horizon / patch,
+    }
+}
+
+/// Sizes of the network for a layout.
+pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainConfig) -> DenoiserConfig {
+    let d_model = config.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
+    DenoiserConfig {
+        n_elements: layout.n_elements(),
+        n_calendar: layout.n_calendar.max(1),
+        n_horizon_tokens: layout.n_horizon_tokens,
+        d_model,
+        n_heads: (d_model / 16).max(1),
+        n_layers: config.n_layers,
     }
 }
 
@@ -183,15 +196,7 @@ pub fn fit(
     let shares = measured.shares;
     let stage = data.stage(measured, estimation)?;
 
-    let d_model = config.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
-    let network = DenoiserConfig {
-        n_elements: layout.n_elements(),
-        n_calendar: layout.n_calendar.max(1),
-        n_horizon_tokens: layout.n_horizon_tokens,
-        d_model,
-        n_heads: (d_model / 16).max(1),
-        n_layers: config.n_layers,
-    };
+    let network = network(&layout, history, config);
     let trainer = Trainer { config, network: &network, device, started };
     let selection = trainer.select(&data, &stage, progress)?;
 

@@ -8,6 +8,7 @@ use crate::config::DatabaseConfig;
 use crate::database::Database;
 
 pub mod backtest;
+pub mod bench;
 pub mod demo;
 pub mod dev_db;
 pub mod forecast;

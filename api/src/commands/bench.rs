@@ -1,0 +1,118 @@
+//! `plumecast bench`: how fast this machine computes, beside what it could reach.
+
+use anyhow::Context;
+use forecast::bench::{self, Measurement};
+use serde::Serialize;
+
+use crate::config::DeviceConfig;
+
+/// Measure speeds on this machine. Takes less than two minutes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What is measured.
+    #[arg(value_enum, default_value_t = Suite::Model)]
+    pub suite: Suite,
+
+    /// Print a JSON object per line instead of a table.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the model computes.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Training and sampling of the default model, as shares of the rate of their matrix products.
+    Model,
+}
+
+/// A measurement as other programs read it.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    suite: &'static str,
+    name: &'a str,
+    value: f64,
+    unit: &'static str,
+    reference: &'static str,
+    reference_value: f64,
+    ratio: f64,
+    /// The ratio asked for; none is.
+    goal: Option<f64>,
+}
+
+impl<'a> Line<'a> {
+    fn of_model(measured: &'a Measurement) -> Self {
+        Self {
+            suite: "model",
+            name: &measured.name,
+            value: measured.value,
+            unit: measured.unit,
+            reference: Measurement::REFERENCE,
+            reference_value: measured.reference_value,
+            ratio: measured.ratio(),
+            goal: None,
+        }
+    }
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When there is no such device, or it fails.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || measure(&args)).await.context("measuring")?
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    let Suite::Model = args.suite;
+    let device = args.device.open()?;
+    if !args.json {
+        super::say(&format!("{:22} {:>10} {:14} {:>9} {:>7}", "", "rate", "", "GFLOP/s", "share"))?;
+    }
+    for n_series in bench::N_SERIES {
+        for measured in bench::model(n_series, &device)? {
+            super::say(&if args.json { serde_json::to_string(&Line::of_model(&measured))? } else { row(&measured) })?;
+        }
+    }
+    if !args.json {
+        super::say(&format!("share: of the rate of {} on {}", Measurement::REFERENCE, args.device.device))?;
+    }
+    Ok(())
+}
+
+/// A row of the table; two floating point operations per multiply-add.
+fn row(measured: &Measurement) -> String {
+    let gflops = 2e-9 * measured.multiply_adds * measured.value;
+    let Measurement { name, value, unit, .. } = measured;
+    format!("{name:22} {value:>10.1} {unit:14} {gflops:>9.1} {:>7.2}", measured.ratio())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_json_line_has_the_keys_that_readers_expect() {
+        let measured = Measurement {
+            name: "sampling, 8 series".into(),
+            value: 50.0,
+            unit: "trajectories/s",
+            reference_value: 200.0,
+            multiply_adds: 1e6,
+        };
+        let line = serde_json::to_string(&Line::of_model(&measured)).expect("serialisable");
+        assert!(!line.contains('\n'), "{line}");
+        let read: Value = serde_json::from_str(&line).expect("JSON");
+        let expected = json!({
+            "suite": "model", "name": "sampling, 8 series", "value": 50.0, "unit": "trajectories/s",
+            "reference": "the same matrix products alone", "reference_value": 200.0, "ratio": 0.25, "goal": null,
+        });
+        assert_eq!(read, expected);
+        assert!(row(&measured).ends_with("0.25"), "{}", row(&measured));
+    }
+}
