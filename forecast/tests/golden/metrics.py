@@ -1,7 +1,7 @@
-"""Scores of a small made-up backtest by GluonTS, for main.rs to compare with: writes metrics.json beside this file.
+"""Scores of a small made-up backtest by GluonTS, for metrics.rs to compare with: writes metrics.json beside this file.
 
     pip install gluonts==0.17.0 numpy==2.4.6 pandas==2.3.3 packaging
-    python reference.py
+    python metrics.py
 
 GluonTS takes the sample nearest to a quantile, we interpolate between samples. With 41 samples the place of every
 level k/20 is a whole number, 2k, so both rules take the same sample and the scores must be equal.
