@@ -1,0 +1,69 @@
+//! A checkpoint that an earlier build wrote must stay loadable and forecast the same.
+//!
+//! `cargo run --release -p forecast --example golden_checkpoint` wrote the folder `checkpoint`, and says when to do so again.
+
+use std::path::Path;
+
+use forecast::{Bounds, Calendar, Grid, Model, SampleConfig, Window};
+use serde::Deserialize;
+
+/// Relative to the spread of a series. Another machine adds up in another order; another noise, level or weight shows.
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Golden {
+    horizon: usize,
+    bounds: Vec<Bounds>,
+    /// `[time, series]`, gaps null.
+    context: Vec<Option<f64>>,
+    /// `[time, feature]`, context and horizon.
+    calendar: Vec<f64>,
+    n_samples: usize,
+    seed: u64,
+    passes: usize,
+    first_step: i32,
+    /// `[sample, step, series]`
+    trajectories: Vec<f64>,
+}
+
+/// Standard deviation of each series.
+fn spreads(context: &Grid) -> Vec<f64> {
+    let of_series = |series: usize| {
+        let values: Vec<f64> =
+            (0..context.n_steps()).map(|step| context.get(step, series)).filter(|value| !value.is_nan()).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
+    };
+    (0..context.n_series()).map(of_series).collect()
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_build_forecasts_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint");
+    let json = std::fs::read(folder.join("forecast.json")).expect("written by golden_checkpoint.rs");
+    let golden: Golden = serde_json::from_slice(&json).expect("the format of golden_checkpoint.rs");
+    let model = Model::load(&folder, &forecast::cpu()).expect("a format that is still read");
+    let n_series = model.n_series();
+    let context = golden.context.iter().map(|value| value.unwrap_or(f64::NAN)).collect();
+    let context = Grid::new(n_series, context).expect("whole rows");
+    let n_features = golden.calendar.len() / (context.n_steps() + golden.horizon);
+    let spreads = spreads(&context);
+    let window = Window {
+        context,
+        calendar: Calendar::new(n_features, golden.calendar).expect("whole rows"),
+        horizon: golden.horizon,
+        bounds: golden.bounds,
+    };
+    let sample = SampleConfig {
+        n_samples: golden.n_samples,
+        seed: golden.seed,
+        passes: golden.passes,
+        ..SampleConfig::default()
+    };
+    let ours = model.forecast(&window, &sample).expect("the window of the model");
+    assert_eq!((ours.first_step(), ours.values().len()), (golden.first_step, golden.trajectories.len()));
+    for (index, (ours, golden)) in ours.values().iter().zip(&golden.trajectories).enumerate() {
+        let error = (f64::from(*ours) - golden) / spreads[index % n_series];
+        assert!(error.abs() < TOLERANCE, "value {index}: {ours}, was {golden}");
+    }
+}
