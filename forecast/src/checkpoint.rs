@@ -21,6 +21,7 @@ use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::innovation::Innovation;
 use crate::linear::{Linear, LinearKind};
 use crate::noise::Stream;
+use crate::pool::Pool;
 use crate::scaling::Scaling;
 use crate::{Error, Model};
 
@@ -40,6 +41,7 @@ struct Config {
     lags: Vec<usize>,
     seasons: Vec<usize>,
     velocity_share: f64,
+    pool_share: f64,
     /// SHA-256 of each other file, by name.
     digests: BTreeMap<String, String>,
 }
@@ -96,6 +98,7 @@ impl Model {
             lags: self.base.linear.lags.clone(),
             seasons: self.seasons.clone(),
             velocity_share: self.velocity_share,
+            pool_share: self.pool.share,
             digests: BTreeMap::from([(WEIGHTS.into(), digest(&weights)), (BASE.into(), digest(&base))]),
         };
         let path = folder.join(CONFIG);
@@ -125,7 +128,7 @@ impl Model {
             if found == recorded { Ok(bytes) } else { Err(Error::CheckpointDigest { path, found, recorded }) }
         };
         let (weights, base) = (checked(WEIGHTS)?, checked(BASE)?);
-        let (scaling, base, innovation) =
+        let (scaling, base, innovation, pool) =
             read_base(&base, &config).map_err(|error| content(&folder.join(BASE), error))?;
         let mut denoiser = Denoiser::new(&config.network, &mut Stream::new(0, 0), device);
         let applied = denoiser.load_from(&mut SafetensorsStore::from_bytes(Some(weights)));
@@ -136,6 +139,7 @@ impl Model {
             scaling,
             base,
             innovation,
+            pool,
             network: config.network,
             denoiser,
             velocity_share: config.velocity_share,
@@ -162,6 +166,7 @@ impl Model {
             add(&format!("{name}.nodes"), nodes, 4);
             add(&format!("{name}.sizes"), sizes, 1);
         }
+        add("pool", self.pool.innovations.iter().map(|&z| f64::from(z)).collect(), self.pool.n_elements);
         add("deviation", deviation.clone(), self.layout.n_series);
         match correlation {
             Correlation::None => {}
@@ -183,7 +188,7 @@ impl Model {
     }
 }
 
-fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation), String> {
+fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation, Pool), String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let values = |name: &str| -> Result<Vec<f64>, String> {
         let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
@@ -228,5 +233,10 @@ fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation
     if scaling.n_series() != n_series || innovation.shape.n_series() != n_series || linear.weights.is_empty() {
         return Err(format!("tensors are not those of {n_series} series"));
     }
-    Ok((scaling, Base { linear, correction }, innovation))
+    let pool = Pool {
+        share: config.pool_share,
+        n_elements: horizon * n_series,
+        innovations: values("pool")?.iter().map(|&z| z as f32).collect(),
+    };
+    Ok((scaling, Base { linear, correction }, innovation, pool))
 }

@@ -11,6 +11,7 @@ use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
 use crate::correlation::{Correlation, Structure};
+use crate::pool::Pool;
 use crate::scaling::{Scaling, ScalingKind};
 use crate::{Error, Grid};
 
@@ -165,15 +166,22 @@ impl Innovation {
         self.shape.standardise(element % self.n_series(), error / self.deviation[element])
     }
 
-    /// The error that has a normal score.
+    /// The error that has a normal score. Where the shape is known from many errors, no larger one is made up.
     pub fn error(&self, element: usize, score: f64) -> f64 {
-        self.shape.restore(element % self.n_series(), score) * self.deviation[element]
+        let series = element % self.n_series();
+        self.shape.restore(series, self.shape.into_range(series, score)) * self.deviation[element]
     }
 
     /// Innovations of a path of errors. A gap has no innovation and counts as its conditional mean for what follows.
     pub fn whiten(&self, errors: &[f64]) -> Vec<f64> {
         let scores: Vec<f64> = errors.iter().enumerate().map(|(element, &error)| self.score(element, error)).collect();
         self.correlation.whiten(&scores, self.n_series())
+    }
+
+    /// The innovations of past paths, for a share of the trajectories.
+    pub fn pool(&self, paths: &ErrorPaths, share: f64) -> Pool {
+        let innovations = paths.values.chunks_exact(paths.n_elements).map(|path| self.whiten(path));
+        Pool::new(share, paths.n_elements, innovations)
     }
 
     /// Errors of a path of innovations, which may be shorter than the map.

@@ -32,6 +32,7 @@ pub mod metrics;
 mod model;
 pub mod noise;
 pub mod products;
+pub mod pool;
 pub mod sampler;
 pub mod scaling;
 pub mod schedule;

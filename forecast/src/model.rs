@@ -8,6 +8,7 @@ use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
 use crate::innovation::{Innovation, Pins};
 use crate::linear::BaseInput;
+use crate::pool::Pool;
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
 use crate::schedule::{PASSES_DEFAULT, Schedule};
@@ -43,6 +44,8 @@ pub struct Model {
     pub(crate) scaling: Scaling,
     pub(crate) base: Base,
     pub(crate) innovation: Innovation,
+    /// Past innovations, which some trajectories take.
+    pub(crate) pool: Pool,
     pub(crate) network: DenoiserConfig,
     pub(crate) denoiser: Denoiser,
     /// Share of the predicted velocity that is believed, chosen on the validation windows; 0 leaves the joint Gaussian.
@@ -219,7 +222,13 @@ impl Model {
                 pasts = vec![pasts.swap_remove(0); n_samples];
             }
             for (sample, innovations) in innovations.chunks_exact(n_tokens * self.layout.n_elements()).enumerate() {
-                let innovations: Vec<f64> = innovations[..n_drawn * n_series].iter().map(|&z| f64::from(z)).collect();
+                let pooled = self.pool.path(config.seed, first_sample + sample, first_step / horizon);
+                let drawn_innovations = pooled.unwrap_or(innovations);
+                let mut innovations: Vec<f64> = drawn_innovations.iter().map(|&z| f64::from(z)).collect();
+                if let (Some(_), Some((pins, _))) = (pooled, &pins) {
+                    pins.apply(&mut innovations);
+                }
+                innovations.truncate(n_drawn * n_series);
                 let errors = self.innovation.colour(&innovations);
                 let outlook = &outlooks[sample % outlooks.len()];
                 for (index, error) in errors.iter().enumerate() {

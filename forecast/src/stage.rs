@@ -9,6 +9,7 @@ use crate::innovation::{ErrorPaths, Estimation, Innovation};
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score};
 use crate::noise::Noise;
+use crate::pool::{POOL_SHARES, Pool};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
 use crate::{Error, Grid, History, Trajectories};
 
@@ -51,11 +52,23 @@ pub struct Measured {
     paths: Vec<KnownPath>,
 }
 
+/// How the law of the errors is estimated and drawn from.
+#[derive(Clone, Copy, Debug)]
+pub struct Law {
+    /// How the law is estimated.
+    pub estimation: Estimation,
+    /// Share of the trajectories that take a past path.
+    pub pool_share: f64,
+    /// Its loss on the last fold.
+    pub loss: f64,
+}
+
 /// Base, errors and innovations fitted on some of the folds.
 pub struct Stage {
     measured: Measured,
     /// What the errors are made of.
     pub innovation: Innovation,
+    pool: Pool,
     one_step: OneStep,
 }
 
@@ -151,53 +164,63 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// The stage of a measured base with the given estimation of the law of its errors.
+    /// The stage of a measured base with the given law of its errors.
     ///
     /// # Errors
     /// [`Error::Covariance`] when no covariance can be estimated.
-    pub fn stage(&self, measured: Measured, estimation: Estimation) -> Result<Stage, Error> {
-        let innovation =
-            Innovation::fit(&measured.error_paths(self, |fold| measured.used.contains(&fold)), estimation)?;
+    pub fn stage(&self, measured: Measured, law: Law) -> Result<Stage, Error> {
+        let errors = measured.error_paths(self, |fold| measured.used.contains(&fold));
+        let innovation = Innovation::fit(&errors, law.estimation)?;
+        let pool = innovation.pool(&errors, law.pool_share);
         let base_for = |origin: usize| &measured.base.out_of_fold(origin).linear;
         let steps = 0..self.history.values.n_steps();
         let one_step = OneStep::new(&self.standard, self.input(), &innovation, steps, base_for);
-        Ok(Stage { measured, innovation, one_step })
+        Ok(Stage { measured, innovation, pool, one_step })
     }
 
-    /// Of the laws that are likeliest on the last fold, one for each shape, the one that scores best there.
+    /// Of the laws that are likeliest on the last fold, one for each shape and share of the pool, the one that scores best
+    /// there.
     ///
     /// # Errors
     /// [`Error::Covariance`] when no covariance can be estimated.
-    pub fn choose_estimation(&self, measured: &Measured) -> Result<(Estimation, f64), Error> {
+    pub fn choose_law(&self, measured: &Measured) -> Result<Law, Error> {
         let last = measured.base.folds.n_folds() - 1;
         let earlier = measured.error_paths(self, |fold| measured.used.contains(&fold));
         let later = measured.error_paths(self, |fold| fold == last);
-        let mut best: Option<(Estimation, f64)> = None;
+        let mut best: Option<Law> = None;
         for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
             let estimation = Innovation::choose_estimation(shape, &earlier, &later)?;
-            let loss = self.loss_of_law(measured, &Innovation::fit(&earlier, estimation)?)?;
-            if best.is_none_or(|(_, lowest)| loss < lowest) {
-                best = Some((estimation, loss));
+            let innovation = Innovation::fit(&earlier, estimation)?;
+            let mut pool = innovation.pool(&earlier, 0.0);
+            for pool_share in POOL_SHARES {
+                pool.share = pool_share;
+                let loss = self.loss_of_law(measured, &innovation, &pool)?;
+                if best.is_none_or(|best| loss < best.loss) {
+                    best = Some(Law { estimation, pool_share, loss });
+                }
             }
         }
         best.ok_or(Error::Covariance)
     }
 
-    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, for innovations that are white noise.
-    fn loss_of_law(&self, measured: &Measured, innovation: &Innovation) -> Result<f64, Error> {
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, where what is denoised is white noise.
+    fn loss_of_law(&self, measured: &Measured, innovation: &Innovation, pool: &Pool) -> Result<f64, Error> {
         let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
         let last = measured.base.folds.n_folds() - 1;
         let paths: Vec<&KnownPath> = measured.of_folds(|fold| fold == last).collect();
         let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
-        let noise = Noise::new(0);
         let mut outcomes = vec![];
-        for path in paths.into_iter().step_by(stride) {
+        for (seed, path) in paths.into_iter().step_by(stride).enumerate() {
+            let noise = Noise::new(seed as u64);
             let mut values = Vec::with_capacity(N_COMPARED_SAMPLES * horizon * n_series);
             for sample in 0..N_COMPARED_SAMPLES {
                 let draw = |element: usize| {
                     noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
                 };
-                let innovations: Vec<f64> = (0..horizon * n_series).map(|element| f64::from(draw(element))).collect();
+                let innovations: Vec<f64> = match pool.path(seed as u64, sample, 0) {
+                    Some(path) => path.iter().map(|&z| f64::from(z)).collect(),
+                    None => (0..horizon * n_series).map(|element| f64::from(draw(element))).collect(),
+                };
                 values.extend(self.values(&path.outlook, &innovation.colour(&innovations)));
             }
             let first = path.origin + 1;
@@ -260,13 +283,14 @@ impl Stage {
         (0..paths.len()).filter(|&path| is_wanted(base.folds.of(paths[path].origin))).collect()
     }
 
-    /// The base forecaster, the innovations, and whole observed paths of errors, `[path, lead, series]`, standard units.
-    pub fn into_parts(self) -> (Base, Innovation, Vec<Vec<f64>>) {
+    /// The base forecaster, the innovations, their pool, and whole observed paths of errors, `[path, lead, series]`,
+    /// standard units.
+    pub fn into_parts(self) -> (Base, Innovation, Pool, Vec<Vec<f64>>) {
         let error = |path: &KnownPath| -> Vec<f64> {
             path.errors.iter().zip(&path.outlook.spread).map(|(error, spread)| error * spread).collect()
         };
         let is_whole = |path: &Vec<f64>| path.iter().all(|error| !error.is_nan());
         let errors = self.measured.paths.iter().map(error).filter(is_whole).collect();
-        (self.measured.base.whole, self.innovation, errors)
+        (self.measured.base.whole, self.innovation, self.pool, errors)
     }
 }

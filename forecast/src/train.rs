@@ -93,6 +93,8 @@ pub struct TrainReport {
     pub shares: Shares,
     /// How the law of the base's errors is estimated.
     pub estimation: Estimation,
+    /// Share of the trajectories that take a past path of innovations.
+    pub pool_share: f64,
     /// Steps with the lowest validation loss; 0 keeps the joint Gaussian.
     pub best_step: usize,
     /// Share of the predicted velocity with the lowest validation loss.
@@ -184,7 +186,7 @@ pub fn fit(
         let cross = fitter.cross_fit(&linear, &earlier);
         // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
         let uncorrected = data.measure(cross, earlier.clone(), Some(Shares::default()), config.seed);
-        let (_, loss) = data.choose_estimation(&uncorrected)?;
+        let loss = data.choose_law(&uncorrected)?.loss;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
             best = Some(Candidate { kind, data, linear, loss });
         }
@@ -192,9 +194,9 @@ pub fn fit(
     let Some(Candidate { kind, data, linear, .. }) = best else { return Err(Error::Covariance) };
     let cross = data.linear_fitter(&plan).cross_fit(&linear, &earlier);
     let measured = data.measure(cross, earlier, None, config.seed);
-    let (estimation, _) = data.choose_estimation(&measured)?;
+    let law = data.choose_law(&measured)?;
     let shares = measured.shares;
-    let stage = data.stage(measured, estimation)?;
+    let stage = data.stage(measured, law)?;
 
     let network = network(&layout, history, config);
     let trainer = Trainer { config, network: &network, device, started };
@@ -202,14 +204,15 @@ pub fn fit(
 
     let data = Data::new(history, kind, &history.values, layout);
     let cross = data.linear_fitter(&plan).cross_fit(&linear, &all);
-    let full = data.stage(data.measure(cross, all, Some(shares), config.seed), estimation)?;
+    let full = data.stage(data.measure(cross, all, Some(shares), config.seed), law)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
         scaling: kind,
         base: format!("{}, {} lags up to {}", linear.kind, linear.lags.len(), linear.context() - 1),
         shares,
-        estimation,
+        estimation: law.estimation,
+        pool_share: law.pool_share,
         best_step: selection.best_step,
         velocity_share: selection.velocity_share,
         validation_loss_gaussian: selection.gaussian_loss,
@@ -220,13 +223,14 @@ pub fn fit(
     let denoiser = trainer.train(&data, &full, selection, progress);
     report.n_parameters = denoiser.num_params();
     report.seconds = started.elapsed().as_secs_f64();
-    let (base, innovation, base_errors) = full.into_parts();
+    let (base, innovation, pool, base_errors) = full.into_parts();
     let model = Model {
         layout,
         seasons: history.seasons.clone(),
         scaling: data.scaling,
         base,
         innovation,
+        pool,
         network,
         denoiser,
         velocity_share,
