@@ -103,7 +103,8 @@ pub fn model(n_series: usize, device: &Device) -> Result<[Measurement; 2], Error
     let mut times = vec![];
     for _ in 0..N_TRAINING_STEPS {
         let started = Instant::now();
-        let batch = NoisedBatch::new(&layout, &examples, Purpose::Training, &mut stream, &device);
+        let influences = vec![1.0; layout.horizon() * layout.n_series];
+        let batch = NoisedBatch::new(&layout, &examples, &influences, Purpose::Training, &mut stream, &device);
         let gradients = GradientsParams::from_grads(batch.loss(&denoiser).backward(), &denoiser);
         denoiser = optimiser.step(1e-3, denoiser, gradients);
         device.sync().map_err(|error| Error::Device { problem: error.to_string() })?;

@@ -309,6 +309,40 @@ impl Correlation {
         }
     }
 
+    /// By how much each innovation moves the scores of its path: the squared norm of its column of `L`, relative to the mean.
+    pub fn influences(&self, n_elements: usize, n_series: usize) -> Vec<f32> {
+        let mut sums = vec![0.0; n_elements];
+        match self {
+            Self::None => sums.fill(1.0),
+            Self::Dense { factor } => {
+                for row in factor.chunks_exact(n_elements) {
+                    sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight * weight);
+                }
+            }
+            Self::Principal { directions, factors, horizon } => {
+                let n_directions = directions.len() / n_series;
+                for (index, factor) in factors.chunks_exact(horizon * horizon).enumerate() {
+                    let mut columns = vec![0.0; *horizon];
+                    for row in factor.chunks_exact(*horizon) {
+                        columns.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight * weight);
+                    }
+                    for (element, sum) in sums.iter_mut().enumerate() {
+                        let series = element % n_series;
+                        let square = |index: usize| directions[index * n_series + series].powi(2);
+                        let part = if index < n_directions {
+                            square(index)
+                        } else {
+                            1.0 - (0..n_directions).map(square).sum::<f64>()
+                        };
+                        *sum += part * columns[element / n_series];
+                    }
+                }
+            }
+        }
+        let mean = sums.iter().sum::<f64>() / n_elements as f64;
+        sums.into_iter().map(|sum| (sum / mean) as f32).collect()
+    }
+
     /// The weights of the innovations up to an element in its score, as wide as is asked for.
     pub fn row(&self, element: usize, width: usize, n_series: usize) -> Vec<f64> {
         let mut weights = vec![0.0; width];
@@ -417,6 +451,21 @@ mod tests {
         assert!((dense - directions).abs() < 0.2, "nats of a path of 20 elements: {dense} {directions}");
         let (dense, directions) = (loss(Structure::Dense, &few), loss(principal, &few));
         assert!(directions < dense - 1.0, "{directions} against {dense}");
+    }
+
+    #[test]
+    fn influences_are_the_squared_columns_of_the_factor() {
+        let paths = factor_model(500, 8);
+        for structure in structures() {
+            let correlation = fitted(structure, &paths);
+            let n = paths.n_elements;
+            let rows: Vec<Vec<f64>> = (0..n).map(|element| correlation.row(element, n, N_SERIES)).collect();
+            let columns: Vec<f64> = (0..n).map(|column| rows.iter().map(|row| row[column].powi(2)).sum()).collect();
+            let mean = columns.iter().sum::<f64>() / n as f64;
+            for (influence, column) in correlation.influences(n, N_SERIES).iter().zip(&columns) {
+                assert!((f64::from(*influence) - column / mean).abs() < 1e-5, "{structure:?}");
+            }
+        }
     }
 
     #[test]

@@ -164,17 +164,22 @@ fn draw_gaps(layout: &TokenLayout, stream: &mut Stream) -> Vec<bool> {
 /// A noised batch with its targets.
 pub struct NoisedBatch {
     tokens: Tokens,
+    /// The same with the innovations of the horizon mirrored.
+    mirrored: Tensor<3>,
     velocity: Tensor<3>,
-    /// 1 where the loss counts.
+    /// By how much the loss counts.
     counts: Tensor<3>,
     n_counted: f64,
 }
 
 impl NoisedBatch {
     /// Noises a batch of examples with levels and noise from the stream.
+    ///
+    /// `influences` weigh the elements of the horizon in the loss.
     pub fn new(
         layout: &TokenLayout,
         examples: &[Example],
+        influences: &[f32],
         purpose: Purpose,
         stream: &mut Stream,
         device: &Device,
@@ -191,7 +196,9 @@ impl NoisedBatch {
                 }
             };
             let view = &example.conditioning;
-            let clean: Vec<f32> = view.context.iter().chain(&example.innovations).copied().collect();
+            let sign = if purpose == Purpose::Training && stream.uniform() < 0.5 { -1.0 } else { 1.0 };
+            let innovations = example.innovations.iter().map(|&z| sign * z);
+            let clean: Vec<f32> = view.context.iter().copied().chain(innovations).collect();
             let mut elements = Vec::with_capacity(clean.len());
             for (index, &value) in clean.iter().enumerate() {
                 let is_context = index < gaps.len();
@@ -203,7 +210,8 @@ impl NoisedBatch {
                 let target = if known { level.velocity(value, noise) } else { 0.0 };
                 let counted = known && level != NoiseLevel::CLEAN && counted_tokens.contains(&(index / n_elements));
                 velocities.push(target as f32);
-                counts.push(f32::from(u8::from(counted)));
+                let weight = if is_context { 1.0 } else { influences[index - gaps.len()] };
+                counts.push(if counted { weight } else { 0.0 });
                 // A gap of the horizon has nothing to learn, yet is not marked: it is never one at sampling time.
                 let hidden = made_gap || is_context && !known;
                 elements.push((!hidden).then(|| {
@@ -226,21 +234,29 @@ impl NoisedBatch {
             Tensor::<3>::from_data(TensorData::new(values, [examples.len(), n_tokens, n_elements]), device)
         };
         let (velocity, counts) = (tensor(velocities), tensor(counts));
-        Self { tokens: rows.into_tokens(layout, examples.len(), 0, device), velocity, counts, n_counted }
+        let tokens = rows.into_tokens(layout, examples.len(), 0, device);
+        let noisy = tokens.noisy.clone();
+        let context = noisy.clone().narrow(1, 0, n_context);
+        let mirrored = Tensor::cat(vec![context, -noisy.narrow(1, n_context, layout.n_horizon_tokens)], 1);
+        Self { tokens, mirrored, velocity, counts, n_counted }
     }
 
-    /// Mean squared error of the predicted velocity over all elements that count.
+    /// Weighted mean squared error of the predicted velocity.
+    ///
+    /// Batches show innovations and their mirror images alike, so the network itself need not be made odd here.
     pub fn loss(&self, denoiser: &Denoiser) -> Tensor<1> {
         let (velocity, _) = denoiser.forward(&self.tokens, &Cache::default());
-        let error = (velocity - self.velocity.clone()) * self.counts.clone();
-        error.square().sum() / self.n_counted.max(1.0)
+        let error = (velocity - self.velocity.clone()).square() * self.counts.clone();
+        error.sum() / self.n_counted.max(1.0)
     }
 
-    /// Sums from which the loss follows for any share of the predicted velocity.
+    /// Sums from which the loss of the odd velocity follows for any share of it, see [`crate::sampler::Session`].
     pub fn fit_sums(&self, denoiser: &Denoiser) -> FitSums {
-        let (predicted, _) = denoiser.forward(&self.tokens, &Cache::default());
-        let (predicted, target) = (predicted * self.counts.clone(), self.velocity.clone() * self.counts.clone());
-        let sum = |tensor: Tensor<3>| f64::from(tensor.sum().into_scalar::<f32>());
+        let (seen, _) = denoiser.forward(&self.tokens, &Cache::default());
+        let mirrored = Tokens { noisy: self.mirrored.clone(), ..self.tokens.clone() };
+        let (image, _) = denoiser.forward(&mirrored, &Cache::default());
+        let (predicted, target) = ((seen - image) * 0.5, self.velocity.clone());
+        let sum = |tensor: Tensor<3>| f64::from((tensor * self.counts.clone()).sum().into_scalar::<f32>());
         FitSums {
             target: sum(target.clone().square()),
             product: sum(target * predicted.clone()),

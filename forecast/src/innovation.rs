@@ -190,6 +190,11 @@ impl Innovation {
         scores.into_iter().enumerate().map(|(element, score)| self.error(element, score)).collect()
     }
 
+    /// By how much each innovation moves its path, relative to the mean, `[element]`.
+    pub fn influences(&self) -> Vec<f32> {
+        self.correlation.influences(self.n_elements(), self.n_series())
+    }
+
     /// The weights of the innovations up to an element in its score, `[element]`, as wide as is asked for.
     pub fn row(&self, element: usize, width: usize) -> Vec<f64> {
         self.correlation.row(element, width, self.n_series())

@@ -46,25 +46,65 @@ pub struct Draw {
 }
 
 /// The network with what it remembers of one forecast: the context, and the tokens that are finished.
+///
+/// Innovations are as likely as their mirror image: where the path goes is what the base says, and a network that learns
+/// it again learns by heart. So the velocity is made an odd function of the innovations, `v(x) = (f(x) − f(−x)) / 2`.
 #[derive(Clone)]
 pub struct Session<'a> {
     sampler: &'a Sampler<'a>,
-    conditionings: &'a [Conditioning],
+    /// One for all sequences, or one for each.
+    conditionings: Vec<Conditioning>,
+    /// Whether samples come in antithetic pairs, so that each is the mirror image of its neighbour.
+    is_paired: bool,
     cache: Cache,
     n_remembered: usize,
 }
 
 impl Denoise for Session<'_> {
     fn velocities(&mut self, tokens: &[NoisyToken], n_finished: usize) -> Result<Vec<Vec<f32>>, Error> {
-        let rows = self.sampler.horizon_tokens(self.conditionings, tokens, self.n_remembered);
+        let mirrored: Vec<NoisyToken>;
+        let sequences = if self.is_paired {
+            tokens
+        } else {
+            mirrored = tokens.iter().map(with_mirror_images).collect();
+            &mirrored
+        };
+        let rows = self.sampler.horizon_tokens(&self.conditionings, sequences, self.n_remembered);
         let (velocity, key_values) = self.sampler.denoiser.forward(&rows, &self.cache);
         self.cache.append(key_values, n_finished);
         self.n_remembered += n_finished;
         let n_open = tokens.len() - n_finished;
         let velocity = velocity.narrow(1, n_finished, n_open).swap_dims(0, 1).try_into_vec_as::<f32>();
         let velocity = velocity.map_err(|error| Error::Device { problem: error.to_string() })?;
-        Ok(velocity.chunks_exact(velocity.len() / n_open).map(<[f32]>::to_vec).collect())
+        let n_elements = self.sampler.layout.n_elements();
+        let odd = |token: &[f32]| if self.is_paired { odd_in_pairs(token, n_elements) } else { odd_in_halves(token) };
+        Ok(velocity.chunks_exact(velocity.len() / n_open).map(odd).collect())
     }
+}
+
+/// The sequences of a token, and behind them their mirror images.
+fn with_mirror_images(token: &NoisyToken) -> NoisyToken {
+    let values = token.values.iter().copied().chain(token.values.iter().map(|value| -value)).collect();
+    NoisyToken { values, level: token.level }
+}
+
+/// Velocities of sequences whose mirror images are their neighbours.
+fn odd_in_pairs(velocity: &[f32], n_elements: usize) -> Vec<f32> {
+    let mut odd = velocity.to_vec();
+    for pair in odd.chunks_exact_mut(2 * n_elements) {
+        let (first, second) = pair.split_at_mut(n_elements);
+        for (a, b) in first.iter_mut().zip(second) {
+            *a = 0.5 * (*a - *b);
+            *b = -*a;
+        }
+    }
+    odd
+}
+
+/// Velocities of the first half of the sequences, whose mirror images are the second half.
+fn odd_in_halves(velocity: &[f32]) -> Vec<f32> {
+    let (sequences, images) = velocity.split_at(velocity.len() / 2);
+    sequences.iter().zip(images).map(|(a, b)| 0.5 * (a - b)).collect()
 }
 
 impl Sampler<'_> {
@@ -82,7 +122,11 @@ impl Sampler<'_> {
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
         let mut tokens = self.initial_noise(draw, Noise::new(config.seed));
-        let session = self.session(conditionings);
+        let is_paired = conditionings.len() == 1
+            && pinned.is_none()
+            && draw.first_sample.is_multiple_of(2)
+            && draw.n_samples.is_multiple_of(2);
+        let session = self.session(conditionings, is_paired);
         let mut n_finished = 0;
         if let Some(PinnedStart { pins, n_tokens }) = pinned {
             self.denoise(&session, &mut tokens[..n_tokens], 0, config)?;
@@ -95,9 +139,15 @@ impl Sampler<'_> {
         Ok(sample_by_sample(&tokens, draw.n_samples))
     }
 
-    /// The network with the context encoded, before the first token of the horizon.
-    pub fn session<'a>(&'a self, conditionings: &'a [Conditioning]) -> Session<'a> {
-        Session { sampler: self, conditionings, cache: self.encode_context(conditionings), n_remembered: 0 }
+    /// The network with the context encoded, before the first token of the horizon. Samples are paired when each is the
+    /// mirror image of its neighbour, as antithetic noise makes them.
+    pub fn session(&self, conditionings: &[Conditioning], is_paired: bool) -> Session<'_> {
+        let mut conditionings = conditionings.to_vec();
+        if conditionings.len() > 1 && !is_paired {
+            conditionings.extend_from_within(..);
+        }
+        let cache = self.encode_context(&conditionings);
+        Session { sampler: self, conditionings, is_paired, cache, n_remembered: 0 }
     }
 
     fn denoise(

@@ -10,16 +10,17 @@ use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score};
 use crate::noise::Noise;
 use crate::pool::{POOL_SHARES, Pool};
+use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
-use crate::{Error, Grid, History, Trajectories};
+use crate::{Error, Grid, History, SampleConfig, Trajectories};
 
 /// Origins whose paths are kept.
 const N_PATHS_MAX: usize = 4000;
 /// Elements of all kept paths together: bounds memory, and the time that covariances and trees take.
 const N_PATH_ELEMENTS_MAX: usize = 1_500_000;
 /// Origins on which stages are compared, and draws of each.
-const N_COMPARED_ORIGINS: usize = 60;
-const N_COMPARED_SAMPLES: usize = 64;
+const N_COMPARED_ORIGINS: usize = 48;
+const N_COMPARED_SAMPLES: usize = 48;
 
 /// A history in standard units.
 pub struct Data<'a> {
@@ -203,24 +204,60 @@ impl<'a> Data<'a> {
         best.ok_or(Error::Covariance)
     }
 
-    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, where what is denoised is white noise.
+    /// The loss on the last fold where what is denoised is white noise.
     fn loss_of_law(&self, measured: &Measured, innovation: &Innovation, pool: &Pool) -> Result<f64, Error> {
+        let n_series = self.layout.n_series;
+        let n_elements = self.layout.horizon() * n_series;
+        self.loss_of_draws(measured, innovation, pool, &mut |_, seed| {
+            let noise = Noise::new(seed);
+            let draw = |index: usize| {
+                let (sample, element) = (index / n_elements, index % n_elements);
+                noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
+            };
+            Ok((0..N_COMPARED_SAMPLES * n_elements).map(draw).collect())
+        })
+    }
+
+    /// The loss on the last fold where what is denoised is drawn by a sampler.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::draw`].
+    pub fn loss_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>) -> Result<f64, Error> {
+        let Stage { measured, innovation, pool, .. } = stage;
+        self.loss_of_draws(measured, innovation, pool, &mut |path, seed| {
+            let draw = Draw {
+                first_sample: 0,
+                n_samples: N_COMPARED_SAMPLES,
+                first_step: 0,
+                n_tokens: self.layout.n_horizon_tokens,
+            };
+            let config = SampleConfig { seed, n_samples: N_COMPARED_SAMPLES, ..SampleConfig::default() };
+            let Example { conditioning, .. } = self.example(stage, path);
+            sampler.draw(&[conditioning], draw, &config, None)
+        })
+    }
+
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, for innovations `[sample, element]` that
+    /// are drawn for the index of a path and a seed.
+    fn loss_of_draws(
+        &self,
+        measured: &Measured,
+        innovation: &Innovation,
+        pool: &Pool,
+        draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
+    ) -> Result<f64, Error> {
         let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
         let last = measured.base.folds.n_folds() - 1;
-        let paths: Vec<&KnownPath> = measured.of_folds(|fold| fold == last).collect();
+        let paths = measured.paths_of(|fold| fold == last);
         let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
         let mut outcomes = vec![];
-        for (seed, path) in paths.into_iter().step_by(stride).enumerate() {
-            let noise = Noise::new(seed as u64);
-            let mut values = Vec::with_capacity(N_COMPARED_SAMPLES * horizon * n_series);
-            for sample in 0..N_COMPARED_SAMPLES {
-                let draw = |element: usize| {
-                    noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
-                };
-                let innovations: Vec<f64> = match pool.path(seed as u64, sample, 0) {
-                    Some(path) => path.iter().map(|&z| f64::from(z)).collect(),
-                    None => (0..horizon * n_series).map(|element| f64::from(draw(element))).collect(),
-                };
+        for (seed, index) in paths.into_iter().step_by(stride).enumerate() {
+            let path = &measured.paths[index];
+            let drawn = draw(index, seed as u64)?;
+            let mut values = Vec::with_capacity(drawn.len());
+            for (sample, denoised) in drawn.chunks_exact(horizon * n_series).enumerate() {
+                let innovations = pool.path(seed as u64, sample, 0).unwrap_or(denoised);
+                let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
                 values.extend(self.values(&path.outlook, &innovation.colour(&innovations)));
             }
             let first = path.origin + 1;
@@ -254,14 +291,16 @@ impl<'a> Data<'a> {
 }
 
 impl Measured {
-    fn of_folds(&self, is_wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = &KnownPath> {
-        self.paths.iter().filter(move |path| is_wanted(self.base.folds.of(path.origin)))
+    /// Indices of the paths of some folds.
+    fn paths_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        (0..self.paths.len()).filter(|&path| is_wanted(self.base.folds.of(self.paths[path].origin))).collect()
     }
 
     fn error_paths(&self, data: &Data<'_>, is_wanted: impl Fn(usize) -> bool) -> ErrorPaths {
         let n_series = data.layout.n_series;
         let n_elements = data.layout.horizon() * n_series;
-        let values = self.of_folds(is_wanted).flat_map(|path| path.errors.iter().copied()).collect();
+        let values =
+            self.paths_of(is_wanted).into_iter().flat_map(|path| self.paths[path].errors.iter().copied()).collect();
         ErrorPaths { n_series, n_elements, values }
     }
 }
@@ -269,18 +308,13 @@ impl Measured {
 impl Stage {
     /// Indices of the paths to learn from.
     pub fn training_paths(&self) -> Vec<usize> {
-        self.paths_of(|fold| self.measured.used.contains(&fold))
+        self.measured.paths_of(|fold| self.measured.used.contains(&fold))
     }
 
     /// Indices of the paths of the last fold.
     pub fn validation_paths(&self) -> Vec<usize> {
         let last = self.measured.base.folds.n_folds() - 1;
-        self.paths_of(|fold| fold == last)
-    }
-
-    fn paths_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<usize> {
-        let Measured { base, paths, .. } = &self.measured;
-        (0..paths.len()).filter(|&path| is_wanted(base.folds.of(paths[path].origin))).collect()
+        self.measured.paths_of(|fold| fold == last)
     }
 
     /// The base forecaster, the innovations, their pool, and whole observed paths of errors, `[path, lead, series]`,

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
+use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
 use crate::train::{Budget, Progress, TrainConfig};
 
@@ -29,7 +30,9 @@ const N_VALIDATION_WINDOWS: usize = 192;
 /// Draws of token, level and noise for each validation window.
 const N_VALIDATION_DRAWS: usize = 4;
 /// Share of the time for the first pass; the second takes no more steps than the first found best.
-const SELECT_SHARE: f64 = 0.5;
+const SELECT_SHARE: f64 = 0.45;
+/// Shares of the velocity that are compared by the trajectories that they give.
+const VELOCITY_SHARES: [f64; 4] = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
 const N_TIMED_STEPS: usize = 5;
 /// Time of a step with its part of the looks at the validation windows, relative to the step alone.
 const VALIDATION_OVERHEAD: f64 = 1.25;
@@ -40,7 +43,7 @@ pub struct Selection {
     pub best_step: usize,
     /// Length of the schedule of the learning rate.
     pub n_steps: usize,
-    /// Share of the predicted velocity with the lowest validation loss.
+    /// Share of the predicted velocity whose trajectories score best; 0 leaves the joint law of the base's errors.
     pub velocity_share: f64,
     /// The lowest validation loss.
     pub best_loss: f64,
@@ -91,12 +94,13 @@ impl Trainer<'_> {
         let mut optimiser =
             AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
         let paths = stage.training_paths();
+        let influences = stage.innovation.influences();
         let mut n_steps = n_steps;
         let mut step = 0;
         while step < n_steps {
             let examples: Vec<Example> =
                 (0..self.config.batch_size).map(|_| data.example(stage, paths[stream.below(paths.len())])).collect();
-            let batch = NoisedBatch::new(&data.layout, &examples, Purpose::Training, &mut stream, &device);
+            let batch = NoisedBatch::new(&data.layout, &examples, &influences, Purpose::Training, &mut stream, &device);
             let loss = batch.loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
             denoiser = optimiser.step(Self::learning_rate(step, n_steps), denoiser, gradients);
@@ -165,6 +169,12 @@ impl Trainer<'_> {
         if stopped && best_step == 0 {
             return Err(Error::Stopped);
         }
+        if best_step > 0 && !stopped {
+            velocity_share = self.choose_share(data, stage, &best)?;
+        }
+        if velocity_share == 0.0 {
+            best_step = 0;
+        }
         Ok(Selection {
             best_step,
             n_steps,
@@ -174,6 +184,19 @@ impl Trainer<'_> {
             denoiser: best,
             is_stopped: stopped,
         })
+    }
+
+    /// The share of the velocity whose trajectories score best on the last fold.
+    fn choose_share(&self, data: &Data<'_>, stage: &Stage, denoiser: &Denoiser) -> Result<f64, Error> {
+        let mut best = (0.0, f64::INFINITY);
+        for velocity_share in VELOCITY_SHARES {
+            let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
+            let loss = data.loss_of_sampler(stage, &sampler)?;
+            if loss < best.1 {
+                best = (velocity_share, loss);
+            }
+        }
+        Ok(best.0)
     }
 
     /// Trains on everything for the chosen number of steps of the same schedule.
@@ -221,13 +244,16 @@ impl Trainer<'_> {
     /// Fixed windows of the last fold with fixed levels and noise, so that losses can be compared.
     fn validation_batches(&self, data: &Data<'_>, stage: &Stage) -> Vec<NoisedBatch> {
         let paths = stage.validation_paths();
+        let influences = stage.innovation.influences();
         let stride = paths.len().div_ceil(N_VALIDATION_WINDOWS).max(1);
         let examples: Vec<Example> = paths.iter().step_by(stride).map(|&path| data.example(stage, path)).collect();
         let mut stream = Stream::new(self.config.seed, STREAM_VALIDATION);
         let repeated: Vec<Example> = (0..N_VALIDATION_DRAWS).flat_map(|_| examples.iter().cloned()).collect();
         let batches = repeated.chunks(self.config.batch_size);
         batches
-            .map(|batch| NoisedBatch::new(&data.layout, batch, Purpose::Validation, &mut stream, self.device))
+            .map(|batch| {
+                NoisedBatch::new(&data.layout, batch, &influences, Purpose::Validation, &mut stream, self.device)
+            })
             .collect()
     }
 }

@@ -305,8 +305,8 @@ fn remembering_finished_tokens_changes_nothing_whatever_the_schedule_and_the_num
         for n_passes in [1, 2, 3, 7] {
             let matrix = ScheduleMatrix::new(schedule, 4, n_passes).expect("all positive");
             let (mut remembered, mut forgotten) = (noise.clone(), noise.clone());
-            denoise(&mut sampler.session(&views), &mut remembered, 0, &matrix, 0.8).expect("a device");
-            let mut forgetful = Forgetful { session: sampler.session(&views), finished: vec![] };
+            denoise(&mut sampler.session(&views, false), &mut remembered, 0, &matrix, 0.8).expect("a device");
+            let mut forgetful = Forgetful { session: sampler.session(&views, false), finished: vec![] };
             denoise(&mut forgetful, &mut forgotten, 0, &matrix, 0.8).expect("a device");
             for (a, b) in remembered.iter().zip(&forgotten) {
                 assert!(a.values.iter().all(|value| value.is_finite()) && a.level == NoiseLevel::CLEAN);

@@ -164,9 +164,11 @@ fn the_loss_of_a_batch_is_that_of_numpy() {
         .iter()
         .map(|view| Example { conditioning: view.conditioning(), innovations: with_gaps(&view.innovations) })
         .collect();
+    let influences = vec![1.0; layout.horizon() * layout.n_series];
     for LossCase { purpose, seed, loss } in losses {
         let purpose = if purpose == "training" { Purpose::Training } else { Purpose::Validation };
-        let batch = NoisedBatch::new(&layout, &examples, purpose, &mut Stream::new(seed, 5), &forecast::cpu());
+        let batch =
+            NoisedBatch::new(&layout, &examples, &influences, purpose, &mut Stream::new(seed, 5), &forecast::cpu());
         let ours = f64::from(batch.loss(&denoiser).into_scalar::<f32>());
         assert_close([ours], &[loss], TOLERANCE_PASS);
         assert_close([batch.fit_sums(&denoiser).loss(1.0)], &[loss], TOLERANCE_PASS);
