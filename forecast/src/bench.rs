@@ -23,7 +23,7 @@ const N_SAMPLES: usize = 100;
 const N_CALENDAR: usize = 6;
 /// Rows of the history: enough for the default width of the network.
 const N_ROWS: usize = 2200;
-/// Optimiser steps, and forecasts, of which the median counts.
+/// Optimiser steps, and forecasts, of which the fastest counts: other work on the machine only makes them slower.
 const N_TRAINING_STEPS: usize = 31;
 const N_FORECASTS: usize = 15;
 
@@ -53,13 +53,9 @@ impl Measurement {
 
     /// From the seconds that `work` units took, ours and of the products alone.
     fn new(name: String, unit: &'static str, work: f64, products: &[Product], seconds: &[(f64, f64)]) -> Self {
-        let median = |of: fn(&(f64, f64)) -> f64| {
-            let mut sorted: Vec<f64> = seconds.iter().map(of).collect();
-            sorted.sort_by(f64::total_cmp);
-            sorted[sorted.len() / 2]
-        };
+        let best = |of: fn(&(f64, f64)) -> f64| seconds.iter().map(of).fold(f64::INFINITY, f64::min);
         let multiply_adds = multiply_adds(products) as f64 / work;
-        let (value, reference_value) = (work / median(|both| both.0), work / median(|both| both.1));
+        let (value, reference_value) = (work / best(|both| both.0), work / best(|both| both.1));
         Self { name, value, unit, reference_value, multiply_adds }
     }
 }
@@ -149,9 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_work_by_the_median_time() {
+    fn a_rate_is_work_by_the_shortest_time() {
         let product = Product { n: 2, batch: 3, rows: 4, inner: 5, columns: 6, of_data: false };
-        let seconds = [(9.0, 0.5), (2.0, 1.0), (1.0, 7.0)];
+        let seconds = [(9.0, 1.5), (2.0, 1.0), (3.0, 7.0)];
         let measured = Measurement::new("sampling".into(), "trajectories/s", 10.0, &[product], &seconds);
         assert_eq!((measured.value, measured.reference_value, measured.ratio()), (5.0, 10.0, 0.5));
         assert_eq!(measured.multiply_adds, 72.0);

@@ -342,7 +342,9 @@ class Token:
 def sample(network, view, sample_index, first_step, seed, rows, share):
     """Innovations `[token, element]` of one sample."""
     def noise(step, series):
-        return float(np.float32(gaussian(philox((seed, 0), (sample_index, step, series, 0)))))
+        """Samples come in antithetic pairs."""
+        number = gaussian(philox((seed, 0), (sample_index // 2, step, series, 0)))
+        return float(np.float32(number)) * (-1) ** sample_index
 
     steps = range(first_step, first_step + N_HORIZON * PATCH)
     drawn = np.array([[noise(step, series) for series in range(N_SERIES)] for step in steps])
