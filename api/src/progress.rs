@@ -81,7 +81,7 @@ impl Display {
         if let Some(validation) = progress.validation_loss {
             text += &format!(" (validation {validation:.3})");
         }
-        text + &format!(", {steps_per_second:.0} steps/s, {seconds_left:.0} s left")
+        text + &format!(", {steps_per_second:.1} steps/s, {seconds_left:.0} s left")
     }
 }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{bootstrap, random_walk, seasonal_naive};
 use crate::metrics::{Outcome, Scores, score};
 use crate::noise::Stream;
-use crate::{Device, Error, Fitted, History, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, fit};
+use crate::{
+    Device, Error, Fitted, History, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
+};
 
 /// Which windows are tested.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +59,70 @@ pub struct BacktestRow {
 }
 
 /// What a backtest found.
-pub struct Backtest {
+pub struct Backtest<R = TrainReport> {
     /// A row for each forecaster, ours first.
     pub rows: Vec<BacktestRow>,
     /// Our trajectories, one per window.
     pub trajectories: Vec<Trajectories>,
     /// Record of the training.
-    pub report: TrainReport,
+    pub report: R,
+}
+
+/// A trained model, as the test sees it.
+pub trait Forecaster {
+    /// Record of its training.
+    type Report: Clone;
+
+    /// Rows of context that a forecast uses.
+    fn context_length(&self) -> usize;
+
+    /// Joint trajectories from the end of the window on.
+    ///
+    /// # Errors
+    /// When the window is not the model's.
+    fn forecast(&self, window: &Window, sample: &SampleConfig) -> Result<Trajectories, Error>;
+
+    /// What the model forecasts without its network, where it can.
+    ///
+    /// # Errors
+    /// As [`Self::forecast`].
+    fn forecast_of_base(&self, _window: &Window, _sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
+        None
+    }
+
+    /// Record of the training.
+    fn report(&self) -> &Self::Report;
+
+    /// Seconds that training took.
+    fn train_seconds(&self) -> f64;
+}
+
+impl Forecaster for Fitted {
+    type Report = TrainReport;
+
+    fn context_length(&self) -> usize {
+        self.model.context_length()
+    }
+
+    fn forecast(&self, window: &Window, sample: &SampleConfig) -> Result<Trajectories, Error> {
+        self.model.forecast(window, sample)
+    }
+
+    /// The path of the base plus whole paths of its out-of-fold errors.
+    fn forecast_of_base(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
+        let means = self.model.base_path(window);
+        let restore = |series, value| self.model.restore(series, value, &window.bounds);
+        let n_series = self.model.n_series();
+        Some(bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore))
+    }
+
+    fn report(&self) -> &TrainReport {
+        &self.report
+    }
+
+    fn train_seconds(&self) -> f64 {
+        self.report.seconds
+    }
 }
 
 /// Trains on the rows before the test and scores the forecasts of all windows.
@@ -85,32 +144,37 @@ pub fn backtest(
 /// Scores an already trained model, which must have seen no row of the test, against the numbers to beat.
 ///
 /// # Errors
-/// Those of [`crate::Model::forecast`] and [`BacktestConfig::n_train`].
-pub fn score_windows(history: &History, config: &BacktestConfig, fitted: &Fitted) -> Result<Backtest, Error> {
+/// Those of [`Forecaster::forecast`] and [`BacktestConfig::n_train`].
+pub fn score_windows<F: Forecaster>(
+    history: &History,
+    config: &BacktestConfig,
+    fitted: &F,
+) -> Result<Backtest<F::Report>, Error> {
     let n_train = config.n_train(history)?;
     let BacktestConfig { horizon, n_windows, sample } = *config;
     let season = history.seasons.first().copied().unwrap_or(1);
     let mut forecasts: BTreeMap<&str, (Vec<Trajectories>, f64)> = BTreeMap::new();
-    let mut timed = |model: &'static str, forecast: &mut dyn FnMut() -> Result<Trajectories, Error>| {
-        let started = Instant::now();
-        let forecast = forecast()?;
+    // The clock is read before the forecast, the next argument, is made.
+    let mut record = |model: &'static str, started: Instant, drawn: Trajectories| {
         let entry = forecasts.entry(model).or_default();
-        entry.0.push(forecast);
+        entry.0.push(drawn);
         entry.1 += started.elapsed().as_secs_f64();
-        Ok::<(), Error>(())
     };
+    let now = Instant::now;
     for window in 0..n_windows {
         let issue_row = n_train + window * horizon;
         let known = history.rows(0..issue_row);
         let seed = sample.seed.wrapping_add(window as u64);
         let sample = SampleConfig { seed, ..sample };
-        let input = history.window(issue_row, fitted.model.context_length(), horizon);
-        let ours = fitted.model.forecast(&input, &sample)?.without_nowcasts();
-        timed("shuffled", &mut || shuffled(&ours, seed))?;
-        timed("plumecast", &mut || Ok(fitted.model.forecast(&input, &sample)?.without_nowcasts()))?;
-        timed("base_only", &mut || fitted.base_forecast(&input, &sample))?;
-        timed("seasonal_naive", &mut || seasonal_naive(&known, horizon, season, sample.n_samples, seed))?;
-        timed("random_walk", &mut || random_walk(&known, horizon, sample.n_samples, seed))?;
+        let input = history.window(issue_row, fitted.context_length(), horizon);
+        let (started, ours) = (now(), fitted.forecast(&input, &sample)?.without_nowcasts());
+        record("plumecast", started, ours.clone());
+        record("shuffled", now(), shuffled(&ours, seed)?);
+        if let (started, Some(base)) = (now(), fitted.forecast_of_base(&input, &sample)) {
+            record("base_only", started, base?);
+        }
+        record("seasonal_naive", now(), seasonal_naive(&known, horizon, season, sample.n_samples, seed)?);
+        record("random_walk", now(), random_walk(&known, horizon, sample.n_samples, seed)?);
     }
     let before = history.values.rows(0..n_train);
     let mut rows = vec![];
@@ -128,7 +192,7 @@ pub fn score_windows(history: &History, config: &BacktestConfig, fitted: &Fitted
                 Outcome { trajectories, truth: history.values.rows(start..start + horizon) }
             })
             .collect();
-        let train_seconds = if matches!(model, "plumecast" | "shuffled") { fitted.report.seconds } else { 0.0 };
+        let train_seconds = if matches!(model, "plumecast" | "shuffled") { fitted.train_seconds() } else { 0.0 };
         rows.push(BacktestRow {
             model: model.into(),
             scores: score(&before, season, &outcomes),
@@ -136,7 +200,7 @@ pub fn score_windows(history: &History, config: &BacktestConfig, fitted: &Fitted
             sample_seconds,
         });
     }
-    Ok(Backtest { rows, trajectories: ours, report: fitted.report.clone() })
+    Ok(Backtest { rows, trajectories: ours, report: fitted.report().clone() })
 }
 
 /// The same draws with the samples of every series and step permuted: right margins, no dependence.
@@ -150,16 +214,4 @@ fn shuffled(trajectories: &Trajectories, seed: u64) -> Result<Trajectories, Erro
         }
     }
     Trajectories::new(n_samples, trajectories.first_step(), trajectories.n_steps(), trajectories.n_series(), values)
-}
-
-impl Fitted {
-    /// The base forecaster alone: its path plus whole paths of its out-of-fold errors.
-    ///
-    /// # Errors
-    /// Those of [`bootstrap`].
-    fn base_forecast(&self, window: &crate::Window, sample: &SampleConfig) -> Result<Trajectories, Error> {
-        let means = self.model.base_path(window);
-        let restore = |series, value| self.model.restore(series, value, &window.bounds);
-        bootstrap(&means, &self.base_errors, self.model.n_series(), sample.n_samples, sample.seed, restore)
-    }
 }

@@ -67,6 +67,17 @@ pub enum Error {
         /// The parameter.
         name: &'static str,
     },
+    /// A share outside [0, 1].
+    #[error("{name} must lie between 0 and 1, not {value}")]
+    Share {
+        /// The parameter.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+    },
+    /// A recurrent network can only draw one step after the other.
+    #[error("this network draws one step after the other; only the autoregressive schedule is possible")]
+    OnlyAutoregressive,
     /// A quantile level outside (0, 1).
     #[error("quantile level {0} is not between 0 and 1")]
     QuantileLevel(f64),

@@ -3,7 +3,8 @@
 //! In reading order: a [`Window`] holds what is known at an issue time; the [`base`] forecaster and the
 //! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
 //! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
-//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it.
+//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it. [`paper`] has
+//! the network of the method's paper, to compare with.
 //!
 //! The crate knows no file (but its checkpoints), table, route or clock.
 
@@ -31,6 +32,7 @@ pub mod linear;
 pub mod metrics;
 mod model;
 pub mod noise;
+pub mod paper;
 pub mod pool;
 pub mod products;
 pub mod sampler;

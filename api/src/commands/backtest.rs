@@ -1,12 +1,15 @@
 //! `plumecast backtest`: trains on a file, tests on its last windows. Needs no database.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use forecast::{Bounds, Budget, SampleConfig, TrainConfig, backtest};
+use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
+use forecast::{Bounds, Budget, Device, History, Progress, SampleConfig, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::load::{FileArgs, print_report};
 use crate::config::DeviceConfig;
@@ -45,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "STEPS", conflicts_with = "train_minutes")]
     pub train_steps: Option<usize>,
 
+    /// The model that is trained.
+    #[arg(long, value_enum, default_value_t = ModelConfig::Default)]
+    pub config: ModelConfig,
+
     /// Seed of training and sampling.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -64,6 +71,16 @@ pub struct Args {
     /// Folder for metrics.json, trajectories.parquet and training.jsonl; created.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// A model with all its sizes, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// What `train` trains.
+    Default,
+    /// The recurrent network of Chen et al. 2024 with its published numbers, to compare with; made for a GPU.
+    Paper,
 }
 
 /// Runs the backtest and writes `metrics.json`, `trajectories.parquet` and `training.jsonl`.
@@ -87,16 +104,9 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     };
     let panel = Panel::from_frame(config, &loaded.frame)?;
     let history = panel.history()?;
-    let windows = backtest::BacktestConfig {
-        horizon: args.horizon,
-        n_windows: args.windows,
-        sample: SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() },
-    };
-    let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
-    let train = TrainConfig::new(args.horizon, budget, args.seed);
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
-    let result = backtest::backtest(&history, &windows, &train, &device, &mut |progress| {
+    let result = train_and_test(args, &history, &device, &mut |progress| {
         curves.record(progress);
         display.show(progress)
     });
@@ -109,6 +119,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
             "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),
             "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
         },
+        "config": args.config,
         "horizon": args.horizon, "windows": args.windows, "samples": args.samples, "seed": args.seed,
         "training": result.report,
         "rows": result.rows,
@@ -120,6 +131,36 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     println!("{}", table::scores(&result.rows));
     println!("written: {}, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
+}
+
+/// Trains and tests the model that was named; the record of its training is as it goes into `metrics.json`.
+fn train_and_test(
+    args: &Args,
+    history: &History,
+    device: &Device,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> anyhow::Result<Backtest<Value>> {
+    let sample = SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() };
+    let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
+    let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
+    match args.config {
+        ModelConfig::Default => {
+            let train = TrainConfig::new(args.horizon, budget, args.seed);
+            recorded(backtest(history, &windows, &train, device, progress)?)
+        }
+        ModelConfig::Paper => {
+            let windows = BacktestConfig { sample: SampleConfig { passes: paper::N_PASSES, ..sample }, ..windows };
+            let train = paper::Config::new(args.horizon, budget, args.seed);
+            let known = history.rows(0..windows.n_train(history)?);
+            let fitted = paper::fit(&known, &train, device, progress)?;
+            recorded(score_windows(history, &windows, &fitted)?)
+        }
+    }
+}
+
+fn recorded<R: Serialize>(found: Backtest<R>) -> anyhow::Result<Backtest<Value>> {
+    let Backtest { rows, trajectories, report } = found;
+    Ok(Backtest { rows, trajectories, report: serde_json::to_value(report)? })
 }
 
 fn panel_name(path: &Path) -> String {
