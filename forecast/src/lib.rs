@@ -52,7 +52,7 @@ pub use grid::{Bounds, Calendar, Grid, History, Window};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};
 pub use schedule::Schedule;
-pub use train::{Budget, Fitted, Progress, TrainConfig, TrainReport, fit};
+pub use train::{Budget, Fitted, Progress, SampledLoss, TrainConfig, TrainReport, fit};
 pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};
 
 /// The processor of this machine.

@@ -97,8 +97,10 @@ pub struct TrainReport {
     pub pool_share: f64,
     /// Steps with the lowest validation loss; 0 keeps the joint Gaussian.
     pub best_step: usize,
-    /// Share of the predicted velocity with the lowest validation loss.
+    /// Share of the predicted velocity whose trajectories scored best on the last fold.
     pub velocity_share: f64,
+    /// What trajectories scored on the last fold with shares of the velocity; none where nothing was learned.
+    pub sampled_losses: Vec<SampledLoss>,
     /// Validation loss of the joint Gaussian (step 0).
     pub validation_loss_gaussian: f64,
     /// Validation loss at the best step.
@@ -107,6 +109,15 @@ pub struct TrainReport {
     pub n_parameters: usize,
     /// Wall time of the whole training.
     pub seconds: f64,
+}
+
+/// What trajectories scored that were sampled with a share of the velocity.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SampledLoss {
+    /// The share.
+    pub velocity_share: f64,
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score.
+    pub loss: f64,
 }
 
 /// A model with the record of its training.
@@ -215,6 +226,7 @@ pub fn fit(
         pool_share: law.pool_share,
         best_step: selection.best_step,
         velocity_share: selection.velocity_share,
+        sampled_losses: selection.sampled_losses.clone(),
         validation_loss_gaussian: selection.gaussian_loss,
         validation_loss: selection.best_loss,
         n_parameters: 0,

@@ -14,7 +14,7 @@ use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
 use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
-use crate::train::{Budget, Progress, TrainConfig};
+use crate::train::{Budget, Progress, SampledLoss, TrainConfig};
 
 const LEARNING_RATE: f64 = 2e-3;
 const WARM_UP_STEPS: usize = 20;
@@ -45,6 +45,8 @@ pub struct Selection {
     pub n_steps: usize,
     /// Share of the predicted velocity whose trajectories score best; 0 leaves the joint law of the base's errors.
     pub velocity_share: f64,
+    /// Losses on the last fold of trajectories that are sampled with shares of the velocity.
+    pub sampled_losses: Vec<SampledLoss>,
     /// The lowest validation loss.
     pub best_loss: f64,
     /// Validation loss of the joint Gaussian.
@@ -169,8 +171,11 @@ impl Trainer<'_> {
         if stopped && best_step == 0 {
             return Err(Error::Stopped);
         }
+        let mut sampled_losses = vec![];
         if best_step > 0 && !stopped {
-            velocity_share = self.choose_share(data, stage, &best)?;
+            sampled_losses = self.sampled_losses(data, stage, &best)?;
+            let lowest = sampled_losses.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
+            velocity_share = lowest.map_or(0.0, |lowest| lowest.velocity_share);
         }
         if velocity_share == 0.0 {
             best_step = 0;
@@ -179,6 +184,7 @@ impl Trainer<'_> {
             best_step,
             n_steps,
             velocity_share,
+            sampled_losses,
             best_loss,
             gaussian_loss,
             denoiser: best,
@@ -186,17 +192,13 @@ impl Trainer<'_> {
         })
     }
 
-    /// The share of the velocity whose trajectories score best on the last fold.
-    fn choose_share(&self, data: &Data<'_>, stage: &Stage, denoiser: &Denoiser) -> Result<f64, Error> {
-        let mut best = (0.0, f64::INFINITY);
-        for velocity_share in VELOCITY_SHARES {
+    /// The losses on the last fold of trajectories that are sampled with each share of the velocity.
+    fn sampled_losses(&self, data: &Data<'_>, stage: &Stage, denoiser: &Denoiser) -> Result<Vec<SampledLoss>, Error> {
+        let loss = |velocity_share: f64| {
             let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
-            let loss = data.loss_of_sampler(stage, &sampler)?;
-            if loss < best.1 {
-                best = (velocity_share, loss);
-            }
-        }
-        Ok(best.0)
+            Ok(SampledLoss { velocity_share, loss: data.loss_of_sampler(stage, &sampler)? })
+        };
+        VELOCITY_SHARES.into_iter().map(loss).collect()
     }
 
     /// Trains on everything for the chosen number of steps of the same schedule.
