@@ -8,7 +8,7 @@ use crate::folds::{CrossFitted, Folds};
 use crate::innovation::{ErrorPaths, Estimation, Innovation};
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score};
-use crate::noise::Noise;
+use crate::noise::{Noise, Stream};
 use crate::pool::{POOL_SHARES, Pool};
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
@@ -21,6 +21,10 @@ const N_PATH_ELEMENTS_MAX: usize = 1_500_000;
 /// Origins on which stages are compared, and draws of each.
 const N_COMPARED_ORIGINS: usize = 48;
 const N_COMPARED_SAMPLES: usize = 48;
+
+/// A Gaussian law has to score better by this than one that keeps the shape of its margins: scores hardly tell a wrong shape,
+/// coverage does.
+const GAUSSIAN_PRICE: f64 = 0.03;
 
 /// A history in standard units.
 pub struct Data<'a> {
@@ -70,6 +74,7 @@ pub struct Stage {
     /// What the errors are made of.
     pub innovation: Innovation,
     pool: Pool,
+    half_life: Option<f64>,
     one_step: OneStep,
 }
 
@@ -176,7 +181,7 @@ impl<'a> Data<'a> {
         let base_for = |origin: usize| &measured.base.out_of_fold(origin).linear;
         let steps = 0..self.history.values.n_steps();
         let one_step = OneStep::new(&self.standard, self.input(), &innovation, steps, base_for);
-        Ok(Stage { measured, innovation, pool, one_step })
+        Ok(Stage { measured, innovation, pool, half_life: law.estimation.half_life, one_step })
     }
 
     /// Of the laws that are likeliest on the last fold, one for each shape and share of the pool, the one that scores best
@@ -195,7 +200,8 @@ impl<'a> Data<'a> {
             let mut pool = innovation.pool(&earlier, 0.0);
             for pool_share in POOL_SHARES {
                 pool.share = pool_share;
-                let loss = self.loss_of_law(measured, &innovation, &pool)?;
+                let price = if shape == ScalingKind::Linear { GAUSSIAN_PRICE } else { 0.0 };
+                let loss = self.loss_of_law(measured, &innovation, &pool)? + price;
                 if best.is_none_or(|best| loss < best.loss) {
                     best = Some(Law { estimation, pool_share, loss });
                 }
@@ -306,6 +312,19 @@ impl Measured {
 }
 
 impl Stage {
+    /// The number of the path to learn from next, of so many, the oldest first.
+    ///
+    /// Paths weigh as much as they do in the law of the errors: otherwise the network would learn to undo the difference.
+    pub fn draw_path(&self, n_paths: usize, stream: &mut Stream) -> usize {
+        let uniform = stream.uniform();
+        let age = match self.half_life {
+            None => uniform,
+            // The inverse of the distribution of ages whose density halves with every half-life.
+            Some(half_life) => -half_life * libm::log2(1.0 - uniform * (1.0 - libm::exp2(-1.0 / half_life))),
+        };
+        (((1.0 - age) * n_paths as f64) as usize).min(n_paths - 1)
+    }
+
     /// Indices of the paths to learn from.
     pub fn training_paths(&self) -> Vec<usize> {
         self.measured.paths_of(|fold| self.measured.used.contains(&fold))

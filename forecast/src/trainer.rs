@@ -100,8 +100,9 @@ impl Trainer<'_> {
         let mut n_steps = n_steps;
         let mut step = 0;
         while step < n_steps {
-            let examples: Vec<Example> =
-                (0..self.config.batch_size).map(|_| data.example(stage, paths[stream.below(paths.len())])).collect();
+            let examples: Vec<Example> = (0..self.config.batch_size)
+                .map(|_| data.example(stage, paths[stage.draw_path(paths.len(), &mut stream)]))
+                .collect();
             let batch = NoisedBatch::new(&data.layout, &examples, &influences, Purpose::Training, &mut stream, &device);
             let loss = batch.loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
