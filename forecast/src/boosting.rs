@@ -275,8 +275,9 @@ impl Grower<'_> {
         for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact(N_BINS)) {
             let all = bins.iter().fold((0.0, 0.0), |all, bin| (all.0 + bin.0, all.1 + bin.1));
             let mut left = (0.0, 0.0);
-            for bin in 0..self.binned.thresholds[feature].len() {
-                left = (left.0 + bins[bin].0, left.1 + bins[bin].1);
+            let n_thresholds = self.binned.thresholds[feature].len();
+            for (bin, &(sum, n)) in bins[..n_thresholds].iter().enumerate() {
+                left = (left.0 + sum, left.1 + n);
                 let right = (all.0 - left.0, all.1 - left.1);
                 if left.1 < N_ROWS_IN_LEAF as f64 || right.1 < N_ROWS_IN_LEAF as f64 {
                     continue;

@@ -173,6 +173,12 @@ class Network:
         out = self.linear("output", self.norm("norm", x) * (1 + scale) + shift)
         return out + self.linear("skip", level) * noisy
 
+    def odd_velocity(self, tokens):
+        """What changes its sign when all innovations of the horizon do."""
+        signs = np.where(np.arange(len(tokens["noisy"])) < N_CONTEXT, 1.0, -1.0)
+        mirrored = tokens | {"noisy": tokens["noisy"] * signs[:, None]}
+        return (self.velocity(tokens) - self.velocity(mirrored)) / 2
+
 
 # Training -----------------------------------------------------------------------------------------------------------
 
@@ -210,7 +216,7 @@ def token_table(values, levels, standard, calendar):
 
 
 def draw_training(stream):
-    """Levels `[token][element]`, gaps made in the context, and the tokens that count."""
+    """Levels `[token][element]`, gaps made in the context, the tokens that count, and the sign of the innovations."""
     clean_context, per_element = stream.uniform() < 0.5, stream.uniform() < 0.25
     levels = []
     for token in range(N_TOKENS):
@@ -229,21 +235,23 @@ def draw_training(stream):
         for series in [series for series in range(N_SERIES) if stream.uniform() < 0.3]:
             a, b = stream.below(n_steps + 1), stream.below(n_steps + 1)
             gaps[min(a, b) : max(a, b), series] = True
-    return levels, gaps.reshape(N_CONTEXT, N_ELEMENTS), range(N_TOKENS)
+    sign = -1.0 if stream.uniform() < 0.5 else 1.0
+    return levels, gaps.reshape(N_CONTEXT, N_ELEMENTS), range(N_TOKENS), sign
 
 
 def draw_validation(stream):
     counted, level = N_CONTEXT + stream.below(N_HORIZON), stream.uniform()
     levels = [[0.0 if token < counted else level if token == counted else 1.0] * N_ELEMENTS for token in range(N_TOKENS)]
-    return levels, np.zeros((N_CONTEXT, N_ELEMENTS), bool), [counted]
+    return levels, np.zeros((N_CONTEXT, N_ELEMENTS), bool), [counted], 1.0
 
 
-def loss(network, views, draw, seed):
-    """Mean squared error of the velocity over the elements that count."""
-    stream, errors = Stream(seed, 5), []
+def losses(network, views, influences, draw, seed):
+    """Weighted mean squared errors of the velocity and of the odd one, over the elements that count."""
+    stream, weights, errors, odd_errors = Stream(seed, 5), [], [], []
+    importance = np.concatenate([np.ones(N_CONTEXT * N_ELEMENTS), influences]).reshape(N_TOKENS, N_ELEMENTS)
     for view in views:
-        levels, made_gaps, counted_tokens = draw(stream)
-        clean = np.concatenate([view["context"], view["innovations"]]).reshape(N_TOKENS, N_ELEMENTS)
+        levels, made_gaps, counted_tokens, sign = draw(stream)
+        clean = np.concatenate([view["context"], sign * view["innovations"]]).reshape(N_TOKENS, N_ELEMENTS)
         standard = np.concatenate([view["context_standard"], view["horizon_standard"]]).reshape(N_TOKENS, N_ELEMENTS)
         expected = view["context_expected"].reshape(N_CONTEXT, N_ELEMENTS)
         noisy, targets = np.zeros_like(clean), {}
@@ -263,9 +271,15 @@ def loss(network, views, draw, seed):
                     noisy[token, element] = mixed(level, value, noise)
                 if made_gap:
                     standard[token, element] = expected[token, element]
-        predicted = network.velocity(token_table(noisy, levels, standard, view["calendar"]))
+        tokens = token_table(noisy, levels, standard, view["calendar"])
+        predicted, odd = network.velocity(tokens), network.odd_velocity(tokens)
+        weights += [importance[place] for place in targets]
         errors += [predicted[place] - target for place, target in targets.items()]
-    return float(np.mean(np.square(errors)))
+        odd_errors += [odd[place] - target for place, target in targets.items()]
+    return {
+        "loss": np.average(np.square(errors), weights=weights),
+        "odd_loss": np.average(np.square(odd_errors), weights=weights),
+    }
 
 
 # Sampling -----------------------------------------------------------------------------------------------------------
@@ -355,7 +369,7 @@ def sample(network, view, sample_index, first_step, seed, rows, share):
     for before, after in zip(rows, rows[1:]):
         values = np.concatenate([context, [token.values for token in tokens]])
         levels = context_levels + [[level] * N_ELEMENTS for level in before]
-        predicted = network.velocity(token_table(values, levels, standard, view["calendar"]))[N_CONTEXT:]
+        predicted = network.odd_velocity(token_table(values, levels, standard, view["calendar"]))[N_CONTEXT:]
         for index, token in enumerate(tokens):
             if before[index] != after[index]:
                 phi = angle(before[index])
@@ -394,18 +408,22 @@ def main():
     tokens = token_table(noisy, element_levels, rng.standard_normal((N_TOKENS, N_ELEMENTS)), views[0]["calendar"])
     tokens["velocity"] = network.velocity(tokens)
 
+    influences = rng.uniform(0.2, 3, N_HORIZON * N_ELEMENTS).astype(np.float32).astype(np.float64)
+
+    # Whole antithetic pairs, and samples without the other of their pair.
     draws = []
-    for name, passes, start_of in [
-        ("autoregressive", 12, lambda token: 12 * token),
-        ("autoregressive", 5, lambda token: 5 * token),
-        ("pyramid", 7, lambda token: 3 * token),
+    for name, passes, start_of, samples in [
+        ("autoregressive", 12, lambda token: 12 * token, range(2, 6)),
+        ("autoregressive", 5, lambda token: 5 * token, range(2, 5)),
+        ("pyramid", 7, lambda token: 3 * token, range(3, 5)),
+        ("pyramid", 7, lambda token: 3 * token, range(0, 2)),
     ]:
         rows, share, seed, first_step = schedule(start_of, passes), 0.8, 4, 6
-        values = [sample(network, views[0], index, first_step, seed, rows, share) for index in range(2, 5)]
+        values = [sample(network, views[0], index, first_step, seed, rows, share) for index in samples]
         draws.append({
             "schedule": {"kind": name} | ({"slope": 3} if name == "pyramid" else {}),
-            "passes": passes, "velocity_share": share, "seed": seed, "first_step": first_step, "first_sample": 2,
-            "rows": rows, "values": values,
+            "passes": passes, "velocity_share": share, "seed": seed, "first_step": first_step,
+            "first_sample": samples.start, "rows": rows, "values": values,
         })
 
     golden = {
@@ -420,10 +438,14 @@ def main():
         "levels": levels,
         "tokens": tokens,
         "views": views,
+        "influences": influences,
         "losses": [
-            {"purpose": "training", "seed": 1, "loss": loss(network, views, draw_training, 1)},
-            {"purpose": "training", "seed": 2, "loss": loss(network, views, draw_training, 2)},
-            {"purpose": "validation", "seed": 3, "loss": loss(network, views, draw_validation, 3)},
+            {"purpose": purpose, "seed": seed} | losses(network, views, influences, draw, seed)
+            for purpose, draw, seed in [
+                ("training", draw_training, 1),
+                ("training", draw_training, 2),
+                ("validation", draw_validation, 3),
+            ]
         ],
         "draws": draws,
     }
