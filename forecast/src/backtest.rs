@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{bootstrap, random_walk, seasonal_naive};
 use crate::metrics::{Outcome, Scores, score};
 use crate::noise::Stream;
+use crate::reliability::{Reliability, reliability};
 use crate::{
     Device, Error, Fitted, History, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
 };
@@ -62,6 +63,8 @@ pub struct BacktestRow {
 pub struct Backtest<R = TrainReport> {
     /// A row for each forecaster, ours first.
     pub rows: Vec<BacktestRow>,
+    /// How reliable our intervals are, by lead and for totals.
+    pub reliability: Reliability,
     /// Our trajectories, one per window.
     pub trajectories: Vec<Trajectories>,
     /// Record of the training.
@@ -178,7 +181,7 @@ pub fn score_windows<F: Forecaster>(
     }
     let before = history.values.rows(0..n_train);
     let mut rows = vec![];
-    let mut ours = vec![];
+    let (mut ours, mut found) = (vec![], None);
     for model in ["plumecast", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
         let Some((trajectories, sample_seconds)) = forecasts.remove(model) else { continue };
         if model == "plumecast" {
@@ -192,6 +195,9 @@ pub fn score_windows<F: Forecaster>(
                 Outcome { trajectories, truth: history.values.rows(start..start + horizon) }
             })
             .collect();
+        if model == "plumecast" {
+            found = Some(reliability(&outcomes)?);
+        }
         let train_seconds = if matches!(model, "plumecast" | "shuffled") { fitted.train_seconds() } else { 0.0 };
         rows.push(BacktestRow {
             model: model.into(),
@@ -200,7 +206,8 @@ pub fn score_windows<F: Forecaster>(
             sample_seconds,
         });
     }
-    Ok(Backtest { rows, trajectories: ours, report: fitted.report().clone() })
+    let reliability = found.ok_or(Error::Zero { name: "windows" })?;
+    Ok(Backtest { rows, reliability, trajectories: ours, report: fitted.report().clone() })
 }
 
 /// The same draws with the samples of every series and step permuted: right margins, no dependence.

@@ -35,6 +35,7 @@ pub mod noise;
 pub mod paper;
 pub mod pool;
 pub mod products;
+pub mod reliability;
 pub mod sampler;
 pub mod scaling;
 pub mod schedule;

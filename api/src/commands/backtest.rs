@@ -123,6 +123,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         "horizon": args.horizon, "windows": args.windows, "samples": args.samples, "seed": args.seed,
         "training": result.report,
         "rows": result.rows,
+        "reliability": result.reliability,
     });
     let path = args.out.join("metrics.json");
     fs::write(&path, serde_json::to_vec_pretty(&metrics)?).with_context(|| format!("writing {}", path.display()))?;
@@ -159,8 +160,8 @@ fn train_and_test(
 }
 
 fn recorded<R: Serialize>(found: Backtest<R>) -> anyhow::Result<Backtest<Value>> {
-    let Backtest { rows, trajectories, report } = found;
-    Ok(Backtest { rows, trajectories, report: serde_json::to_value(report)? })
+    let Backtest { rows, reliability, trajectories, report } = found;
+    Ok(Backtest { rows, reliability, trajectories, report: serde_json::to_value(report)? })
 }
 
 fn panel_name(path: &Path) -> String {
