@@ -268,6 +268,47 @@ async fn a_panel_that_is_missing_or_too_short_is_named(pool: PgPool) {
     assert!(complaint.contains("--horizon must lie between 1 and 10000"), "{complaint}");
 }
 
+/// Times, series, values and p-values that `anomalies` writes for a text.
+async fn anomalies(text: &str) -> Vec<[String; 4]> {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("plant.csv"), folder.path().join("odd.csv"));
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(plumecast());
+    command.args(["anomalies", "--train-until", "2025-03-07T00:00:00Z", "--train-steps", "20"]);
+    command.args([Path::new("--data"), &file, Path::new("--out"), &out]).env_remove("DATABASE_URL");
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let written = fs::read_to_string(&out).unwrap();
+    let mut lines = written.lines();
+    assert_eq!(lines.next(), Some("time,series,value,expected,score,p_value"));
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split(',').collect();
+        [fields[0], fields[1], fields[2], fields[5]].map(str::to_owned)
+    };
+    lines.map(row).collect()
+}
+
+#[tokio::test]
+async fn a_broken_reading_stands_out_and_nothing_later_is_looked_at() {
+    // The calibration sees the last two of six days, the other four days are scored.
+    let broken = hourly_file().replace("2025-03-08T10:00:00Z,", "2025-03-08T10:00:00Z,9");
+    assert_ne!(broken, hourly_file());
+    let scored = anomalies(&broken).await;
+    assert_eq!(scored.len(), 3 * 96, "two series and the joint score");
+    let p_value = |row: &[String; 4]| row[3].parse::<f64>().unwrap();
+    let oddest = scored.iter().min_by(|a, b| p_value(a).total_cmp(&p_value(b))).unwrap();
+    assert!(oddest[0].starts_with("2025-03-08T10:00:00") && p_value(oddest) < 1e-3, "{oddest:?}");
+    assert!(scored.iter().all(|row| (0.0..=1.0).contains(&p_value(row))));
+
+    let until_noon = |scored: &[[String; 4]]| -> Vec<[String; 4]> {
+        scored.iter().filter(|row| *row[0] < *"2025-03-08T12").cloned().collect()
+    };
+    let (head, tail) = broken.split_at(broken.find("2025-03-08T12").unwrap());
+    let changed = anomalies(&(head.to_owned() + &tail.replace(",4", ",70").replace(",5", ",-3"))).await;
+    assert_ne!(changed, scored);
+    assert_eq!(until_noon(&changed), until_noon(&scored));
+}
+
 /// Runs `plumecast backtest` on a small file with further flags; the models of its rows, which all have finite scores.
 /// Its curve has every step of the stage.
 async fn backtest_rows(flags: &[&str], stage: &str, n_steps: u64) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use api::commands::{backtest, bench, demo, dev_db, forecast, load, migrate, openapi, serve, train};
+use api::commands::{anomalies, backtest, bench, demo, dev_db, forecast, load, migrate, openapi, serve, train};
 use api::config::{self, Config, DatabaseConfig};
 use clap::{CommandFactory, FromArgMatches, Parser};
 
@@ -27,6 +27,7 @@ enum Command {
     Forecast(Box<forecast::Args>),
     Backtest(Box<backtest::Args>),
     Bench(bench::Args),
+    Anomalies(Box<anomalies::Args>),
     /// Print the OpenAPI document of the REST API.
     Openapi,
     DevDb(dev_db::Args),
@@ -55,6 +56,7 @@ async fn run() -> anyhow::Result<ExitCode> {
         Command::Forecast(args) => forecast::run(&args).await?,
         Command::Backtest(args) => backtest::run(*args).await?,
         Command::Bench(args) => bench::run(args).await?,
+        Command::Anomalies(args) => anomalies::run(*args).await?,
         Command::Openapi => openapi::run()?,
         Command::DevDb(args) => return dev_db::run(&args).await,
     }

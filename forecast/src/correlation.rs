@@ -65,6 +65,15 @@ pub enum Correlation {
     },
 }
 
+/// What the earlier steps of a path leave open of one score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Open {
+    /// Standard deviation of the score given the earlier steps.
+    pub deviation: f64,
+    /// The element's part of the logarithm of the determinant of its step's factor; these add up to that of `L`.
+    pub log_scale: f64,
+}
+
 /// Weighted mean products of scores, from which factors are made.
 pub enum Products {
     /// Of all pairs of elements.
@@ -213,6 +222,30 @@ impl Correlation {
                 let of = |index: usize| trace(&factors[index * horizon * horizon..][..horizon * horizon], *horizon);
                 let own: f64 = (0..n_directions).map(of).sum();
                 own + (n_series - n_directions) as f64 * of(n_directions)
+            }
+        }
+    }
+
+    /// What is left open of one element's score when the earlier steps are known.
+    pub fn open(&self, element: usize, n_series: usize) -> Open {
+        match self {
+            Self::None => Open { deviation: 1.0, log_scale: 0.0 },
+            Self::Dense { factor } => {
+                let row = &factor[element * factor.len().isqrt()..][..=element];
+                let of_step = &row[element / n_series * n_series..];
+                Open { deviation: dot(of_step, of_step).sqrt(), log_scale: libm::log(row[element]) }
+            }
+            Self::Principal { directions, factors, horizon } => {
+                let (lead, series) = (element / n_series, element % n_series);
+                let n_directions = directions.len() / n_series;
+                let scale = |index: usize| factors[(index * horizon + lead) * horizon + lead];
+                let rest = scale(n_directions);
+                let (mut variance, mut log_determinant) = (rest * rest, n_series as f64 * libm::log(rest));
+                for (index, direction) in directions.chunks_exact(n_series).enumerate() {
+                    variance += direction[series].powi(2) * (scale(index).powi(2) - rest * rest);
+                    log_determinant += libm::log(scale(index) / rest);
+                }
+                Open { deviation: variance.sqrt(), log_scale: log_determinant / n_series as f64 }
             }
         }
     }

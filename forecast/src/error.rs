@@ -61,6 +61,16 @@ pub enum Error {
         /// Column in the grid.
         series: usize,
     },
+    /// Rows that cannot be scored.
+    #[error("rows {first}..{end} cannot be scored: the history has {n_steps}, and the first needs one before it")]
+    RowRange {
+        /// First row.
+        first: usize,
+        /// Row after the last one.
+        end: usize,
+        /// Rows in the history.
+        n_steps: usize,
+    },
     /// A number that must be at least one is zero.
     #[error("{name} must be at least 1")]
     Zero {

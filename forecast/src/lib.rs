@@ -3,18 +3,20 @@
 //! In reading order: a [`Window`] holds what is known at an issue time; the [`base`] forecaster and the
 //! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
 //! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
-//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it. [`paper`] has
-//! the network of the method's paper, to compare with.
+//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it, and
+//! [`Model::surprise`] says how well it expected what came. [`paper`] has the network of the method's paper, to compare with.
 //!
 //! The crate knows no file (but its checkpoints), table, route or clock.
 
 mod aggregate;
+pub mod anomaly;
 pub mod attention;
 pub mod backtest;
 pub mod base;
 pub mod baseline;
 pub mod bench;
 pub mod boosting;
+pub mod calibration;
 mod checkpoint;
 pub mod conditioning;
 pub mod correction;
@@ -41,6 +43,7 @@ pub mod scaling;
 pub mod schedule;
 mod solver;
 mod stage;
+pub mod surprise;
 mod train;
 mod trainer;
 mod trajectories;

@@ -178,7 +178,7 @@ impl Sampler<'_> {
     }
 
     /// Keys and values of the context: computed once, and shared by all samples when there is one conditioning.
-    fn encode_context(&self, conditionings: &[Conditioning]) -> Cache {
+    pub(crate) fn encode_context(&self, conditionings: &[Conditioning]) -> Cache {
         let mut rows = TokenRows::default();
         let (n_context, n_elements) = (self.layout.n_context_tokens, self.layout.n_elements());
         for view in conditionings {

@@ -114,6 +114,21 @@ impl Scaling {
         }
     }
 
+    /// Logarithm of the derivative of the standard value by the value; 0 where the map is flat, since what lies there has a
+    /// probability and no density.
+    pub fn log_derivative(&self, series: usize, value: f64) -> f64 {
+        let (knots, standard) = (&self.values[series], &self.standard);
+        let below = knots.partition_point(|&knot| knot < value);
+        let is_atom = knots.partition_point(|&knot| knot <= value) > below + 1;
+        let slope = match below {
+            _ if is_atom => 0.0,
+            0 => self.slope_below(series),
+            n if n == knots.len() => self.slope_above(series),
+            n => (knots[n] - knots[n - 1]) / (standard[n] - standard[n - 1]),
+        };
+        if slope > 0.0 { -slope.ln() } else { 0.0 }
+    }
+
     /// A whole grid in standard units, `[time, series]` row-major, gaps `NaN`.
     pub fn standardise_grid(&self, values: &Grid) -> Vec<f64> {
         let n_series = self.n_series();

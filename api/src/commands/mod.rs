@@ -7,6 +7,7 @@ use anyhow::Context;
 use crate::config::DatabaseConfig;
 use crate::database::Database;
 
+pub mod anomalies;
 pub mod backtest;
 pub mod bench;
 pub mod demo;
