@@ -531,10 +531,23 @@ fn training_that_is_stopped_at_once_gives_no_model() {
     assert!(matches!(result, Err(Error::Stopped)));
 }
 
+/// Noise that is loud or quiet for a whole season, which shows only once it has begun: something for a network to learn.
+fn bursts(n_steps: usize) -> History {
+    let mut stream = Stream::new(3, 9);
+    let (mut values, mut size) = (vec![], 1.0);
+    for step in 0..n_steps {
+        if step % SEASON == 0 {
+            size = if stream.uniform() < 0.5 { 0.1 } else { 2.0 };
+        }
+        values.extend((0..N_SERIES).map(|_| 10.0 + size * stream.normal()));
+    }
+    History { values: Grid::new(N_SERIES, values).expect("whole rows"), ..history(n_steps, 1) }
+}
+
 #[test]
 fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() {
     let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(30), 5) };
-    let history = history(400, 2);
+    let history = bursts(600);
     let fit_until = |limit: usize| {
         let mut stop = move |progress: &forecast::Progress| match progress.stage {
             "train" if progress.step >= limit => ControlFlow::Break(()),
@@ -544,7 +557,7 @@ fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() 
     };
     let (at_once, later) = (fit_until(1), fit_until(2));
     assert!(at_once.report.best_step > 2, "the second pass is cut short");
-    let window = history.window(280, at_once.model.context_length(), HORIZON);
+    let window = history.window(580, at_once.model.context_length(), HORIZON);
     let draw = |model: &Model| model.forecast(&window, &sample(3, 1)).expect("a window of the model");
     assert_eq!(draw(&at_once.model), draw(&later.model), "half-finished steps are not used");
 }
