@@ -7,7 +7,7 @@
 use crate::noise::Stream;
 
 /// Trees of a model.
-const N_TREES: usize = 150;
+const N_TREES: usize = 300;
 /// Share of a tree that is added.
 const LEARNING_RATE: f64 = 0.06;
 /// Leaves of a tree.

@@ -14,8 +14,6 @@ use crate::folds::{CrossFitted, Folds};
 use crate::linear::BaseInput;
 use crate::noise::Stream;
 
-/// Rows that trees are fitted to.
-const N_ROWS: usize = 60_000;
 /// Shares that are tried.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 /// A share must lower the loss by this share of itself: what is believed has to be worth it.
@@ -40,6 +38,15 @@ pub struct Shares {
     pub location: f64,
     /// Of the logarithm of the spread.
     pub spread: f64,
+}
+
+/// How corrections are fitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Rows that trees are fitted to.
+    pub n_rows: usize,
+    /// Seed of the rows and of the trees.
+    pub seed: u64,
 }
 
 /// A correction of a linear path, and its relative spread.
@@ -179,9 +186,10 @@ impl Correction {
         folds: Folds,
         used: &[usize],
         shares: Option<Shares>,
-        seed: u64,
+        plan: Plan,
     ) -> (CrossFitted<Correction>, Shares) {
-        let sample = Sample::draw(input, seasons, paths, folds, seed);
+        let seed = plan.seed;
+        let sample = Sample::draw(input, seasons, paths, folds, plan);
         let size = sample.errors.iter().map(|error| error.abs()).sum::<f64>() / sample.errors.len().max(1) as f64;
         let location = match shares {
             Some(Shares { location: 0.0, .. }) => Trees::none(folds),
@@ -271,10 +279,10 @@ struct Sample {
 }
 
 impl Sample {
-    fn draw(input: BaseInput<'_>, seasons: &[usize], paths: &[LinearPath], folds: Folds, seed: u64) -> Self {
+    fn draw(input: BaseInput<'_>, seasons: &[usize], paths: &[LinearPath], folds: Folds, plan: Plan) -> Self {
         let n_elements = paths.first().map_or(0, |path| path.path.len());
-        let n_from_path = N_ROWS.div_ceil(paths.len().max(1)).min(n_elements);
-        let mut stream = Stream::new(seed, STREAM_ELEMENTS);
+        let n_from_path = plan.n_rows.div_ceil(paths.len().max(1)).min(n_elements);
+        let mut stream = Stream::new(plan.seed, STREAM_ELEMENTS);
         let mut sample = Self {
             n_series: input.n_series,
             horizon: n_elements / input.n_series,
@@ -393,7 +401,8 @@ mod tests {
             })
             .collect();
         let earlier: Vec<usize> = (0..last).collect();
-        let (cross, shares) = Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, 1);
+        let (cross, shares) =
+            Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, Plan { n_rows: 60_000, seed: 1 });
         (cross.whole, shares)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
-use crate::correction::{Correction, LinearPath, Shares};
+use crate::correction::{Correction, LinearPath, Plan, Shares};
 use crate::diffusion::Example;
 use crate::folds::{CrossFitted, Folds};
 use crate::innovation::{ErrorPaths, Estimation, Innovation};
@@ -109,7 +109,7 @@ impl<'a> Data<'a> {
         linear: CrossFitted<Linear>,
         used: Vec<usize>,
         shares: Option<Shares>,
-        seed: u64,
+        plan: Plan,
     ) -> Measured {
         let folds = linear.folds;
         let linear_paths: Vec<LinearPath> = self
@@ -122,7 +122,7 @@ impl<'a> Data<'a> {
             .collect();
         let seasons = &self.history.seasons;
         let (corrections, shares) =
-            Correction::cross_fit(self.input(), seasons, &linear_paths, folds, &used, shares, seed);
+            Correction::cross_fit(self.input(), seasons, &linear_paths, folds, &used, shares, plan);
         let base = CrossFitted {
             whole: Base { linear: linear.whole, correction: corrections.whole },
             without_fold: linear

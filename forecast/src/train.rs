@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::conditioning::TokenLayout;
-use crate::correction::Shares;
+use crate::correction::{Plan, Shares};
 use crate::denoiser::DenoiserConfig;
 use crate::innovation::Estimation;
 use crate::linear::{Linear, LinearPlan};
@@ -28,6 +28,22 @@ pub enum Budget {
     Steps(usize),
     /// At most this many seconds: the number of steps follows from the machine.
     Seconds(f64),
+}
+
+/// Rows that trees are fitted to, where there is time for as many.
+const N_TREE_ROWS: usize = 100_000;
+/// The same for each second of a budget, on two cores: the trees then take up to a third of it.
+const N_TREE_ROWS_PER_SECOND: f64 = 1000.0;
+
+impl Budget {
+    fn n_tree_rows(self) -> usize {
+        match self {
+            Self::Steps(_) => N_TREE_ROWS,
+            Self::Seconds(seconds) => {
+                ((N_TREE_ROWS_PER_SECOND * seconds) as usize).clamp(N_TREE_ROWS / 10, N_TREE_ROWS)
+            }
+        }
+    }
 }
 
 /// What is to be trained.
@@ -189,6 +205,7 @@ pub fn fit(
     let last = plan.folds.n_folds() - 1;
     let (earlier, all): (Vec<usize>, Vec<usize>) = ((0..last).collect(), (0..=last).collect());
     let early_rows = history.values.rows(0..plan.folds.start(last));
+    let trees = Plan { n_rows: config.budget.n_tree_rows(), seed: config.seed };
     let mut best: Option<Candidate<'_>> = None;
     for kind in [ScalingKind::Linear, ScalingKind::NormalScore] {
         let data = Data::new(history, kind, &early_rows, layout);
@@ -196,7 +213,7 @@ pub fn fit(
         let linear = fitter.choose(&history.seasons);
         let cross = fitter.cross_fit(&linear, &earlier);
         // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
-        let uncorrected = data.measure(cross, earlier.clone(), Some(Shares::default()), config.seed);
+        let uncorrected = data.measure(cross, earlier.clone(), Some(Shares::default()), trees);
         let loss = data.choose_law(&uncorrected)?.loss;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
             best = Some(Candidate { kind, data, linear, loss });
@@ -204,7 +221,7 @@ pub fn fit(
     }
     let Some(Candidate { kind, data, linear, .. }) = best else { return Err(Error::Covariance) };
     let cross = data.linear_fitter(&plan).cross_fit(&linear, &earlier);
-    let measured = data.measure(cross, earlier, None, config.seed);
+    let measured = data.measure(cross, earlier, None, trees);
     let law = data.choose_law(&measured)?;
     let shares = measured.shares;
     let stage = data.stage(measured, law)?;
@@ -215,7 +232,7 @@ pub fn fit(
 
     let data = Data::new(history, kind, &history.values, layout);
     let cross = data.linear_fitter(&plan).cross_fit(&linear, &all);
-    let full = data.stage(data.measure(cross, all, Some(shares), config.seed), law)?;
+    let full = data.stage(data.measure(cross, all, Some(shares), trees), law)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
