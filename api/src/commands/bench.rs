@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::DeviceConfig;
 
-/// Measure speeds on this machine. Takes less than two minutes.
+/// Measure speeds on this machine, which should be idle. Takes less than two minutes then.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What is measured.
