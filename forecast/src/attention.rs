@@ -25,6 +25,15 @@ impl KeyValue {
         }
     }
 
+    /// Each sequence so many times, one after the other.
+    pub fn repeated(&self, n_times: usize) -> KeyValue {
+        let repeat = |tensor: &Tensor<4>| {
+            let sequences = (0..tensor.dims()[0]).map(|row| tensor.clone().narrow(0, row, 1).repeat_dim(0, n_times));
+            Tensor::cat(sequences.collect(), 0)
+        };
+        KeyValue { key: repeat(&self.key), value: repeat(&self.value) }
+    }
+
     /// The first tokens only.
     pub fn first(&self, n_tokens: usize) -> KeyValue {
         KeyValue { key: self.key.clone().narrow(2, 0, n_tokens), value: self.value.clone().narrow(2, 0, n_tokens) }

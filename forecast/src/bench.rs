@@ -132,6 +132,7 @@ fn example(layout: &TokenLayout, stream: &mut Stream) -> Example {
     let (n_context, n_horizon) = (layout.context_length() * layout.n_series, layout.horizon() * layout.n_series);
     let conditioning = Conditioning {
         context: noise(n_context),
+        context_levels: vec![],
         context_standard: noise(n_context),
         context_expected: noise(n_context),
         horizon_standard: noise(n_horizon),

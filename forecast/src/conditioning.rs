@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Calendar;
 use crate::innovation::Innovation;
 use crate::linear::{BaseInput, Linear};
+use crate::{Calendar, NoiseLevel};
 
 /// Innovations beyond this many standard deviations are clipped before the network sees them.
 pub const INNOVATION_MAX: f64 = 8.0;
@@ -47,6 +47,8 @@ pub struct OneStep {
     pub expected: Vec<f64>,
     /// Errors divided by their standard deviation `[time, series]`; `NaN` for a gap.
     pub errors: Vec<f64>,
+    /// Noise levels of the errors `[time, series]`; empty when all are exact.
+    pub levels: Vec<NoiseLevel>,
 }
 
 impl OneStep {
@@ -73,7 +75,18 @@ impl OneStep {
                 errors[index] = (standard[index] - expected[index]) / deviation;
             }
         }
-        Self { expected, errors }
+        Self { expected, errors, levels: vec![] }
+    }
+
+    /// Brings errors of doubtful values to the noise level that matches the standard deviation of their measurement,
+    /// `[time, series]`, standard units; elements beyond its end are exact.
+    pub fn doubt(&mut self, innovation: &Innovation, n_series: usize, sd: &[f64]) {
+        self.levels = vec![NoiseLevel::CLEAN; self.errors.len()];
+        for (index, &sd) in sd.iter().enumerate().filter(|(_, sd)| **sd > 0.0) {
+            let level = NoiseLevel::of_measurement(sd / innovation.deviation[index % n_series]);
+            self.levels[index] = level;
+            self.errors[index] *= level.signal();
+        }
     }
 }
 
@@ -82,6 +95,8 @@ impl OneStep {
 pub struct Conditioning {
     /// Scaled one-step errors of the context, `NaN` for a gap, `[context_length, series]`.
     pub context: Vec<f32>,
+    /// Noise levels of these errors; empty when all are clean.
+    pub context_levels: Vec<NoiseLevel>,
     /// Standard values of the context; what the base expected where there is a gap.
     pub context_standard: Vec<f32>,
     /// What the base expected of the context from one step before.
@@ -115,9 +130,13 @@ impl Conditioning {
                 view.context.extend(std::iter::repeat_n(f32::NAN, n_series));
                 view.context_standard.extend(std::iter::repeat_n(0.0, n_series));
                 view.context_expected.extend(std::iter::repeat_n(0.0, n_series));
+                if !one_step.levels.is_empty() {
+                    view.context_levels.extend(std::iter::repeat_n(NoiseLevel::CLEAN, n_series));
+                }
                 continue;
             };
             let row = step * n_series..(step + 1) * n_series;
+            view.context_levels.extend(one_step.levels.get(row.clone()).unwrap_or_default());
             let errors = one_step.errors[row.clone()].iter();
             for ((&error, &expected), &observed) in errors.zip(&one_step.expected[row.clone()]).zip(&standard[row]) {
                 view.context.push(if error.is_nan() { f32::NAN } else { clipped(error) });

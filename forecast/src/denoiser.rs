@@ -198,6 +198,14 @@ impl Cache {
         Self { layers: key_values.into_iter().map(layer).collect() }
     }
 
+    /// The cache with each sequence's own tokens so many times, one after the other.
+    pub fn repeated(mut self, n_times: usize) -> Self {
+        for layer in &mut self.layers {
+            layer.own = layer.own.take().map(|own| own.repeated(n_times));
+        }
+        self
+    }
+
     /// Remembers the first tokens of a pass, which are finished.
     pub fn append(&mut self, key_values: Vec<KeyValue>, n_tokens: usize) {
         if n_tokens == 0 {

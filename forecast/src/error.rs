@@ -71,6 +71,42 @@ pub enum Error {
         /// Rows in the history.
         n_steps: usize,
     },
+    /// The standard deviation of a measurement is negative or infinite.
+    #[error("the standard deviation of the measurement at step {step} of series {series} is negative or infinite")]
+    MeasurementError {
+        /// Row in the grid.
+        step: usize,
+        /// Column in the grid.
+        series: usize,
+    },
+    /// More known values of the future than steps to forecast.
+    #[error("the window has {given} rows of known future, its horizon is {horizon}")]
+    FutureLength {
+        /// Rows given.
+        given: usize,
+        /// Steps to forecast.
+        horizon: usize,
+    },
+    /// A known value lies further ahead than the model can be conditioned on.
+    #[error(
+        "the known value of series {series} at step {step} lies beyond the trained horizon, which ends at step {last}"
+    )]
+    BeyondHorizon {
+        /// Column in the grid.
+        series: usize,
+        /// Step of the forecast; 1 is the first one.
+        step: i32,
+        /// Last step that can have a known value.
+        last: i32,
+    },
+    /// More known values than can be conditioned on together.
+    #[error("{given} known values that depend on each other are too many to be met together; the limit is {limit}")]
+    TooManyPins {
+        /// Known values.
+        given: usize,
+        /// The most that can be met.
+        limit: usize,
+    },
     /// A number that must be at least one is zero.
     #[error("{name} must be at least 1")]
     Zero {

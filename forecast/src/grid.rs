@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Values `[time, series]` in data units; `NaN` where nothing was observed.
+/// Values `[time, series]` in data units, `NaN` where nothing was observed, and how exactly they were measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     n_series: usize,
     values: Vec<f64>,
+    /// Standard deviations of the measurements; empty when all are exact.
+    sd: Vec<f64>,
 }
 
 impl Grid {
@@ -28,12 +30,32 @@ impl Grid {
         if let Some(index) = values.iter().position(|value| value.is_infinite()) {
             return Err(Error::NotFinite { step: index / n_series, series: index % n_series });
         }
-        Ok(Self { n_series, values })
+        Ok(Self { n_series, values, sd: vec![] })
+    }
+
+    /// States the standard deviation of each measurement, row-major `[time, series]`, data units. `NaN` stands for none
+    /// stated, which counts as exact.
+    ///
+    /// # Errors
+    /// - [`Error::RaggedRows`] when there are not as many as values
+    /// - [`Error::MeasurementError`] when one is negative or infinite
+    pub fn with_sd(self, mut sd: Vec<f64>) -> Result<Self, Error> {
+        if sd.len() != self.values.len() {
+            return Err(Error::RaggedRows { n_values: sd.len(), n_columns: self.values.len() });
+        }
+        if let Some(index) = sd.iter().position(|sd| *sd < 0.0 || sd.is_infinite()) {
+            return Err(Error::MeasurementError { step: index / self.n_series, series: index % self.n_series });
+        }
+        sd.iter_mut().filter(|sd| sd.is_nan()).for_each(|sd| *sd = 0.0);
+        if sd.iter().all(|sd| *sd == 0.0) {
+            sd.clear();
+        }
+        Ok(Self { sd, ..self })
     }
 
     /// Wraps whole rows of numbers that are finite or gaps.
     pub(crate) fn from_rows(n_series: usize, values: Vec<f64>) -> Self {
-        Self { n_series, values }
+        Self { n_series, values, sd: vec![] }
     }
 
     /// Number of rows.
@@ -51,6 +73,16 @@ impl Grid {
         self.values[step * self.n_series + series]
     }
 
+    /// The standard deviation of the measurement of one series at one step; 0 when it is exact.
+    pub fn sd(&self, step: usize, series: usize) -> f64 {
+        self.sd.get(step * self.n_series + series).copied().unwrap_or(0.0)
+    }
+
+    /// Whether every measurement is exact.
+    pub fn is_exact(&self) -> bool {
+        self.sd.is_empty()
+    }
+
     /// All series at one step.
     pub fn row(&self, step: usize) -> &[f64] {
         &self.values[step * self.n_series..(step + 1) * self.n_series]
@@ -58,10 +90,26 @@ impl Grid {
 
     /// The rows of a range of steps.
     pub fn rows(&self, steps: std::ops::Range<usize>) -> Grid {
-        Grid {
-            n_series: self.n_series,
-            values: self.values[steps.start * self.n_series..steps.end * self.n_series].to_vec(),
+        let elements = steps.start * self.n_series..steps.end * self.n_series;
+        let sd = self.sd.get(elements.clone()).unwrap_or_default().to_vec();
+        Grid { n_series: self.n_series, values: self.values[elements].to_vec(), sd }
+    }
+
+    /// Adds rows at the end.
+    ///
+    /// # Errors
+    /// [`Error::SeriesCount`] when they have another number of series.
+    pub fn extend(&mut self, rows: &Grid) -> Result<(), Error> {
+        if rows.n_series != self.n_series {
+            return Err(Error::SeriesCount { given: rows.n_series, expected: self.n_series });
         }
+        if !(self.is_exact() && rows.is_exact()) {
+            self.sd.resize(self.values.len(), 0.0);
+            self.sd.extend_from_slice(&rows.sd);
+            self.sd.resize(self.values.len() + rows.values.len(), 0.0);
+        }
+        self.values.extend_from_slice(&rows.values);
+        Ok(())
     }
 
     /// The buffer, row-major `[time, series]`.
@@ -181,6 +229,7 @@ impl History {
             calendar: self.calendar.rows(start..issue_row + horizon),
             horizon,
             bounds: self.bounds.clone(),
+            future: None,
         }
     }
 }
@@ -197,4 +246,37 @@ pub struct Window {
     pub horizon: usize,
     /// Declared range of each series.
     pub bounds: Vec<Bounds>,
+    /// Values after the context that are known or supposed, from step 1 on, `[step, series]` with at most `horizon` rows;
+    /// `NaN` where nothing is. Trajectories have these values, and elsewhere follow the law under that condition.
+    pub future: Option<Grid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(values: &[f64]) -> Grid {
+        Grid::new(2, values.to_vec()).expect("whole rows")
+    }
+
+    #[test]
+    fn rows_keep_the_errors_of_their_values() {
+        let measured = grid(&[1.0, 2.0, 3.0, 4.0]).with_sd(vec![0.0, f64::NAN, 0.5, 0.0]).expect("as many as values");
+        let mut both = grid(&[9.0, 9.0]);
+        both.extend(&measured.rows(1..2)).expect("two series");
+        both.extend(&grid(&[7.0, 7.0])).expect("two series");
+        let sd: Vec<f64> = (0..3).flat_map(|step| [both.sd(step, 0), both.sd(step, 1)]).collect();
+        assert_eq!(sd, [0.0, 0.0, 0.5, 0.0, 0.0, 0.0]);
+        assert!(measured.rows(0..1).sd(0, 1) == 0.0 && grid(&[1.0, 2.0]).is_exact());
+    }
+
+    #[test]
+    fn errors_that_are_none_are_refused() {
+        for bad in [-1.0, f64::INFINITY] {
+            let refused = grid(&[1.0, 2.0]).with_sd(vec![0.0, bad]);
+            assert!(matches!(refused, Err(Error::MeasurementError { step: 0, series: 1 })));
+        }
+        assert!(matches!(grid(&[1.0, 2.0]).with_sd(vec![0.0]), Err(Error::RaggedRows { .. })));
+        assert!(matches!(grid(&[1.0, 2.0]).extend(&Grid { n_series: 1, ..grid(&[]) }), Err(Error::SeriesCount { .. })));
+    }
 }

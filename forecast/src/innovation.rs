@@ -7,7 +7,6 @@
 //! An untrained network, which leaves noise as it is, then *is* a joint law with the right margins and correlations (a
 //! Gaussian copula), and training adds only what that lacks.
 
-use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
 use crate::correlation::{Correlation, Structure};
@@ -166,6 +165,12 @@ impl Innovation {
         self.shape.standardise(element % self.n_series(), error / self.deviation[element])
     }
 
+    /// Standard deviation of a measurement as the score of its error has it, for an error with a standard deviation.
+    pub fn score_sd(&self, element: usize, error: f64, sd: f64) -> f64 {
+        let deviation = self.deviation[element];
+        self.shape.standardise_sd(element % self.n_series(), error / deviation, sd / deviation)
+    }
+
     /// The error that has a normal score. Where the shape is known from many errors, no larger one is made up.
     pub fn error(&self, element: usize, score: f64) -> f64 {
         let series = element % self.n_series();
@@ -201,42 +206,10 @@ impl Innovation {
     }
 }
 
-/// Moves sampled innovations onto observed errors: `z + Aᵀ (A Aᵀ)⁻¹ (b − A z)`, where `A` has the rows of the
-/// factor that belong to the observed elements and `b` the scores of their errors.
-///
-/// For Gaussian innovations this is an exact draw from the conditional law (Matheron's rule; Wilson et al.,
-/// "Efficiently sampling functions from Gaussian process posteriors", ICML 2020, eq. 11), and it respects
-/// observations of one series in the others, at later steps and at earlier ones.
-pub struct Pins {
-    elements: DMatrix<f64>,
-    gain: DMatrix<f64>,
-    scores: DVector<f64>,
-}
-
-impl Pins {
-    /// Prepares the update for the observed `(element, error)` pairs among the first `width` elements.
-    ///
-    /// # Errors
-    /// [`Error::Covariance`] when the observed elements determine each other.
-    pub fn new(innovation: &Innovation, observed: &[(usize, f64)], width: usize) -> Result<Self, Error> {
-        let rows: Vec<f64> = observed.iter().flat_map(|&(element, _)| innovation.row(element, width)).collect();
-        let elements = DMatrix::from_row_slice(observed.len(), width, &rows);
-        let inverse = (&elements * elements.transpose()).cholesky().ok_or(Error::Covariance)?.inverse();
-        let gain = elements.transpose() * inverse;
-        let scores = observed.iter().map(|&(element, error)| innovation.score(element, error));
-        Ok(Self { elements, gain, scores: DVector::from_iterator(observed.len(), scores) })
-    }
-
-    /// Moves one sample's first innovations.
-    pub fn apply(&self, innovations: &mut [f64]) {
-        let mut z = DVector::from_column_slice(&innovations[..self.gain.nrows()]);
-        z += &self.gain * (&self.scores - &self.elements * &z);
-        innovations[..z.len()].copy_from_slice(z.as_slice());
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nalgebra::{DMatrix, DVector};
+
     use super::*;
     use crate::noise::Stream;
 
@@ -312,22 +285,6 @@ mod tests {
         let (whole, gapped) = (innovation.whiten(&errors), innovation.whiten(&gapped));
         assert_eq!(whole[..4], gapped[..4]);
         assert!(gapped[4].is_nan() && gapped[5].is_finite());
-    }
-
-    #[test]
-    fn pinned_errors_are_met_and_move_what_is_correlated_with_them() {
-        let innovation = Innovation::fit(&correlated(4000, 4), gaussian(0.0)).expect("positive definite");
-        let pins = Pins::new(&innovation, &[(1, -2.0), (3, -2.5)], 6).expect("independent elements");
-        let mut stream = Stream::new(9, 0);
-        let (mut mean, n) = (0.0, 500);
-        for _ in 0..n {
-            let mut z: Vec<f64> = (0..6).map(|_| stream.normal()).collect();
-            pins.apply(&mut z);
-            let errors = innovation.colour(&z);
-            assert!((errors[1] + 2.0).abs() < 1e-9 && (errors[3] + 2.5).abs() < 1e-9);
-            mean += errors[0] / f64::from(n);
-        }
-        assert!(mean > 1.0, "series a moves against series b, its mean is {mean}");
     }
 
     #[test]

@@ -32,6 +32,14 @@ impl NoiseLevel {
         libm::log(self.signal() / self.noise())
     }
 
+    /// The level of a value that was measured with an error, given the error's standard deviation as a multiple of what
+    /// the value itself varies: `tan φ`.
+    ///
+    /// The measured value times [`signal`](Self::signal) then is `x_k`.
+    pub fn of_measurement(ratio: f64) -> Self {
+        Self::new(libm::atan(ratio) / FRAC_PI_2)
+    }
+
     /// The number in `[0, 1]`.
     pub fn value(self) -> f64 {
         self.0
@@ -97,6 +105,15 @@ mod tests {
         }
         assert_eq!(NoiseLevel::NOISE.log_snr(), f64::NEG_INFINITY);
         assert_eq!(NoiseLevel::CLEAN.log_snr(), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_measured_value_times_its_signal_has_the_noise_share_of_its_level() {
+        assert_eq!(NoiseLevel::of_measurement(0.0), NoiseLevel::CLEAN);
+        let (ratio, clean, noise) = (0.75, 1.3, -0.4);
+        let level = NoiseLevel::of_measurement(ratio);
+        let measured = clean + ratio * noise;
+        assert!((level.signal() * measured - level.mix(clean, noise)).abs() < 1e-12);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! In reading order: a [`Window`] holds what is known at an issue time; the [`base`] forecaster and the
 //! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
 //! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
-//! innovations; and these become [`Trajectories`]. [`fit`] makes a [`Model`], [`Model::forecast`] uses it, and
-//! [`Model::surprise`] says how well it expected what came. [`paper`] has the network of the method's paper, to compare with.
+//! innovations, moved by [`pins`] onto what is known; and these become [`Trajectories`]. [`fit`] makes a [`Model`];
+//! [`Model::forecast`] and [`Model::prepare`] use it, and [`Model::surprise`] says how well it expected
+//! what came. [`paper`] has the network of the method's paper, to compare with.
 //!
 //! The crate knows no file (but its checkpoints), table, route or clock.
 
@@ -34,8 +35,11 @@ pub mod linear;
 pub mod metrics;
 mod model;
 pub mod noise;
+mod observed;
 pub mod paper;
+pub mod pins;
 pub mod pool;
+mod prepared;
 pub mod products;
 pub mod reliability;
 pub mod sampler;
@@ -55,6 +59,7 @@ pub use error::Error;
 pub use grid::{Bounds, Calendar, Grid, History, Window};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};
+pub use prepared::{Prepared, Update};
 pub use schedule::Schedule;
 pub use train::{Budget, Fitted, Progress, SampledLoss, TrainConfig, TrainReport, fit};
 pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};

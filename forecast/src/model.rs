@@ -6,8 +6,10 @@ use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
-use crate::innovation::{Innovation, Pins};
+use crate::innovation::Innovation;
 use crate::linear::BaseInput;
+use crate::noise::Noise;
+use crate::observed::{Observed, Past};
 use crate::pool::Pool;
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
@@ -15,7 +17,7 @@ use crate::schedule::{PASSES_DEFAULT, Schedule};
 use crate::{Calendar, Error, Trajectories, Window};
 
 /// Samples that are denoised together: bounds the memory of a forecast whatever the number of samples.
-const N_SAMPLES_TOGETHER: usize = 200;
+pub(crate) const N_SAMPLES_TOGETHER: usize = 200;
 
 /// How a forecast is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,15 @@ impl Default for SampleConfig {
     }
 }
 
+impl SampleConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match [("n_samples", self.n_samples), ("passes", self.passes)].into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(Error::Zero { name }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A trained model.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -53,33 +64,15 @@ pub struct Model {
     pub(crate) device: Device,
 }
 
-/// A window in standard units, cut at its anchor.
-struct Anchored {
-    /// Values up to the anchor, gaps `NaN`, `[time, series]`.
-    standard: Vec<f64>,
-    /// The same with gaps filled for the base.
-    filled: Vec<f64>,
-    /// The last step at which every live series is observed.
-    anchor: usize,
-    /// Observed elements after the anchor.
-    pinned: Vec<Pinned>,
-}
-
-/// An element after the anchor that is observed.
-struct Pinned {
-    /// Steps from the anchor; 1 is the next one.
-    step: usize,
-    series: usize,
-    /// Data units.
-    value: f64,
-    /// Standard units.
-    standard: f64,
-}
-
 impl Model {
     /// Rows of context that a forecast uses; shorter windows are filled up with gaps.
     pub fn context_length(&self) -> usize {
-        self.base.context() + self.layout.context_length() + self.layout.horizon()
+        self.n_past() + self.layout.horizon()
+    }
+
+    /// Rows up to an anchor that a forecast from there uses.
+    pub(crate) fn n_past(&self) -> usize {
+        self.base.context() + self.layout.context_length()
     }
 
     /// The horizon that was trained; any other one can be forecast.
@@ -101,22 +94,13 @@ impl Model {
     ///
     /// Where series end before the last row of the context, the steps in between are drawn too, as nowcasts, given what
     /// the other series show. At most one trained horizon is nowcast: a series that is silent for longer counts as a gap.
+    /// So are steps whose values were measured with an error that matters: what is drawn there is the true value. Values
+    /// of the window's future are kept.
     ///
     /// # Errors
-    /// - [`Error::SeriesCount`], [`Error::CalendarFeatures`], [`Error::CalendarLength`] when the window is not the model's
-    /// - [`Error::NothingObserved`] when no value of the window is known
-    /// - [`Error::Zero`] when horizon, samples, passes or a schedule's parameter are 0
+    /// Those of [`Model::prepare`] and of [`Prepared::forecast`](crate::Prepared::forecast).
     pub fn forecast(&self, window: &Window, config: &SampleConfig) -> Result<Trajectories, Error> {
-        self.check(window, config)?;
-        let anchored = self.anchor(window)?;
-        let n_steps = window.context.n_steps() - 1 - anchored.anchor + window.horizon;
-        let first_step = 1 - (n_steps - window.horizon) as i32;
-        let mut values = Vec::with_capacity(config.n_samples * n_steps * self.n_series());
-        for first in (0..config.n_samples).step_by(N_SAMPLES_TOGETHER) {
-            let n_samples = N_SAMPLES_TOGETHER.min(config.n_samples - first);
-            values.extend(self.paths(window, &anchored, first, n_samples, n_steps, config)?);
-        }
-        Trajectories::new(config.n_samples, first_step, n_steps, self.n_series(), values)
+        self.prepare(window)?.forecast(config)
     }
 
     /// What the base forecaster alone expects of the trained horizon, with every gap up to the issue time filled from the
@@ -132,9 +116,13 @@ impl Model {
         path
     }
 
-    fn check(&self, window: &Window, config: &SampleConfig) -> Result<(), Error> {
+    /// Refuses a window that is not the model's.
+    pub(crate) fn check(&self, window: &Window) -> Result<(), Error> {
         let (given, expected) = (window.context.n_series(), self.n_series());
         if given != expected || window.bounds.len() != expected {
+            return Err(Error::SeriesCount { given, expected });
+        }
+        if let Some(given) = window.future.as_ref().map(|future| future.n_series()).filter(|&given| given != expected) {
             return Err(Error::SeriesCount { given, expected });
         }
         let (given, expected) = (window.calendar.n_features(), self.layout.n_calendar);
@@ -145,108 +133,80 @@ impl Model {
         if let Some(given) = window.calendar.n_steps().filter(|&given| given < expected) {
             return Err(Error::CalendarLength { given, expected });
         }
-        for (name, value) in [("horizon", window.horizon), ("n_samples", config.n_samples), ("passes", config.passes)] {
-            if value == 0 {
-                return Err(Error::Zero { name });
-            }
-        }
         Ok(())
     }
 
-    fn anchor(&self, window: &Window) -> Result<Anchored, Error> {
-        let (context, n_series) = (&window.context, self.n_series());
-        let earliest = context.n_steps().saturating_sub(1 + self.horizon());
-        let last_observed = (0..n_series).filter_map(|series| context.last_observed(series));
-        let newest = last_observed.clone().max().ok_or(Error::NothingObserved)?;
-        // A series that ended long ago, or a panel that is wholly late, must not pull the anchor back without end.
-        let anchor = last_observed.filter(|&last| last >= earliest).min().unwrap_or(newest.max(earliest));
-        let mut standard = self.scaling.standardise_grid(context);
-        let pinned = (anchor + 1..context.n_steps())
-            .flat_map(|step| (0..n_series).map(move |series| (step, series)))
-            .map(|(step, series)| Pinned {
-                step: step - anchor,
-                series,
-                value: context.get(step, series),
-                standard: standard[step * n_series + series],
-            })
-            .filter(|pinned| !pinned.value.is_nan())
-            .collect();
-        standard.truncate((anchor + 1) * n_series);
-        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
-        Ok(Anchored { standard, filled, anchor, pinned })
-    }
-
-    /// The view from the last of the given steps, and what the base expects of the trained horizon after it.
-    fn condition(&self, standard: &[f64], filled: &[f64], calendar: &Calendar) -> (Conditioning, Outlook) {
-        let n_series = self.n_series();
-        let anchor = standard.len() / n_series - 1;
-        let input = BaseInput { filled, n_series, calendar };
-        let steps = (anchor + 1).saturating_sub(self.layout.context_length())..anchor + 1;
-        let one_step = OneStep::new(standard, input, &self.innovation, steps, |_| &self.base.linear);
-        let outlook = self.base.outlook(input, anchor);
-        (Conditioning::new(&self.layout, standard, &one_step, calendar, anchor, &outlook.path), outlook)
-    }
-
-    /// Paths of some of the samples, `[sample, step, series]`, data units.
-    fn paths(
-        &self,
-        window: &Window,
-        anchored: &Anchored,
-        first_sample: usize,
-        n_samples: usize,
-        n_steps: usize,
-        config: &SampleConfig,
-    ) -> Result<Vec<f32>, Error> {
-        let (n_series, horizon) = (self.n_series(), self.horizon());
-        let sampler = Sampler {
+    pub(crate) fn sampler(&self) -> Sampler<'_> {
+        Sampler {
             denoiser: &self.denoiser,
             velocity_share: self.velocity_share,
             layout: &self.layout,
             device: &self.device,
+        }
+    }
+
+    /// The view from the last step of a past, and what the base expects of the trained horizon after it.
+    pub(crate) fn condition(&self, past: &Past, calendar: &Calendar) -> (Conditioning, Outlook) {
+        let n_series = self.n_series();
+        let anchor = past.n_steps(n_series) - 1;
+        let input = BaseInput { filled: &past.filled, n_series, calendar };
+        let steps = (anchor + 1).saturating_sub(self.layout.context_length())..anchor + 1;
+        let mut one_step = OneStep::new(&past.standard, input, &self.innovation, steps, |_| &self.base.linear);
+        if !past.sd.is_empty() {
+            one_step.doubt(&self.innovation, n_series, &past.sd);
+        }
+        let outlook = self.base.outlook(input, anchor);
+        (Conditioning::new(&self.layout, &past.filled, &one_step, calendar, anchor, &outlook.path), outlook)
+    }
+
+    /// Innovations `[sample, token, element]` of which some samples take theirs from the pool instead. What is known holds for
+    /// them, too: first whole tokens, then pinned elements.
+    pub(crate) fn with_pool(
+        &self,
+        mut innovations: Vec<f32>,
+        known: &[f32],
+        draw: Draw,
+        config: &SampleConfig,
+        pinned: Option<PinnedStart<'_>>,
+    ) -> Vec<f32> {
+        let noise = Noise::new(config.seed);
+        for (index, sample) in innovations.chunks_exact_mut(draw.n_tokens * self.layout.n_elements()).enumerate() {
+            let block = draw.first_step / self.horizon();
+            let Some(pooled) = self.pool.path(config.seed, draw.first_sample + index, block) else { continue };
+            let taken = known.iter().chain(&pooled[known.len()..]);
+            let mut path: Vec<f64> = taken.take(sample.len()).map(|&z| f64::from(z)).collect();
+            if let Some(start) = pinned {
+                start.apply(draw, index, noise, self.n_series(), &mut path);
+            }
+            sample.iter_mut().zip(path).for_each(|(z, taken)| *z = taken as f32);
+        }
+        innovations
+    }
+
+    /// Standard values `[step, series]` of the first steps of each sample, from the innovations of the samples one after the
+    /// other. One outlook serves all samples, or each has its own. What was observed exactly is what it is, not what is
+    /// left of it after arithmetic.
+    pub(crate) fn paths_of(
+        &self,
+        innovations: &[f32],
+        n_samples: usize,
+        n_steps: usize,
+        outlooks: &[Outlook],
+        observed: &[Observed],
+    ) -> Vec<Vec<f64>> {
+        let n_elements = n_steps * self.n_series();
+        let path = |(sample, innovations): (usize, &[f32])| {
+            let innovations: Vec<f64> = innovations[..n_elements].iter().map(|&z| f64::from(z)).collect();
+            let errors = self.innovation.colour(&innovations);
+            let Outlook { path, spread } = &outlooks[sample % outlooks.len()];
+            let expected = path.iter().zip(spread).zip(errors);
+            let mut path: Vec<f64> = expected.map(|((expected, spread), error)| expected + spread * error).collect();
+            for observed in observed.iter().filter(|observed| observed.sd == 0.0 && observed.step <= n_steps) {
+                path[observed.element(self.n_series())] = observed.standard;
+            }
+            path
         };
-        // Beyond the trained horizon every sample goes on from its own path, seen as its past. What it sees is kept in the
-        // range of the training values: a linear base that is fed with its own output can run away.
-        let mut pasts = vec![(anchored.standard.clone(), anchored.filled.clone())];
-        let mut drawn: Vec<Vec<f32>> = vec![vec![]; n_samples];
-        let calendar = self.padded_calendar(window, anchored.anchor + 1 + n_steps.div_ceil(horizon) * horizon);
-        for first_step in (0..n_steps).step_by(horizon) {
-            let n_drawn = horizon.min(n_steps - first_step);
-            let (views, outlooks): (Vec<_>, Vec<_>) =
-                pasts.iter().map(|(standard, filled)| self.condition(standard, filled, &calendar)).unzip();
-            let pins = if first_step == 0 { self.pins(&anchored.pinned, &outlooks[0])? } else { None };
-            let start = pins.as_ref().map(|(pins, n_tokens)| PinnedStart { pins, n_tokens: *n_tokens });
-            let n_tokens = n_drawn.div_ceil(self.layout.patch).max(pins.as_ref().map_or(0, |(_, n_tokens)| *n_tokens));
-            let draw = Draw { first_sample, n_samples, first_step, n_tokens };
-            let innovations = sampler.draw(&views, draw, config, start)?;
-            if first_step + horizon < n_steps && pasts.len() < n_samples {
-                pasts = vec![pasts.swap_remove(0); n_samples];
-            }
-            for (sample, innovations) in innovations.chunks_exact(n_tokens * self.layout.n_elements()).enumerate() {
-                let pooled = self.pool.path(config.seed, first_sample + sample, first_step / horizon);
-                let drawn_innovations = pooled.unwrap_or(innovations);
-                let mut innovations: Vec<f64> = drawn_innovations.iter().map(|&z| f64::from(z)).collect();
-                if let (Some(_), Some((pins, _))) = (pooled, &pins) {
-                    pins.apply(&mut innovations);
-                }
-                innovations.truncate(n_drawn * n_series);
-                let errors = self.innovation.colour(&innovations);
-                let outlook = &outlooks[sample % outlooks.len()];
-                for (index, error) in errors.iter().enumerate() {
-                    let value = outlook.path[index] + outlook.spread[index] * error;
-                    drawn[sample].push(self.restore(index % n_series, value, &window.bounds) as f32);
-                    if pasts.len() == n_samples {
-                        let seen = self.scaling.into_range(index % n_series, value);
-                        pasts[sample].0.push(seen);
-                        pasts[sample].1.push(seen);
-                    }
-                }
-            }
-        }
-        // What was observed is what it is, not what is left of it after arithmetic.
-        for &Pinned { step, series, value, .. } in &anchored.pinned {
-            drawn.iter_mut().for_each(|path| path[(step - 1) * n_series + series] = value as f32);
-        }
-        Ok(drawn.concat())
+        innovations.chunks_exact(innovations.len() / n_samples).enumerate().map(path).collect()
     }
 
     /// A standard value of a series in data units, inside its bounds.
@@ -255,25 +215,78 @@ impl Model {
     }
 
     /// The calendar of the window, its last row repeated where the last token or block reaches beyond the horizon.
-    fn padded_calendar(&self, window: &Window, n_steps: usize) -> Calendar {
+    pub(crate) fn padded_calendar(&self, window: &Window, n_steps: usize) -> Calendar {
         match window.calendar.n_steps() {
             Some(given) if given < n_steps => window.calendar.extended(n_steps),
             _ => window.calendar.clone(),
         }
     }
+}
 
-    /// The update that meets the observed elements after the anchor, and the tokens that hold them.
-    fn pins(&self, pinned: &[Pinned], outlook: &Outlook) -> Result<Option<(Pins, usize)>, Error> {
-        let Some(last_step) = pinned.iter().map(|pinned| pinned.step).max() else { return Ok(None) };
-        let n_tokens = last_step.div_ceil(self.layout.patch);
-        let n_series = self.n_series();
-        let errors: Vec<(usize, f64)> = pinned
-            .iter()
-            .map(|pinned| {
-                let element = (pinned.step - 1) * n_series + pinned.series;
-                (element, (pinned.standard - outlook.path[element]) / outlook.spread[element])
-            })
-            .collect();
-        Ok(Some((Pins::new(&self.innovation, &errors, n_tokens * self.layout.n_elements())?, n_tokens)))
+#[cfg(test)]
+mod walk {
+    use nalgebra::DMatrix;
+
+    use super::*;
+    use crate::boosting::Boosting;
+    use crate::correction::{Correction, Shares};
+    use crate::correlation::Correlation;
+    use crate::linear::{Linear, LinearKind};
+    use crate::noise::Stream;
+
+    impl Model {
+        /// A model whose law is known exactly: a random walk, with an untrained network. `factor` is the Cholesky factor of
+        /// the covariance of its increments.
+        pub(crate) fn random_walk(factor: &[f64], patch: usize, horizon: usize) -> Self {
+            let n_series = factor.len().isqrt();
+            let n_elements = horizon * n_series;
+            let path = DMatrix::from_fn(n_elements, n_elements, |row, column| {
+                let is_past = column / n_series <= row / n_series;
+                if is_past { factor[row % n_series * n_series + column % n_series] } else { 0.0 }
+            });
+            let deviation: Vec<f64> = path.row_iter().map(|row| row.norm()).collect();
+            let correlation =
+                DMatrix::from_fn(n_elements, n_elements, |row, column| path[(row, column)] / deviation[row]);
+            let n_horizon_tokens = horizon / patch;
+            let layout = TokenLayout { n_series, n_calendar: 0, patch, n_context_tokens: 2, n_horizon_tokens };
+            let network = DenoiserConfig {
+                n_elements: patch * n_series,
+                n_calendar: 1,
+                n_horizon_tokens,
+                d_model: 16,
+                n_heads: 1,
+                n_layers: 2,
+            };
+            let device = crate::cpu();
+            Self {
+                layout,
+                seasons: vec![],
+                scaling: Scaling::identity(n_series),
+                base: Base {
+                    linear: Linear {
+                        kind: LinearKind::LastValue,
+                        lags: vec![],
+                        horizon,
+                        weights: vec![vec![0.0; horizon]],
+                    },
+                    correction: Correction {
+                        seasons: vec![],
+                        shares: Shares::default(),
+                        location: Boosting::default(),
+                        spread: Boosting::default(),
+                    },
+                },
+                innovation: Innovation {
+                    deviation,
+                    shape: Scaling::identity(n_series),
+                    correlation: Correlation::Dense { factor: correlation.transpose().as_slice().to_vec() },
+                },
+                pool: Pool::new(0.0, n_elements, std::iter::empty()),
+                denoiser: Denoiser::new(&network, &mut Stream::new(1, 0), &device),
+                network,
+                velocity_share: 0.0,
+                device,
+            }
+        }
     }
 }

@@ -45,9 +45,19 @@ impl Noise {
     /// Samples come in antithetic pairs, 0 with 1, 2 with 3 …: the noise of the second is the first's with its sign
     /// changed (Hammersley and Morton 1956). Each sample has the right law, and what is averaged over samples errs less.
     pub fn normal(&self, sample: u32, step: u32, series: u32) -> f32 {
-        let words = philox(self.key, [sample / 2, step, series, 0]);
+        self.keyed_normal(sample, step, series, 0) as f32
+    }
+
+    /// One standard normal number for the error of a measurement, independent of [`Noise::normal`]; in the same pairs.
+    pub fn measurement(&self, sample: u32, step: u32, series: u32) -> f64 {
+        // 1 belongs to streams.
+        self.keyed_normal(sample, step, series, 2)
+    }
+
+    fn keyed_normal(&self, sample: u32, step: u32, series: u32, purpose: u32) -> f64 {
+        let words = philox(self.key, [sample / 2, step, series, purpose]);
         let radius = libm::sqrt(-2.0 * libm::log(open_unit(words[0], words[1])));
-        let number = (radius * libm::cos(TAU * open_unit(words[2], words[3]))) as f32;
+        let number = radius * libm::cos(TAU * open_unit(words[2], words[3]));
         if sample.is_multiple_of(2) { number } else { -number }
     }
 }
@@ -132,5 +142,6 @@ mod tests {
         assert_eq!(base, noise.normal(0, 0, 0));
         assert_eq!(base, -noise.normal(1, 0, 0), "samples come in antithetic pairs");
         assert_ne!(base.abs(), noise.normal(2, 0, 0).abs());
+        assert_ne!(base, noise.measurement(0, 0, 0) as f32);
     }
 }

@@ -2,15 +2,18 @@
 
 use burn::tensor::Device;
 
-use crate::conditioning::{Conditioning, INNOVATION_MAX, TokenLayout};
-use crate::denoise::{Denoise, NoisyToken, denoise};
+use crate::conditioning::{Conditioning, TokenLayout};
+use crate::denoise::{BOUND, Denoise, NoisyToken, denoise};
 use crate::denoiser::{Cache, Denoiser, Tokens, level_harmonics};
 use crate::diffusion::TokenRows;
-use crate::innovation::Pins;
 use crate::level::NoiseLevel;
 use crate::noise::Noise;
+use crate::pins::Pins;
 use crate::schedule::ScheduleMatrix;
 use crate::{Error, SampleConfig};
+
+/// What was observed may be further than the network is shown; this keeps its arithmetic finite.
+const KNOWN_MAX: f64 = 1e6;
 
 /// A network with the shape of its tokens.
 pub struct Sampler<'a> {
@@ -25,15 +28,29 @@ pub struct Sampler<'a> {
 }
 
 /// Observed elements at the start of the horizon, and the number of tokens that hold them.
+#[derive(Clone, Copy)]
 pub struct PinnedStart<'a> {
     /// The update that meets the observations.
     pub pins: &'a Pins,
-    /// Tokens that hold pinned elements.
+    /// Scores of the observed elements: of each sample, or the same of all.
+    pub scores: &'a [Vec<f64>],
+    /// Tokens up to the last one that holds a pinned element.
     pub n_tokens: usize,
 }
 
+/// What the network remembers of one context, and of the tokens after it that are wholly observed.
+#[derive(Clone, Debug)]
+pub struct Context {
+    conditioning: Conditioning,
+    /// Of the context, and of the observed tokens and their mirror images.
+    cache: Cache,
+    /// Innovations of the observed tokens, `[token, element]`.
+    known: Vec<f32>,
+    n_known: usize,
+}
+
 /// Which samples are drawn, and where their path begins in the noise.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Draw {
     /// First sample.
     pub first_sample: usize,
@@ -58,6 +75,37 @@ pub struct Session<'a> {
     is_paired: bool,
     cache: Cache,
     n_remembered: usize,
+}
+
+impl Context {
+    /// Tokens after the context that are known.
+    pub fn n_known(&self) -> usize {
+        self.n_known
+    }
+
+    /// Their innovations, `[token, element]`.
+    pub fn known(&self) -> &[f32] {
+        &self.known
+    }
+}
+
+impl PinnedStart<'_> {
+    /// Moves the innovations of one of the drawn samples, in a layout of so many series.
+    pub fn apply(&self, draw: Draw, index: usize, noise: Noise, n_series: usize, innovations: &mut [f64]) {
+        let measurement = |element: usize| {
+            let (step, series) = (draw.first_step + element / n_series, element % n_series);
+            noise.measurement((draw.first_sample + index) as u32, step as u32, series as u32)
+        };
+        self.pins.apply(innovations, &self.scores[index % self.scores.len()], measurement);
+        innovations.iter_mut().for_each(|z| *z = z.clamp(-KNOWN_MAX, KNOWN_MAX));
+    }
+}
+
+impl Draw {
+    /// Whether the samples are whole antithetic pairs.
+    fn is_paired(&self) -> bool {
+        self.first_sample.is_multiple_of(2) && self.n_samples.is_multiple_of(2)
+    }
 }
 
 impl Denoise for Session<'_> {
@@ -121,22 +169,87 @@ impl Sampler<'_> {
         config: &SampleConfig,
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
-        let mut tokens = self.initial_noise(draw, Noise::new(config.seed));
-        let is_paired = conditionings.len() == 1
-            && pinned.is_none()
-            && draw.first_sample.is_multiple_of(2)
-            && draw.n_samples.is_multiple_of(2);
-        let session = self.session(conditionings, is_paired);
-        let mut n_finished = 0;
-        if let Some(PinnedStart { pins, n_tokens }) = pinned {
-            self.denoise(&session, &mut tokens[..n_tokens], 0, config)?;
-            pin(&mut tokens[..n_tokens], draw.n_samples, pins);
-            n_finished = n_tokens;
+        let is_paired = conditionings.len() == 1 && pinned.is_none() && draw.is_paired();
+        self.draw_in(&self.session(conditionings, is_paired), &[], draw, config, pinned)
+    }
+
+    /// As [`Sampler::draw`], with the context already encoded. Tokens that are known in it come back as they are.
+    ///
+    /// # Errors
+    /// Those of [`ScheduleMatrix::new`].
+    pub fn draw_after(
+        &self,
+        context: &Context,
+        draw: Draw,
+        config: &SampleConfig,
+        pinned: Option<PinnedStart<'_>>,
+    ) -> Result<Vec<f32>, Error> {
+        let session = Session {
+            sampler: self,
+            conditionings: vec![context.conditioning.clone()],
+            // What was observed has no mirror image among the samples.
+            is_paired: context.n_known == 0 && pinned.is_none() && draw.is_paired(),
+            cache: context.cache.clone().repeated(draw.n_samples),
+            n_remembered: context.n_known,
+        };
+        self.draw_in(&session, &context.known, draw, config, pinned)
+    }
+
+    fn draw_in(
+        &self,
+        session: &Session<'_>,
+        known: &[f32],
+        draw: Draw,
+        config: &SampleConfig,
+        pinned: Option<PinnedStart<'_>>,
+    ) -> Result<Vec<f32>, Error> {
+        let noise = Noise::new(config.seed);
+        let mut tokens = self.initial_noise(draw, noise);
+        for (token, known) in tokens.iter_mut().zip(known.chunks_exact(self.layout.n_elements())) {
+            *token = NoisyToken { values: known.repeat(draw.n_samples), level: NoiseLevel::CLEAN };
+        }
+        // What is known is remembered already.
+        let n_known = session.n_remembered;
+        let mut n_finished = n_known;
+        if let Some(start) = pinned {
+            self.denoise(session, &mut tokens[n_known..start.n_tokens], 0, config)?;
+            self.pin(&mut tokens[..start.n_tokens], draw, noise, &start);
+            n_finished = start.n_tokens;
         }
         if n_finished < draw.n_tokens {
-            self.denoise(&session, &mut tokens, n_finished, config)?;
+            self.denoise(session, &mut tokens[n_known..], n_finished - n_known, config)?;
         }
         Ok(sample_by_sample(&tokens, draw.n_samples))
+    }
+
+    /// The context of one conditioning.
+    pub fn context(&self, conditioning: Conditioning) -> Context {
+        let cache = self.encode_context(std::slice::from_ref(&conditioning));
+        Context { conditioning, cache, known: vec![], n_known: 0 }
+    }
+
+    /// Adds the next token of the horizon, wholly observed, to a context.
+    pub fn observe(&self, context: &mut Context, innovations: &[f32]) {
+        let values: Vec<f32> = innovations.iter().map(|z| z.clamp(-KNOWN_MAX as f32, KNOWN_MAX as f32)).collect();
+        context.known.extend_from_slice(&values);
+        let token = with_mirror_images(&NoisyToken { values, level: NoiseLevel::CLEAN });
+        let rows = self.horizon_tokens(std::slice::from_ref(&context.conditioning), &[token], context.n_known);
+        let (_, key_values) = self.denoiser.forward(&rows, &context.cache);
+        context.cache.append(key_values, 1);
+        context.n_known += 1;
+    }
+
+    /// Moves the innovations of each sample onto what was observed.
+    fn pin(&self, tokens: &mut [NoisyToken], draw: Draw, noise: Noise, start: &PinnedStart<'_>) {
+        let n_elements = self.layout.n_elements();
+        for sample in 0..draw.n_samples {
+            let part = sample * n_elements..(sample + 1) * n_elements;
+            let values = tokens.iter().flat_map(|token| &token.values[part.clone()]);
+            let mut innovations: Vec<f64> = values.map(|&value| f64::from(value)).collect();
+            start.apply(draw, sample, noise, self.layout.n_series, &mut innovations);
+            let values = tokens.iter_mut().flat_map(|token| &mut token.values[part.clone()]);
+            values.zip(innovations).for_each(|(value, moved)| *value = moved as f32);
+        }
     }
 
     /// The network with the context encoded, before the first token of the horizon. Samples are paired when each is the
@@ -182,9 +295,11 @@ impl Sampler<'_> {
         let mut rows = TokenRows::default();
         let (n_context, n_elements) = (self.layout.n_context_tokens, self.layout.n_elements());
         for view in conditionings {
+            let level = |index: usize| view.context_levels.get(index).copied().unwrap_or(NoiseLevel::CLEAN);
             for token in 0..n_context {
-                let elements = view.context[token * n_elements..(token + 1) * n_elements].iter();
-                rows.push(elements.map(|&value| (!value.is_nan()).then_some((value, NoiseLevel::CLEAN))), 0);
+                let elements = token * n_elements..(token + 1) * n_elements;
+                let known = |index: usize| (!view.context[index].is_nan()).then(|| (view.context[index], level(index)));
+                rows.push(elements.map(known), 0);
             }
             let gap_aware = view.context_standard.iter();
             rows.standard.extend(gap_aware);
@@ -207,8 +322,9 @@ impl Sampler<'_> {
         for sample in 0..n_samples {
             let view = &conditionings[sample % conditionings.len()];
             for (index, (token, &noise_share)) in tokens.iter().zip(&noise_shares).enumerate() {
-                let values = &token.values[sample * n_elements..(sample + 1) * n_elements];
-                rows.push_at_level(values, noise_share, first + index + 1);
+                let values = token.values[sample * n_elements..(sample + 1) * n_elements].iter();
+                let seen: Vec<f32> = values.map(|value| value.clamp(-BOUND, BOUND)).collect();
+                rows.push_at_level(&seen, noise_share, first + index + 1);
             }
             rows.standard.extend_from_slice(&view.horizon_standard[first * n_elements..end * n_elements]);
             rows.calendar
@@ -225,24 +341,4 @@ fn sample_by_sample(tokens: &[NoisyToken], n_samples: usize) -> Vec<f32> {
         token.values[sample * n_elements..(sample + 1) * n_elements].to_vec()
     };
     (0..n_samples).flat_map(|sample| tokens.iter().flat_map(move |token| part(sample, token))).collect()
-}
-
-/// Moves the innovations of each sample onto what was observed.
-fn pin(tokens: &mut [NoisyToken], n_samples: usize, pins: &Pins) {
-    for sample in 0..n_samples {
-        let part = |token: &NoisyToken| {
-            let n_elements = token.values.len() / n_samples;
-            sample * n_elements..(sample + 1) * n_elements
-        };
-        let mut start: Vec<f64> =
-            tokens.iter().flat_map(|token| &token.values[part(token)]).map(|&value| f64::from(value)).collect();
-        pins.apply(&mut start);
-        let elements = tokens.iter_mut().flat_map(|token| {
-            let range = part(token);
-            &mut token.values[range]
-        });
-        for (value, moved) in elements.zip(start) {
-            *value = moved.clamp(-INNOVATION_MAX, INNOVATION_MAX) as f32;
-        }
-    }
 }

@@ -31,6 +31,8 @@ pub struct Scaling {
 
 /// A standard deviation below this share of the mean magnitude is rounding, not variation.
 const RELATIVE_FLOOR: f64 = 1e-9;
+/// A measurement with a larger standard deviation than this, in standard units, tells nothing; keeps covariances finite.
+const SD_MAX: f64 = 1e3;
 /// Knots of normal scores: enough for the shape, few enough to be smooth.
 const N_KNOTS: usize = 99;
 
@@ -98,6 +100,16 @@ impl Scaling {
                 standard[n - 1] + share * (standard[n] - standard[n - 1])
             }
         }
+    }
+
+    /// The standard deviation of a measurement in standard units: `sd` times the mean slope of the map within one `sd` of
+    /// the value, which is defined at knots and on atoms too.
+    pub fn standardise_sd(&self, series: usize, value: f64, sd: f64) -> f64 {
+        if sd == 0.0 || value.is_nan() {
+            return 0.0;
+        }
+        let (low, high) = (self.standardise(series, value - sd), self.standardise(series, value + sd));
+        (0.5 * (high - low)).min(SD_MAX)
     }
 
     /// A standard value of a series in data units.
@@ -234,6 +246,21 @@ mod tests {
                 let scaling = Scaling::fit(kind, &grid);
                 prop_assert!(scaling.standardise(0, a.min(b)) <= scaling.standardise(0, a.max(b)));
             }
+        }
+    }
+
+    #[test]
+    fn measurement_errors_scale_with_the_map_and_stay_finite() {
+        let grid = Grid::new(1, (0..101).map(f64::from).collect()).expect("whole rows");
+        let linear = Scaling::fit(ScalingKind::Linear, &grid);
+        let slope = linear.standardise(0, 1.0) - linear.standardise(0, 0.0);
+        assert!((linear.standardise_sd(0, 40.0, 3.0) - 3.0 * slope).abs() < 1e-12);
+        let scores = Scaling::fit(ScalingKind::NormalScore, &grid);
+        let (middle, tail) = (scores.standardise_sd(0, 50.0, 1.0), scores.standardise_sd(0, 3.0, 1.0));
+        assert!(tail > 2.0 * middle, "the map is steeper in the tail: {middle} {tail}");
+        for scaling in [linear, scores] {
+            assert_eq!(scaling.standardise_sd(0, 50.0, 0.0), 0.0);
+            assert_eq!(scaling.standardise_sd(0, 50.0, f64::MAX), SD_MAX);
         }
     }
 

@@ -223,6 +223,7 @@ fn random_conditioning(layout: &TokenLayout, seed: u64) -> Conditioning {
     let (context, horizon) = (layout.context_length() * layout.n_series, layout.horizon() * layout.n_series);
     Conditioning {
         context: normal(context),
+        context_levels: vec![],
         context_standard: normal(context),
         context_expected: normal(context),
         horizon_standard: normal(horizon),
@@ -425,6 +426,59 @@ fn a_late_series_is_nowcast_given_the_punctual_ones() {
     let error: f64 =
         (0..3).map(|step| (nowcast.mean()[step * N_SERIES + 1] - history.values.get(277 + step, 1)).abs()).sum();
     assert!(error / 3.0 < 2.0, "mean nowcast error {}", error / 3.0);
+}
+
+#[test]
+fn raising_the_error_of_the_last_value_moves_the_forecast_towards_the_one_without_it() {
+    let history = history(300, 1);
+    let issue_row = 280;
+    let at_sd = |sd: f64| {
+        let mut window = history.window(issue_row, model().context_length(), HORIZON);
+        let mut errors = vec![0.0; window.context.values().len()];
+        let last = errors.len() - N_SERIES;
+        errors[last..last + 2].fill(sd);
+        // A reading that is far from what was to be expected.
+        let mut values = window.context.values().to_vec();
+        (0..2).for_each(|series| values[last + series] += 6.0);
+        if sd.is_infinite() {
+            values[last..last + 2].fill(f64::NAN);
+            errors.fill(0.0);
+        }
+        window.context = Grid::new(N_SERIES, values).and_then(|grid| grid.with_sd(errors)).expect("as many as values");
+        let trajectories = model().forecast(&window, &sample(100, 1)).expect("a window of the model");
+        assert_eq!((trajectories.first_step(), trajectories.n_steps()), (0, HORIZON + 1));
+        trajectories.mean()
+    };
+    let without = at_sd(f64::INFINITY);
+    let mut distances = vec![];
+    for sd in [0.3, 1.0, 2.0, 4.0, 16.0, 256.0] {
+        let mean = at_sd(sd);
+        distances.push(
+            (0..HORIZON).map(|lead| (mean[(lead + 1) * N_SERIES] - without[(lead + 1) * N_SERIES]).abs()).sum::<f64>(),
+        );
+    }
+    assert!(distances.windows(2).all(|pair| pair[1] < pair[0]), "{distances:?}");
+    assert!(distances[5] < 0.02 * distances[0], "{distances:?}");
+}
+
+#[test]
+fn a_supposed_future_is_kept_and_moves_what_depends_on_it() {
+    let history = history(300, 1);
+    let mut window = history.window(280, model().context_length(), HORIZON);
+    let free = model().forecast(&window, &sample(60, 1)).expect("a window of the model");
+    let mut future = vec![f64::NAN; 6 * N_SERIES];
+    for step in 0..6 {
+        future[step * N_SERIES] = free.mean()[step * N_SERIES] + 2.0;
+    }
+    window.future = Some(Grid::new(N_SERIES, future.clone()).expect("whole rows"));
+    let scenario = model().forecast(&window, &sample(60, 1)).expect("a window of the model");
+    for step in 0..6 {
+        let supposed = future[step * N_SERIES] as f32;
+        assert!((0..60).all(|k| scenario.value(k, step, 0) == supposed));
+        // Series 1 is twice series 0 plus noise.
+        let moved = scenario.mean()[step * N_SERIES + 1] - free.mean()[step * N_SERIES + 1];
+        assert!((1.5..6.5).contains(&moved), "step {step}: {moved}");
+    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ mod tests {
             valid_time: DateTime::UNIX_EPOCH + TimeDelta::hours(2 * step as i64),
             available_at: None,
             value,
+            sd: None,
         });
         Panel::from_observations(config, vec!["a".into()], observations).expect("on the grid")
     }

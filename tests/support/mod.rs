@@ -241,6 +241,7 @@ pub async fn train(pool: &PgPool, service: &Service, loaded: &Loaded) -> Model {
         valid_time: row.valid_time,
         available_at: Some(row.available_at),
         value: row.value,
+        sd: row.sd,
     });
     let config = ingest::PanelConfig::new(&loaded.panel.name, "1h".parse().unwrap(), "UTC".parse().unwrap());
     let history = ingest::Panel::from_observations(config, names, observations).unwrap().history().unwrap();

@@ -64,6 +64,7 @@ pub fn known_panel(
         valid_time: observation.valid_time,
         available_at: Some(observation.available_at),
         value: observation.value,
+        sd: observation.sd,
     });
     ingest::Panel::from_observations(config, names, observations)
         .map_err(|error| Error::internal("laying observations on the grid", error))

@@ -53,6 +53,7 @@ fn a_checkpoint_of_an_earlier_build_forecasts_the_same() {
         calendar: Calendar::new(n_features, golden.calendar).expect("whole rows"),
         horizon: golden.horizon,
         bounds: golden.bounds,
+        future: None,
     };
     let sample = SampleConfig {
         n_samples: golden.n_samples,

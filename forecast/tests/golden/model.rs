@@ -107,6 +107,7 @@ impl View {
     fn conditioning(&self) -> Conditioning {
         Conditioning {
             context: with_gaps(&self.context),
+            context_levels: vec![],
             context_standard: self.context_standard.clone(),
             context_expected: self.context_expected.clone(),
             horizon_standard: self.horizon_standard.clone(),

@@ -45,6 +45,8 @@ pub struct Observation {
     pub available_at: Option<DateTime<Utc>>,
     /// The value, in the series' unit.
     pub value: f64,
+    /// Standard deviation of the measurement, in the same unit; `None` counts as exact.
+    pub sd: Option<f64>,
 }
 
 /// A group of series on one regular grid, from the first to the last observation of any of them.
@@ -54,7 +56,7 @@ pub struct Panel {
     series: Vec<String>,
     /// Number of the first interval.
     first: i64,
-    /// Latest values `[time, series]`, NaN where there are none.
+    /// Latest values `[time, series]`, NaN where there are none, with the errors of their measurements.
     values: Grid,
     /// Every version of the cells that have a recorded `available_at`, sorted by step, series and `available_at`.
     revisions: Vec<Revision>,
@@ -67,6 +69,8 @@ struct Revision {
     series: usize,
     available_at: DateTime<Utc>,
     value: f64,
+    /// 0 when the value is exact.
+    sd: f64,
 }
 
 impl Panel {
@@ -80,6 +84,7 @@ impl Panel {
             valid_time: row.valid_time,
             available_at: row.available_at,
             value: row.value,
+            sd: row.sd,
         });
         Self::from_observations(config, frame.series().to_vec(), observations)
     }
@@ -92,6 +97,7 @@ impl Panel {
     /// - [`Error::BoundsCount`] when bounds are declared, but not one per series
     /// - [`Error::UnknownSeries`] when an index is beyond the series
     /// - [`Error::ObservationNotFinite`] for NaN and infinities: a gap is no observation
+    /// - [`Error::Forecast`] when a standard deviation is negative or not finite
     /// - [`Error::ObservationOffGrid`] when a `valid_time` begins no interval
     /// - [`Error::PanelTooLarge`] when the grid would have more than 200 million cells
     pub fn from_observations(
@@ -121,8 +127,8 @@ impl Panel {
         let Some(n_cells) = n_cells.filter(|n_cells| *n_cells <= N_CELLS_MAX) else {
             return Err(Error::PanelTooLarge { panel: config.name, n_steps, n_series, limit: N_CELLS_MAX });
         };
-        let (values, revisions) = lay_out(&config, first, n_series, n_cells, &placed);
-        Ok(Self { values: Grid::new(n_series, values)?, config, series, first, revisions })
+        let (values, revisions) = lay_out(&config, first, n_series, n_cells, &placed)?;
+        Ok(Self { values, config, series, first, revisions })
     }
 
     /// What the panel is, apart from its values.
@@ -240,6 +246,7 @@ impl Panel {
             calendar: self.calendar(rows.start..rows.end.saturating_add(horizon))?,
             horizon,
             bounds: self.config.bounds.clone(),
+            future: None,
         })
     }
 
@@ -263,18 +270,27 @@ impl Panel {
     fn known_at(&self, issue_time: DateTime<Utc>, rows: Range<usize>) -> Result<Grid, Error> {
         let n_series = self.series.len();
         let mut values = vec![f64::NAN; rows.len() * n_series];
-        for (known, row) in values.chunks_exact_mut(n_series).zip(rows.clone()) {
+        let mut sd = vec![0.0; if self.values.is_exact() { 0 } else { values.len() }];
+        for (index, row) in rows.clone().enumerate() {
             let end_of_interval = self.valid_time(row + 1);
             if row < self.n_steps() && is_known(&self.config, end_of_interval, issue_time) {
-                known.copy_from_slice(self.values.row(row));
+                let cells = index * n_series..(index + 1) * n_series;
+                values[cells.clone()].copy_from_slice(self.values.row(row));
+                for (series, sd) in sd.get_mut(cells).unwrap_or_default().iter_mut().enumerate() {
+                    *sd = self.values.sd(row, series);
+                }
             }
         }
         let revisions = self.revisions_of(&rows);
         for cell in revisions.chunk_by(|a, b| (a.step, a.series) == (b.step, b.series)) {
             let known = cell.iter().take_while(|revision| revision.available_at <= issue_time).last();
-            values[(cell[0].step - rows.start) * n_series + cell[0].series] = known.map_or(f64::NAN, |r| r.value);
+            let index = (cell[0].step - rows.start) * n_series + cell[0].series;
+            values[index] = known.map_or(f64::NAN, |revision| revision.value);
+            if let Some(sd) = sd.get_mut(index) {
+                *sd = known.map_or(0.0, |revision| revision.sd);
+            }
         }
-        Ok(Grid::new(n_series, values)?)
+        grid(n_series, values, sd)
     }
 
     fn revisions_of(&self, rows: &Range<usize>) -> &[Revision] {
@@ -310,6 +326,12 @@ fn place(config: &PanelConfig, n_series: usize, observation: &Observation) -> Re
     })
 }
 
+/// A grid of values with the errors of their measurements; without any, all are exact.
+fn grid(n_series: usize, values: Vec<f64>, sd: Vec<f64>) -> Result<Grid, Error> {
+    let values = Grid::new(n_series, values)?;
+    Ok(if sd.is_empty() { values } else { values.with_sd(sd)? })
+}
+
 /// The latest values, and the versions of the cells that have a recorded `available_at`.
 fn lay_out(
     config: &PanelConfig,
@@ -317,14 +339,22 @@ fn lay_out(
     n_series: usize,
     n_cells: usize,
     placed: &[(i64, Observation)],
-) -> (Vec<f64>, Vec<Revision>) {
+) -> Result<(Grid, Vec<Revision>), Error> {
     let mut values = vec![f64::NAN; n_cells];
+    // Most sources state no errors: then there is no second grid.
+    let is_exact = placed.iter().all(|(_, observation)| observation.sd.is_none());
+    let mut sds = vec![0.0; if is_exact { 0 } else { n_cells }];
     let mut revisions = Vec::new();
-    for &(ordinal, Observation { series, available_at, value, .. }) in placed {
+    for &(ordinal, Observation { series, available_at, value, sd, .. }) in placed {
         let step = ordinal.abs_diff(first) as usize;
+        let index = step * n_series + series;
+        let sd = sd.unwrap_or(0.0);
         match available_at {
-            Some(available_at) => revisions.push(Revision { step, series, available_at, value }),
-            None => values[step * n_series + series] = value,
+            Some(available_at) => revisions.push(Revision { step, series, available_at, value, sd }),
+            None => {
+                values[index] = value;
+                sds.get_mut(index).into_iter().for_each(|cell| *cell = sd);
+            }
         }
     }
     let order = |revision: &Revision| (revision.step, revision.series, revision.available_at);
@@ -334,19 +364,22 @@ fn lay_out(
     let mut corrected = Vec::new();
     for cell in revisions.chunk_by(|a, b| (a.step, a.series) == (b.step, b.series)) {
         let Revision { step, series, .. } = cell[0];
-        let value = values[step * n_series + series];
+        let index = step * n_series + series;
+        let (value, sd) = (values[index], sds.get(index).copied().unwrap_or(0.0));
         if !value.is_nan() {
             let end_of_interval = config.frequency.start(first + step as i64 + 1, config.time_zone);
             let available_at = assumed_available_at(config, end_of_interval);
-            corrected.push(Revision { step, series, available_at, value });
+            corrected.push(Revision { step, series, available_at, value, sd });
         }
     }
     revisions.extend(corrected);
     revisions.sort_by_key(order);
     for revision in &revisions {
-        values[revision.step * n_series + revision.series] = revision.value;
+        let index = revision.step * n_series + revision.series;
+        values[index] = revision.value;
+        sds.get_mut(index).into_iter().for_each(|cell| *cell = revision.sd);
     }
-    (values, revisions)
+    Ok((grid(n_series, values, sds)?, revisions))
 }
 
 #[cfg(test)]

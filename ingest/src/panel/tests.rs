@@ -16,7 +16,7 @@ fn hourly(values: &[[Option<f64>; 2]]) -> Panel {
     let observations = values.iter().enumerate().flat_map(|(hour, row)| {
         row.iter().enumerate().filter_map(move |(series, value)| {
             let valid_time = start + TimeDelta::hours(hour as i64);
-            Some(Observation { series, valid_time, available_at: None, value: (*value)? })
+            Some(Observation { series, valid_time, available_at: None, value: (*value)?, sd: None })
         })
     });
     let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
@@ -58,6 +58,7 @@ fn the_grid_follows_the_calendar_of_the_zone() {
         valid_time: utc(valid_time),
         available_at: None,
         value: day as f64,
+        sd: None,
     };
     let panel = Panel::from_observations(config, names(1), days.iter().enumerate().map(observation));
     let panel = panel.expect("a panel");
@@ -114,6 +115,7 @@ fn a_window_sees_the_version_known_at_its_issue_time() {
         valid_time: utc("2024-01-01T00:00:00Z"),
         available_at: available_at.map(utc),
         value,
+        sd: None,
     };
     let next = Observation { valid_time: utc("2024-01-01T01:00:00Z"), ..at(Some("2024-01-01T05:00:00Z"), 9.0) };
     let observations =
@@ -144,7 +146,8 @@ fn a_cut_panel_keeps_its_times() {
 
 #[test]
 fn what_does_not_fit_the_panel_is_refused() {
-    let good = Observation { series: 0, valid_time: utc("2024-01-01T00:00:00Z"), available_at: None, value: 1.0 };
+    let good =
+        Observation { series: 0, valid_time: utc("2024-01-01T00:00:00Z"), available_at: None, value: 1.0, sd: None };
     let refused = |observations: &[Observation], bounds| {
         let config = PanelConfig { bounds, ..PanelConfig::new("p", Frequency::HOUR, Tz::UTC) };
         Panel::from_observations(config, names(1), observations.iter().copied()).expect_err("a refusal").to_string()
@@ -176,6 +179,7 @@ fn yearly_panels_have_no_calendar_features() {
         valid_time: utc(&format!("{year}-01-01T00:00:00Z")),
         available_at: None,
         value: 1.0,
+        sd: None,
     };
     let config = PanelConfig::new("p", Frequency::Year, Tz::UTC);
     let panel = Panel::from_observations(config, names(1), (2000..2010).map(observation)).expect("a panel");
@@ -194,7 +198,7 @@ proptest! {
         let observations = cells.iter().map(|&(hour, series, known_hour)| {
             let value = known_hour.unwrap_or(hour + 1) as f64;
             let available_at = known_hour.map(|hour| start + TimeDelta::hours(hour));
-            Observation { series, valid_time: start + TimeDelta::hours(hour), available_at, value }
+            Observation { series, valid_time: start + TimeDelta::hours(hour), available_at, value, sd: None }
         });
         let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
         let panel = Panel::from_observations(config, names(2), observations).expect("a panel");
@@ -206,4 +210,33 @@ proptest! {
             prop_assert_eq!(window.calendar.n_steps(), Some(window.context.n_steps() + 2));
         }
     }
+}
+
+#[test]
+fn a_window_has_the_measurement_error_of_the_version_that_it_sees() {
+    let at = |hour: i64, available_hour: Option<i64>, value: f64, sd: Option<f64>| Observation {
+        series: 0,
+        valid_time: DateTime::UNIX_EPOCH + TimeDelta::hours(hour),
+        available_at: available_hour.map(|hour| DateTime::UNIX_EPOCH + TimeDelta::hours(hour)),
+        value,
+        sd,
+    };
+    let observations = [
+        at(0, None, 1.0, Some(0.5)),
+        at(0, Some(4), 2.0, Some(0.1)),
+        at(1, None, 3.0, Some(0.7)),
+        at(2, Some(3), 4.0, None),
+    ];
+    let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+    let panel = Panel::from_observations(config, names(1), observations).expect("a panel");
+    for (hour, expected) in [(3, [0.5, 0.7, 0.0]), (4, [0.1, 0.7, 0.0])] {
+        let window = panel.window(DateTime::UNIX_EPOCH + TimeDelta::hours(hour), 100, 1).expect("a window");
+        assert_eq!([0, 1, 2].map(|step| window.context.sd(step, 0)), expected, "at {hour}");
+    }
+    let cut = panel.rows(1..3).window(DateTime::UNIX_EPOCH + TimeDelta::hours(3), 100, 1).expect("a window");
+    assert_eq!(cut.context.sd(0, 0), 0.7);
+
+    let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+    let negative = Panel::from_observations(config, names(1), [at(0, None, 1.0, Some(-0.5))]);
+    assert!(matches!(negative, Err(Error::Forecast(forecast::Error::MeasurementError { .. }))));
 }
