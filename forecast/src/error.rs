@@ -107,6 +107,21 @@ pub enum Error {
         /// The most that can be met.
         limit: usize,
     },
+    /// No step at which an imputation could begin.
+    #[error("no step of the window has a value of every series, so there is nothing to impute from")]
+    NoCompleteStep,
+    /// A gap that is too long to see both of its ends.
+    #[error("series {series} has a gap of {length} steps from step {step}; at most {limit} can be imputed")]
+    GapTooLong {
+        /// Column in the grid.
+        series: usize,
+        /// Row in the grid at which the gap begins.
+        step: usize,
+        /// Steps without a value.
+        length: usize,
+        /// The most that fit.
+        limit: usize,
+    },
     /// A number that must be at least one is zero.
     #[error("{name} must be at least 1")]
     Zero {

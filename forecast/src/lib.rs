@@ -4,7 +4,7 @@
 //! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
 //! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
 //! innovations, moved by [`pins`] onto what is known; and these become [`Trajectories`]. [`fit`] makes a [`Model`];
-//! [`Model::forecast`] and [`Model::prepare`] use it, and [`Model::surprise`] says how well it expected
+//! [`Model::forecast`], [`Model::prepare`] and [`Model::impute`] use it, and [`Model::surprise`] says how well it expected
 //! what came. [`paper`] has the network of the method's paper, to compare with.
 //!
 //! The crate knows no file (but its checkpoints), table, route or clock.
@@ -29,6 +29,7 @@ pub mod diffusion;
 mod error;
 pub mod folds;
 mod grid;
+mod impute;
 pub mod innovation;
 pub mod level;
 pub mod linear;

@@ -482,6 +482,27 @@ fn a_supposed_future_is_kept_and_moves_what_depends_on_it() {
 }
 
 #[test]
+fn gaps_are_imputed_from_what_the_other_series_shows_and_what_came_after() {
+    let history = history(300, 1);
+    let truth = history.window(280, model().context_length(), HORIZON);
+    let (n_steps, mut values) = (truth.context.n_steps(), truth.context.values().to_vec());
+    let gap = n_steps - 12..n_steps - 6;
+    gap.clone().for_each(|step| values[step * N_SERIES] = f64::NAN);
+    let window = forecast::Window { context: Grid::new(N_SERIES, values).expect("whole rows"), ..truth.clone() };
+    let imputed = model().impute(&window, &sample(60, 1)).expect("a gap that fits");
+    assert_eq!((imputed.first_step(), imputed.n_steps()), (1 - n_steps as i32, n_steps));
+    assert_eq!(imputed, model().impute(&window, &sample(60, 1)).expect("a gap that fits"));
+    let (mut error, mut spread) = (0.0, 0.0);
+    for step in gap {
+        error += (imputed.mean()[step * N_SERIES] - truth.context.get(step, 0)).abs() / 6.0;
+        let draws = imputed.sorted(step, 0);
+        spread += f64::from(draws[54] - draws[5]) / 6.0;
+    }
+    // The series moves by 0.5 in a step; that the other one is known leaves less.
+    assert!(error < 0.8 && (0.3..2.5).contains(&spread), "error {error}, spread {spread}");
+}
+
+#[test]
 fn a_constant_series_stays_constant() {
     let trajectories = forecast_at(&history(300, 1), 280, HORIZON, &sample(4, 1));
     for step in 0..HORIZON {
