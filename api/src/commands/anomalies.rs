@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::Budget;
 use forecast::anomaly::{Anomalies, AnomalyConfig, Comparison, anomalies};
 use ingest::{Panel, PanelConfig};
 
@@ -91,8 +90,8 @@ fn score_file(args: &Args) -> anyhow::Result<()> {
     let loaded = ingest::load(&args.data, &args.reading.load_config())
         .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
     print_report(&loaded);
-    let name = args.data.file_name().unwrap_or_default().to_string_lossy();
-    let panel = Panel::from_frame(PanelConfig::new(name, loaded.frequency, loaded.time_zone), &loaded.frame)?;
+    let config = PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone);
+    let panel = Panel::from_frame(config, &loaded.frame)?;
     let history = panel.history()?;
     let config = split(args, &panel)?;
     let device = args.device.open()?;
@@ -121,7 +120,7 @@ fn split(args: &Args, panel: &Panel) -> anyhow::Result<AnomalyConfig> {
         "{n_calibrate} rows are too few to calibrate on, at least {N_CALIBRATE_MIN} are needed: train on more rows, or \
          raise --calibrate-share"
     );
-    let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
+    let budget = super::budget(args.train_steps, args.train_minutes);
     let comparison = match args.comparison {
         ComparisonArg::Fixed => Comparison::Fixed,
         ComparisonArg::Running => Comparison::Running,

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
-use forecast::{Bounds, Budget, Device, History, Progress, SampleConfig, TrainConfig, paper};
+use forecast::{Bounds, Device, History, Progress, SampleConfig, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
     let config = PanelConfig {
         bounds: vec![bounds; loaded.frame.series().len()],
-        ..PanelConfig::new(panel_name(&args.data), loaded.frequency, loaded.time_zone)
+        ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
     let panel = Panel::from_frame(config, &loaded.frame)?;
     let history = panel.history()?;
@@ -143,7 +143,7 @@ fn train_and_test(
 ) -> anyhow::Result<Backtest<Value>> {
     let sample = SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
-    let budget = args.train_steps.map_or(Budget::Seconds(args.train_minutes * 60.0), Budget::Steps);
+    let budget = super::budget(args.train_steps, args.train_minutes);
     match args.config {
         ModelConfig::Default => {
             let train = TrainConfig::new(args.horizon, budget, args.seed);
@@ -162,9 +162,4 @@ fn train_and_test(
 fn recorded<R: Serialize>(found: Backtest<R>) -> anyhow::Result<Backtest<Value>> {
     let Backtest { rows, reliability, trajectories, report } = found;
     Ok(Backtest { rows, reliability, trajectories, report: serde_json::to_value(report)? })
-}
-
-fn panel_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split('.').next().unwrap_or_default().to_owned()
 }

@@ -1,7 +1,9 @@
 //! The commands of the program, a file each.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
+use ::forecast::Budget;
 use anyhow::Context;
 
 use crate::config::DatabaseConfig;
@@ -28,6 +30,17 @@ fn say(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// How long training may take: so many steps, or else so many minutes.
+fn budget(steps: Option<usize>, minutes: f64) -> Budget {
+    steps.map_or(Budget::Seconds(minutes * 60.0), Budget::Steps)
+}
+
+/// The name of the panel that a file holds: that of the file, up to its first dot.
+fn panel_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// Opens the database of a command and brings its schema up to date.

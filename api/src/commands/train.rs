@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::{Budget, SampleConfig, TrainConfig};
+use forecast::{SampleConfig, TrainConfig};
 
 use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::{self, DEFAULT_TENANT};
@@ -54,12 +54,6 @@ pub struct Args {
     pub database: DatabaseConfig,
 }
 
-impl Args {
-    fn budget(&self) -> Budget {
-        self.train_steps.map_or(Budget::Seconds(self.train_minutes * 60.0), Budget::Steps)
-    }
-}
-
 /// Trains and registers a model.
 ///
 /// # Errors
@@ -70,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let pool = database.pool();
     let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
     let history = data.values.history()?;
-    let config = TrainConfig::new(args.horizon, args.budget(), args.seed);
+    let config = TrainConfig::new(args.horizon, super::budget(args.train_steps, args.train_minutes), args.seed);
     let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
     let test = TestWindows { n_windows: args.test_windows, sample };
     stop_on_interrupt();
