@@ -13,6 +13,7 @@ use crate::boosting::{Boosting, FeatureRows, Loss};
 use crate::folds::{CrossFitted, Folds};
 use crate::linear::BaseInput;
 use crate::noise::Stream;
+use crate::parallel;
 
 /// Shares that are tried.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -154,6 +155,9 @@ impl Correction {
 
     /// Corrects the path from an origin, and tells the spread of each element relative to the usual one, `[lead, series]`.
     pub fn apply(&self, input: BaseInput<'_>, origin: usize, path: &mut [f64]) -> Vec<f64> {
+        if self.shares == Shares::default() {
+            return vec![1.0; path.len()];
+        }
         let features = Features::new(input, &self.seasons, origin);
         let mut row = vec![];
         let correct = |(index, expected): (usize, &mut f64)| {
@@ -188,6 +192,17 @@ impl Correction {
         shares: Option<Shares>,
         plan: Plan,
     ) -> (CrossFitted<Correction>, Shares) {
+        let correction = |shares: Shares, location: &Boosting, spread: &Boosting| Correction {
+            seasons: seasons.to_vec(),
+            shares,
+            location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
+            spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
+        };
+        if let Some(nothing) = shares.filter(|&shares| shares == Shares::default()) {
+            let uncorrected = correction(nothing, &Boosting::default(), &Boosting::default());
+            let without_fold = vec![uncorrected.clone(); folds.n_folds()];
+            return (CrossFitted { whole: uncorrected, without_fold, folds }, nothing);
+        }
         let seed = plan.seed;
         let sample = Sample::draw(input, seasons, paths, folds, plan);
         let size = sample.errors.iter().map(|error| error.abs()).sum::<f64>() / sample.errors.len().max(1) as f64;
@@ -227,15 +242,9 @@ impl Correction {
         let spread_share =
             shares.map_or_else(|| best_share(|share| libm::exp(laplace_loss(share))), |shares| shares.spread);
         let shares = Shares { location: location_share, spread: spread_share };
-        let correction = |location: &Boosting, spread: &Boosting| Correction {
-            seasons: seasons.to_vec(),
-            shares,
-            location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
-            spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
-        };
         let without_fold =
-            (0..folds.n_folds()).map(|fold| correction(location.without(fold), spread.without(fold))).collect();
-        (CrossFitted { whole: correction(&location.whole, &spread.whole), without_fold, folds }, shares)
+            (0..folds.n_folds()).map(|fold| correction(shares, location.without(fold), spread.without(fold))).collect();
+        (CrossFitted { whole: correction(shares, &location.whole, &spread.whole), without_fold, folds }, shares)
     }
 }
 
@@ -316,27 +325,24 @@ impl Sample {
         &self.rows.values[row * self.rows.n_features..][..self.rows.n_features]
     }
 
-    /// Trees for the targets of the rows, one fit per thread.
+    /// Trees for the targets of the rows.
     fn fit(&self, targets: &[f64], loss: Loss, used: &[usize], seed: u64) -> Trees {
-        let fit = |is_used: &dyn Fn(usize) -> bool| {
-            let chosen: Vec<usize> = (0..targets.len()).filter(|&row| is_used(self.folds[row])).collect();
+        let fit = |&left_out: &Option<usize>| {
+            let is_used = |fold: &usize| used.contains(fold) && left_out != Some(*fold);
+            let chosen: Vec<usize> = (0..targets.len()).filter(|&row| is_used(&self.folds[row])).collect();
             let values = chosen.iter().flat_map(|&row| self.row(row)).copied().collect();
             let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
             Boosting::fit(&FeatureRows { n_features: self.rows.n_features, values }, &targets, loss, seed)
         };
-        std::thread::scope(|scope| {
-            let fits: Vec<_> = used
-                .iter()
-                .map(|&fold| scope.spawn(move || fit(&|other| other != fold && used.contains(&other))))
-                .collect();
-            let whole = fit(&|fold| used.contains(&fold));
-            let mut without_fold = vec![None; self.n_folds];
-            for (&fold, fitted) in used.iter().zip(fits) {
-                // A fit that panics is a defect of ours: it goes on here.
-                without_fold[fold] = Some(fitted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let left_out: Vec<Option<usize>> = used.iter().copied().map(Some).chain([None]).collect();
+        let mut trees = Trees { whole: Boosting::default(), without_fold: vec![None; self.n_folds] };
+        for (left_out, fitted) in left_out.iter().zip(parallel::map(&left_out, fit)) {
+            match left_out {
+                Some(fold) => trees.without_fold[*fold] = Some(fitted),
+                None => trees.whole = fitted,
             }
-            Trees { whole, without_fold }
-        })
+        }
+        trees
     }
 
     /// What the trees that did not see a row say about it.

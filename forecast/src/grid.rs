@@ -211,6 +211,26 @@ pub struct History {
 }
 
 impl History {
+    /// Refuses a history from which nothing can be learned.
+    ///
+    /// # Errors
+    /// - [`Error::SeriesCount`], [`Error::CalendarLength`] when its parts disagree
+    /// - [`Error::NothingObserved`] when no value is known
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let (given, expected) = (self.bounds.len(), self.values.n_series());
+        if given != expected {
+            return Err(Error::SeriesCount { given, expected });
+        }
+        let expected = self.values.n_steps();
+        if let Some(given) = self.calendar.n_steps().filter(|&given| given != expected) {
+            return Err(Error::CalendarLength { given, expected });
+        }
+        if self.values.values().iter().all(|value| value.is_nan()) {
+            return Err(Error::NothingObserved);
+        }
+        Ok(())
+    }
+
     /// The steps of a range, with everything that belongs to them.
     pub fn rows(&self, steps: std::ops::Range<usize>) -> History {
         History {

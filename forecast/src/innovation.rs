@@ -10,7 +10,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::correlation::{Correlation, Structure};
-use crate::pool::Pool;
 use crate::scaling::{Scaling, ScalingKind};
 use crate::{Error, Grid};
 
@@ -181,12 +180,6 @@ impl Innovation {
     pub fn whiten(&self, errors: &[f64]) -> Vec<f64> {
         let scores: Vec<f64> = errors.iter().enumerate().map(|(element, &error)| self.score(element, error)).collect();
         self.correlation.whiten(&scores, self.n_series())
-    }
-
-    /// The innovations of past paths, for a share of the trajectories.
-    pub fn pool(&self, paths: &ErrorPaths, share: f64) -> Pool {
-        let innovations = paths.values.chunks_exact(paths.n_elements).map(|path| self.whiten(path));
-        Pool::new(share, paths.n_elements, innovations)
     }
 
     /// Errors of a path of innovations, which may be shorter than the map.

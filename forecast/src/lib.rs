@@ -38,6 +38,7 @@ mod model;
 pub mod noise;
 mod observed;
 pub mod paper;
+mod parallel;
 pub mod pins;
 pub mod pool;
 mod prepared;

@@ -28,11 +28,11 @@ pub struct Pool {
 
 impl Pool {
     /// A pool of paths, the oldest first; those with gaps are left out.
-    pub fn new(share: f64, n_elements: usize, paths: impl DoubleEndedIterator<Item = Vec<f64>>) -> Self {
+    pub fn new(share: f64, n_elements: usize, paths: impl DoubleEndedIterator<Item = Vec<f32>>) -> Self {
         let n_paths_max = N_PATHS_MAX.min(N_ELEMENTS_MAX / n_elements);
-        let is_whole = |path: &Vec<f64>| path.iter().all(|z| !z.is_nan());
-        let newest: Vec<Vec<f64>> = paths.rev().filter(is_whole).take(n_paths_max).collect();
-        Self { share, n_elements, innovations: newest.into_iter().flatten().map(|z| z as f32).collect() }
+        let is_whole = |path: &Vec<f32>| path.iter().all(|z| !z.is_nan());
+        let newest: Vec<Vec<f32>> = paths.rev().filter(is_whole).take(n_paths_max).collect();
+        Self { share, n_elements, innovations: newest.concat() }
     }
 
     /// The path that a sample takes in a block of the trained horizon; `None` when it is to be denoised.
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     fn pool(share: f64) -> Pool {
-        Pool::new(share, 2, (0..10).map(|path| vec![f64::from(path), if path == 3 { f64::NAN } else { 1.0 }]))
+        Pool::new(share, 2, (0..10).map(|path| vec![path as f32, if path == 3 { f32::NAN } else { 1.0 }]))
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::noise::{Noise, Stream};
 use crate::pool::{POOL_SHARES, Pool};
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
-use crate::{Error, Grid, History, SampleConfig, Trajectories};
+use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
 
 /// Origins whose paths are kept.
 const N_PATHS_MAX: usize = 4000;
@@ -73,6 +73,8 @@ pub struct Stage {
     measured: Measured,
     /// What the errors are made of.
     pub innovation: Innovation,
+    /// Innovations of all paths, `[lead, series]`; `NaN` for gaps.
+    innovations: Vec<Vec<f32>>,
     pool: Pool,
     half_life: Option<f64>,
     one_step: OneStep,
@@ -148,7 +150,7 @@ impl<'a> Data<'a> {
         origins.into_iter().skip(first).step_by(stride)
     }
 
-    /// Out-of-fold paths, made on all processors.
+    /// Out-of-fold paths.
     fn known_paths(&self, base: &CrossFitted<Base>, origins: &[usize]) -> Vec<KnownPath> {
         let known = |&origin: &usize| {
             let outlook = base.out_of_fold(origin).outlook(self.input(), origin);
@@ -156,18 +158,7 @@ impl<'a> Data<'a> {
             let errors = errors.iter().zip(&outlook.spread).map(|(error, spread)| error / spread).collect();
             KnownPath { origin, outlook, errors }
         };
-        let n_threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let size = origins.len().div_ceil(n_threads).max(1);
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = origins
-                .chunks(size)
-                .map(|part| scope.spawn(move || part.iter().map(known).collect::<Vec<_>>()))
-                .collect();
-            let join = |part: std::thread::ScopedJoinHandle<'_, Vec<KnownPath>>| {
-                part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            parts.into_iter().flat_map(join).collect()
-        })
+        parallel::map(origins, known)
     }
 
     /// The stage of a measured base with the given law of its errors.
@@ -177,11 +168,13 @@ impl<'a> Data<'a> {
     pub fn stage(&self, measured: Measured, law: Law) -> Result<Stage, Error> {
         let errors = measured.error_paths(self, |fold| measured.used.contains(&fold));
         let innovation = Innovation::fit(&errors, law.estimation)?;
-        let pool = innovation.pool(&errors, law.pool_share);
+        let innovations = parallel::map(&measured.paths, |path| whitened(&innovation, path));
+        let used = measured.paths_of(|fold| measured.used.contains(&fold));
+        let pool = Pool::new(law.pool_share, errors.n_elements, used.iter().map(|&path| innovations[path].clone()));
         let base_for = |origin: usize| &measured.base.out_of_fold(origin).linear;
         let steps = 0..self.history.values.n_steps();
         let one_step = OneStep::new(&self.standard, self.input(), &innovation, steps, base_for);
-        Ok(Stage { measured, innovation, pool, half_life: law.estimation.half_life, one_step })
+        Ok(Stage { measured, innovation, innovations, pool, half_life: law.estimation.half_life, one_step })
     }
 
     /// Of the laws that are likeliest on the last fold, one for each shape and share of the pool, the one that scores best
@@ -197,7 +190,9 @@ impl<'a> Data<'a> {
         for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
             let estimation = Innovation::choose_estimation(shape, &earlier, &later)?;
             let innovation = Innovation::fit(&earlier, estimation)?;
-            let mut pool = innovation.pool(&earlier, 0.0);
+            let used = measured.paths_of(|fold| measured.used.contains(&fold)).into_iter();
+            let past = used.map(|path| whitened(&innovation, &measured.paths[path]));
+            let mut pool = Pool::new(0.0, earlier.n_elements, past);
             for pool_share in POOL_SHARES {
                 pool.share = pool_share;
                 let price = if shape == ScalingKind::Linear { GAUSSIAN_PRICE } else { 0.0 };
@@ -288,12 +283,17 @@ impl<'a> Data<'a> {
 
     /// A training window from a path of the stage.
     pub fn example(&self, stage: &Stage, path: usize) -> Example {
-        let KnownPath { origin, outlook, errors } = &stage.measured.paths[path];
-        let innovations = stage.innovation.whiten(errors).iter().map(|&z| z as f32).collect();
+        let KnownPath { origin, outlook, .. } = &stage.measured.paths[path];
+        let innovations = stage.innovations[path].clone();
         let (calendar, one_step) = (&self.history.calendar, &stage.one_step);
         let conditioning = Conditioning::new(&self.layout, &self.standard, one_step, calendar, *origin, &outlook.path);
         Example { conditioning, innovations }
     }
+}
+
+/// Innovations of a path, as the network takes them.
+fn whitened(innovation: &Innovation, path: &KnownPath) -> Vec<f32> {
+    innovation.whiten(&path.errors).iter().map(|&z| z as f32).collect()
 }
 
 impl Measured {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::conditioning::TokenLayout;
 use crate::correction::{Plan, Shares};
 use crate::denoiser::DenoiserConfig;
+use crate::folds::CrossFitted;
 use crate::innovation::Estimation;
 use crate::linear::{Linear, LinearPlan};
 use crate::scaling::ScalingKind;
@@ -213,14 +214,13 @@ pub fn fit(
         let linear = fitter.choose(&history.seasons);
         let cross = fitter.cross_fit(&linear, &earlier);
         // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
-        let uncorrected = data.measure(cross, earlier.clone(), Some(Shares::default()), trees);
+        let uncorrected = data.measure(cross.clone(), earlier.clone(), Some(Shares::default()), trees);
         let loss = data.choose_law(&uncorrected)?.loss;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
-            best = Some(Candidate { kind, data, linear, loss });
+            best = Some(Candidate { kind, data, linear, cross, loss });
         }
     }
-    let Some(Candidate { kind, data, linear, .. }) = best else { return Err(Error::Covariance) };
-    let cross = data.linear_fitter(&plan).cross_fit(&linear, &earlier);
+    let Some(Candidate { kind, data, linear, cross, .. }) = best else { return Err(Error::Covariance) };
     let measured = data.measure(cross, earlier, None, trees);
     let law = data.choose_law(&measured)?;
     let shares = measured.shares;
@@ -273,25 +273,17 @@ struct Candidate<'a> {
     kind: ScalingKind,
     data: Data<'a>,
     linear: Linear,
+    /// The linear forecaster without each of the folds before the last one.
+    cross: CrossFitted<Linear>,
     loss: f64,
 }
 
 fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
-    let (given, expected) = (history.bounds.len(), history.values.n_series());
-    if given != expected {
-        return Err(Error::SeriesCount { given, expected });
-    }
-    let expected = history.values.n_steps();
-    if let Some(given) = history.calendar.n_steps().filter(|&given| given != expected) {
-        return Err(Error::CalendarLength { given, expected });
-    }
+    history.check()?;
     let positive =
         [("horizon", config.horizon), ("d_model", config.d_model.unwrap_or(1)), ("batch_size", config.batch_size)];
     if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
         return Err(Error::Zero { name });
-    }
-    if history.values.values().iter().all(|value| value.is_nan()) {
-        return Err(Error::NothingObserved);
     }
     Ok(())
 }

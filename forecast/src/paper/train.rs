@@ -297,14 +297,7 @@ pub fn fit(
 }
 
 fn check(history: &History, config: &Config) -> Result<(), Error> {
-    let (given, expected) = (history.bounds.len(), history.values.n_series());
-    if given != expected {
-        return Err(Error::SeriesCount { given, expected });
-    }
-    let expected = history.values.n_steps();
-    if let Some(given) = history.calendar.n_steps().filter(|&given| given != expected) {
-        return Err(Error::CalendarLength { given, expected });
-    }
+    history.check()?;
     let positive = [
         ("horizon", config.horizon),
         ("batch_size", config.batch_size),
@@ -315,9 +308,6 @@ fn check(history: &History, config: &Config) -> Result<(), Error> {
     ];
     if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
         return Err(Error::Zero { name });
-    }
-    if history.values.values().iter().all(|value| value.is_nan()) {
-        return Err(Error::NothingObserved);
     }
     config.loss_weight.check()
 }
