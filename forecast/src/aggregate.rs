@@ -31,7 +31,7 @@ pub enum Over {
 
 impl Aggregate {
     /// Combines numbers, of which there is at least one.
-    fn of(self, values: impl Iterator<Item = f64> + Clone) -> f64 {
+    pub(crate) fn of(self, values: impl Iterator<Item = f64> + Clone) -> f64 {
         match self {
             Self::Sum => values.sum(),
             Self::Max => values.fold(f64::NEG_INFINITY, f64::max),

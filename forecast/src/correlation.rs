@@ -342,6 +342,40 @@ impl Correlation {
         }
     }
 
+    /// `Lᵀ` times as many numbers as a path has scores: how much each innovation adds to a weighted sum of scores.
+    pub fn gather(&self, weights: &[f64], n_series: usize) -> Vec<f64> {
+        let mut gathered = vec![0.0; weights.len()];
+        match self {
+            Self::None => gathered.copy_from_slice(weights),
+            Self::Dense { factor } => {
+                let n_elements = factor.len().isqrt();
+                for (element, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+                    add(&mut gathered, &factor[element * n_elements..][..=element], weight);
+                }
+            }
+            Self::Principal { directions, factors, horizon } => {
+                let n_directions = directions.len() / n_series;
+                for (lead, step) in weights.chunks_exact(n_series).enumerate() {
+                    if step.iter().all(|weight| *weight == 0.0) {
+                        continue;
+                    }
+                    let row = |index: usize| &factors[(index * horizon + lead) * horizon..][..=lead];
+                    let components: Vec<f64> =
+                        directions.chunks_exact(n_series).map(|direction| dot(direction, step)).collect();
+                    for earlier in 0..=lead {
+                        let rest = row(n_directions)[earlier];
+                        let gathered = &mut gathered[earlier * n_series..][..n_series];
+                        add(gathered, step, rest);
+                        for (index, direction) in directions.chunks_exact(n_series).enumerate() {
+                            add(gathered, direction, components[index] * (row(index)[earlier] - rest));
+                        }
+                    }
+                }
+            }
+        }
+        gathered
+    }
+
     /// By how much each innovation moves the scores of its path: the squared norm of its column of `L`, relative to the mean.
     pub fn influences(&self, n_elements: usize, n_series: usize) -> Vec<f32> {
         let mut sums = vec![0.0; n_elements];
@@ -498,6 +532,19 @@ mod tests {
             for (influence, column) in correlation.influences(n, N_SERIES).iter().zip(&columns) {
                 assert!((f64::from(*influence) - column / mean).abs() < 1e-5, "{structure:?}");
             }
+        }
+    }
+
+    #[test]
+    fn gathering_is_the_transpose_of_colouring() {
+        let paths = factor_model(500, 8);
+        for structure in structures() {
+            let correlation = fitted(structure, &paths);
+            let (weights, z) =
+                (&paths.values[..paths.n_elements], &paths.values[paths.n_elements..2 * paths.n_elements]);
+            let coloured = dot(weights, &correlation.colour(z, N_SERIES));
+            let gathered = dot(&correlation.gather(weights, N_SERIES), z);
+            assert!((coloured - gathered).abs() < 1e-9 * coloured.abs().max(1.0), "{structure:?}");
         }
     }
 

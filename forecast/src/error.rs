@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::condition::ConditionProblem;
 use crate::device::DeviceName;
 
 /// Everything that the library refuses, named after the situation.
@@ -103,6 +104,22 @@ pub enum Error {
     #[error("{given} known values that depend on each other are too many to be met together; the limit is {limit}")]
     TooManyPins {
         /// Known values.
+        given: usize,
+        /// The most that can be met.
+        limit: usize,
+    },
+    /// A condition that cannot be met, or makes no sense.
+    #[error("condition {condition}: {problem}")]
+    Condition {
+        /// Its index.
+        condition: usize,
+        /// What is wrong with it.
+        problem: ConditionProblem,
+    },
+    /// More conditions than one forecast can have.
+    #[error("{given} conditions are too many; the limit is {limit}")]
+    TooManyConditions {
+        /// Conditions given.
         given: usize,
         /// The most that can be met.
         limit: usize,

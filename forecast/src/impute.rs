@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::model::N_SAMPLES_TOGETHER;
+use crate::noise::NoiseSource;
 use crate::observed::Past;
 use crate::sampler::{Draw, PinnedStart};
 use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window};
@@ -132,7 +133,7 @@ impl Gaps<'_> {
         let pinned = model.pins(&observed, 0, &outlooks)?;
         let start = pinned.as_ref().map(|(pins, n_tokens)| PinnedStart { pins, scores: &scores, n_tokens: *n_tokens });
         let innovations = model.sampler().draw(&views, draw, config, start)?;
-        let innovations = model.with_pool(innovations, &[], draw, config, start);
+        let innovations = model.with_pool(innovations, &[], draw, NoiseSource::Seed(config.seed), start);
         let n_drawn = stretch.last - stretch.anchor;
         Ok(model.paths_of(&innovations, draw.n_samples, n_drawn, &outlooks, &observed))
     }

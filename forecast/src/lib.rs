@@ -4,7 +4,8 @@
 //! [`innovation`]s turn it into numbers of order one; a causal [`denoiser`] is trained by [`diffusion`] forcing
 //! (every token of a window has its own noise [`level`]); the [`sampler`] follows a [`schedule`] from noise to
 //! innovations, moved by [`pins`] onto what is known; and these become [`Trajectories`]. [`fit`] makes a [`Model`];
-//! [`Model::forecast`], [`Model::prepare`] and [`Model::impute`] use it, and [`Model::surprise`] says how well it expected
+//! [`Model::forecast`], [`Model::prepare`] and [`Model::impute`] use it, [`Model::forecast_under`] draws under
+//! [`Condition`]s on the path, and [`Model::surprise`] says how well it expected
 //! what came. [`paper`] has the network of the method's paper, to compare with.
 //!
 //! The crate knows no file (but its checkpoints), table, route or clock.
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod boosting;
 pub mod calibration;
 mod checkpoint;
+mod condition;
 pub mod conditioning;
 pub mod correction;
 pub mod correlation;
@@ -26,9 +28,11 @@ pub mod denoise;
 pub mod denoiser;
 pub mod device;
 pub mod diffusion;
+mod equality;
 mod error;
 pub mod folds;
 mod grid;
+mod guidance;
 mod impute;
 pub mod innovation;
 pub mod level;
@@ -39,6 +43,7 @@ pub mod noise;
 mod observed;
 pub mod paper;
 mod parallel;
+mod particles;
 pub mod pins;
 pub mod pool;
 mod prepared;
@@ -56,9 +61,11 @@ mod trajectories;
 
 pub use aggregate::{Aggregate, Over};
 pub use burn::tensor::Device;
+pub use condition::{Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading};
 pub use device::DeviceName;
 pub use error::Error;
 pub use grid::{Bounds, Calendar, Grid, History, Window};
+pub use guidance::{BaseRate, ConditionReport, Effort, Guidance, Guided};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};
 pub use prepared::{Prepared, Update};

@@ -8,7 +8,7 @@ use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
 use crate::innovation::Innovation;
 use crate::linear::BaseInput;
-use crate::noise::Noise;
+use crate::noise::NoiseSource;
 use crate::observed::{Observed, Past};
 use crate::pool::Pool;
 use crate::sampler::{Draw, PinnedStart, Sampler};
@@ -166,13 +166,13 @@ impl Model {
         mut innovations: Vec<f32>,
         known: &[f32],
         draw: Draw,
-        config: &SampleConfig,
+        noise: NoiseSource<'_>,
         pinned: Option<PinnedStart<'_>>,
     ) -> Vec<f32> {
-        let noise = Noise::new(config.seed);
         for (index, sample) in innovations.chunks_exact_mut(draw.n_tokens * self.layout.n_elements()).enumerate() {
             let block = draw.first_step / self.horizon();
-            let Some(pooled) = self.pool.path(config.seed, draw.first_sample + index, block) else { continue };
+            let (seed, sample_of_pool) = noise.pool_key(draw.first_sample + index);
+            let Some(pooled) = self.pool.path(seed, sample_of_pool, block) else { continue };
             let taken = known.iter().chain(&pooled[known.len()..]);
             let mut path: Vec<f64> = taken.take(sample.len()).map(|&z| f64::from(z)).collect();
             if let Some(start) = pinned {

@@ -62,6 +62,76 @@ impl Noise {
     }
 }
 
+/// Everything that is random about one sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleNoise {
+    /// Number of series.
+    pub n_series: usize,
+    /// Noise of each element, `[step, series]`.
+    pub normals: Vec<f32>,
+    /// Noise of the measurement of each element, `[step, series]`; what is beyond its end is exact.
+    pub measurements: Vec<f32>,
+    /// Seed and sample that choose a path of the pool, or that there is none.
+    pub pool_key: (u64, usize),
+}
+
+impl SampleNoise {
+    /// The noise a step of the size `beta` away, `√(1−β²) ε + β ξ`: what was standard normal stays so. Where the sample takes a
+    /// path of the pool, it takes another one.
+    pub fn moved(&self, beta: f64, stream: &mut Stream) -> Self {
+        let keep = (1.0 - beta * beta).sqrt();
+        let mut step = |noise: &[f32]| -> Vec<f32> {
+            noise.iter().map(|&noise| (keep * f64::from(noise) + beta * stream.normal()) as f32).collect()
+        };
+        let (normals, measurements) = (step(&self.normals), step(&self.measurements));
+        let seed = (stream.uniform() * (1_u64 << 53) as f64) as u64;
+        Self { n_series: self.n_series, normals, measurements, pool_key: (seed, self.pool_key.1) }
+    }
+}
+
+/// Where the noise of samples comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum NoiseSource<'a> {
+    /// From a seed, in antithetic pairs.
+    Seed(u64),
+    /// That of each sample is given.
+    Given(&'a [SampleNoise]),
+}
+
+impl NoiseSource<'_> {
+    /// The noise of an element.
+    pub fn normal(self, sample: usize, step: usize, series: usize) -> f32 {
+        match self {
+            Self::Seed(seed) => Noise::new(seed).normal(sample as u32, step as u32, series as u32),
+            Self::Given(samples) => samples[sample].normals[step * samples[sample].n_series + series],
+        }
+    }
+
+    /// The noise of a measurement.
+    pub fn measurement(self, sample: usize, step: usize, series: usize) -> f64 {
+        match self {
+            Self::Seed(seed) => Noise::new(seed).measurement(sample as u32, step as u32, series as u32),
+            Self::Given(samples) => {
+                let index = step * samples[sample].n_series + series;
+                samples[sample].measurements.get(index).copied().map_or(0.0, f64::from)
+            }
+        }
+    }
+
+    /// Seed and sample by which [`crate::pool::Pool::path`] chooses.
+    pub fn pool_key(self, sample: usize) -> (u64, usize) {
+        match self {
+            Self::Seed(seed) => (seed, sample),
+            Self::Given(samples) => samples[sample].pool_key,
+        }
+    }
+
+    /// Whether samples 0 and 1, 2 and 3 … are mirror images of each other.
+    pub fn is_antithetic(self) -> bool {
+        matches!(self, Self::Seed(_))
+    }
+}
+
 /// A stream of random numbers, for what is drawn in sequence: training windows, levels, weights.
 #[derive(Clone, Debug)]
 pub struct Stream {

@@ -1,7 +1,13 @@
 //! A window whose context is encoded, from which forecasts are drawn and which takes in observations as they come.
 
+use std::ops::Range;
+
+use nalgebra::DVector;
+
 use crate::base::Outlook;
+use crate::equality::Equalities;
 use crate::model::N_SAMPLES_TOGETHER;
+use crate::noise::{NoiseSource, SampleNoise};
 use crate::observed::{Observed, Past};
 use crate::pins::Pins;
 use crate::sampler::{Context, Draw, PinnedStart};
@@ -12,16 +18,16 @@ use crate::{Error, Grid, Model, SampleConfig, Trajectories, Window};
 /// What the base expects and the context are those of its anchor, and stay when rows are added with [`Prepared::observe`].
 #[derive(Clone, Debug)]
 pub struct Prepared<'m> {
-    model: &'m Model,
-    window: Window,
+    pub(crate) model: &'m Model,
+    pub(crate) window: Window,
     /// The last step that counts as past.
     anchor: usize,
     past: Past,
-    outlook: Outlook,
+    pub(crate) outlook: Outlook,
     /// The context, and the wholly observed tokens after it.
     context: Context,
     /// What is observed after the anchor, or supposed.
-    observed: Vec<Observed>,
+    pub(crate) observed: Vec<Observed>,
     pinned: Option<Pinned>,
 }
 
@@ -130,25 +136,96 @@ impl Prepared<'_> {
     /// - [`Error::Device`] when the device fails
     pub fn forecast(&self, config: &SampleConfig) -> Result<Trajectories, Error> {
         config.check()?;
-        let n_series = self.model.n_series();
-        let n_after = self.n_after();
-        let n_steps = n_after + self.window.horizon;
-        let complete =
-            self.exact_errors().chunks(n_series).take_while(|row| row.iter().all(|error| !error.is_nan())).count();
-        let n_skipped = complete.min(n_after);
-        let mut values = Vec::with_capacity(config.n_samples * (n_steps - n_skipped) * n_series);
-        for first_sample in (0..config.n_samples).step_by(N_SAMPLES_TOGETHER) {
-            let n_samples = N_SAMPLES_TOGETHER.min(config.n_samples - first_sample);
-            for path in self.paths(first_sample, n_samples, config)? {
-                values.extend_from_slice(&path[n_skipped * n_series..]);
+        let mut values = Vec::with_capacity(config.n_samples * self.n_steps() * self.model.n_series());
+        self.draw(config.n_samples, config, NoiseSource::Seed(config.seed), None, &mut |path, _| values.extend(path))?;
+        self.trajectories(config.n_samples, values)
+    }
+
+    /// Hands over the path of each of so many samples, `[step, series]` from the first step of its trajectory on, and the
+    /// logarithm of its weight.
+    pub(crate) fn draw(
+        &self,
+        n_samples: usize,
+        config: &SampleConfig,
+        noise: NoiseSource<'_>,
+        equalities: Option<&Equalities>,
+        take: &mut dyn FnMut(Vec<f32>, f64),
+    ) -> Result<(), Error> {
+        let n_skipped = self.n_skipped() * self.model.n_series();
+        for first_sample in (0..n_samples).step_by(N_SAMPLES_TOGETHER) {
+            let samples = first_sample..n_samples.min(first_sample + N_SAMPLES_TOGETHER);
+            for (mut path, log_weight) in self.paths(samples, config, noise, equalities)? {
+                path.drain(..n_skipped);
+                take(path, log_weight);
             }
         }
-        let first_step = 1 - (n_after - n_skipped) as i32;
-        Trajectories::new(config.n_samples, first_step, n_steps - n_skipped, n_series, values)
+        Ok(())
+    }
+
+    /// Trajectories from the paths of samples one after the other.
+    pub(crate) fn trajectories(&self, n_samples: usize, values: Vec<f32>) -> Result<Trajectories, Error> {
+        let n_nowcast = self.n_after() - self.n_skipped();
+        Trajectories::new(n_samples, 1 - n_nowcast as i32, self.n_steps(), self.model.n_series(), values)
+    }
+
+    /// Steps of a trajectory.
+    pub(crate) fn n_steps(&self) -> usize {
+        self.n_after() + self.window.horizon - self.n_skipped()
+    }
+
+    /// Innovations of the tokens that are drawn in one go as they are expected, given what is observed after the anchor.
+    pub(crate) fn expected_innovations(&self) -> DVector<f64> {
+        let mut expected = vec![0.0; self.n_tokens() * self.model.layout.n_elements()];
+        expected.iter_mut().zip(self.context.known()).for_each(|(z, &known)| *z = f64::from(known));
+        if let Some(Pinned { pins, scores, .. }) = &self.pinned {
+            pins.apply(&mut expected, scores, |_| 0.0);
+        }
+        DVector::from_vec(expected)
+    }
+
+    /// Multiplies a vector of innovations by the covariance that is left by what is observed after the anchor.
+    pub(crate) fn project(&self, innovations: &mut [f64]) {
+        innovations[..self.context.known().len()].fill(0.0);
+        if let Some(Pinned { pins, .. }) = &self.pinned {
+            pins.project(innovations);
+        }
+    }
+
+    /// The noise of a sample of a seed.
+    pub(crate) fn noise(&self, seed: u64, sample: usize) -> SampleNoise {
+        let (n_series, patch, horizon) = (self.model.n_series(), self.model.layout.patch, self.model.horizon());
+        let n_total = self.n_after() + self.window.horizon;
+        // Whole tokens are drawn, of the block that is last.
+        let before_last = (n_total - 1) / horizon * horizon;
+        let n_steps = (before_last + (n_total - before_last).div_ceil(patch) * patch).max(self.n_tokens() * patch);
+        let n_measured = self.observed.iter().filter(|observed| observed.sd > 0.0).map(|observed| observed.step).max();
+        let source = NoiseSource::Seed(seed);
+        let elements =
+            |n_steps: usize| (0..n_steps).flat_map(move |step| (0..n_series).map(move |series| (step, series)));
+        let measurement = |(step, series)| source.measurement(sample, step, series) as f32;
+        SampleNoise {
+            n_series,
+            normals: elements(n_steps).map(|(step, series)| source.normal(sample, step, series)).collect(),
+            measurements: elements(n_measured.unwrap_or(0)).map(measurement).collect(),
+            pool_key: source.pool_key(sample),
+        }
+    }
+
+    /// Whether a sample takes a path of the pool.
+    pub(crate) fn is_pooled(&self, noise: &SampleNoise) -> bool {
+        let (seed, sample) = noise.pool_key;
+        self.model.pool.path(seed, sample, 0).is_some()
+    }
+
+    /// Steps after the anchor that are wholly observed, before the first step of a trajectory.
+    fn n_skipped(&self) -> usize {
+        let is_observed = |row: &&[f64]| row.iter().all(|error| !error.is_nan());
+        let complete = self.exact_errors().chunks(self.model.n_series()).take_while(is_observed).count();
+        complete.min(self.n_after())
     }
 
     /// Steps between the anchor and the forecast.
-    fn n_after(&self) -> usize {
+    pub(crate) fn n_after(&self) -> usize {
         self.window.context.n_steps() - 1 - self.anchor
     }
 
@@ -182,22 +259,44 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    /// Paths of some of the samples from the anchor on, each `[step, series]`, data units.
-    fn paths(&self, first_sample: usize, n_samples: usize, config: &SampleConfig) -> Result<Vec<Vec<f32>>, Error> {
+    /// Steps from the anchor on that are drawn in one go.
+    pub(crate) fn n_drawn(&self) -> usize {
+        self.model.horizon().min(self.n_after() + self.window.horizon)
+    }
+
+    /// Tokens that are drawn for these.
+    pub(crate) fn n_tokens(&self) -> usize {
+        let n_pinned = self.pinned.as_ref().map_or(0, |pinned| pinned.n_tokens);
+        self.n_drawn().div_ceil(self.model.layout.patch).max(n_pinned)
+    }
+
+    /// Paths of some of the samples from the anchor on, each `[step, series]`, data units, and the logarithms of their
+    /// weights.
+    fn paths(
+        &self,
+        samples: Range<usize>,
+        config: &SampleConfig,
+        noise: NoiseSource<'_>,
+        equalities: Option<&Equalities>,
+    ) -> Result<Vec<(Vec<f32>, f64)>, Error> {
         let model = self.model;
         let (n_series, horizon) = (model.n_series(), model.horizon());
+        let (first_sample, n_samples) = (samples.start, samples.len());
         let n_steps = self.n_after() + self.window.horizon;
         let n_tokens_for = |n_drawn: usize| n_drawn.div_ceil(model.layout.patch);
 
-        let n_drawn = horizon.min(n_steps);
-        let n_tokens = n_tokens_for(n_drawn).max(self.pinned.as_ref().map_or(0, |pinned| pinned.n_tokens));
-        let draw = Draw { first_sample, n_samples, first_step: 0, n_tokens };
+        let n_drawn = self.n_drawn();
+        let draw = Draw { first_sample, n_samples, first_step: 0, n_tokens: self.n_tokens() };
         let start = self.pinned.as_ref().map(|Pinned { pins, scores, n_tokens }| {
             let scores = std::slice::from_ref(scores);
             PinnedStart { pins, scores, n_tokens: *n_tokens }
         });
-        let innovations = model.sampler().draw_after(&self.context, draw, config, start)?;
-        let innovations = model.with_pool(innovations, self.context.known(), draw, config, start);
+        let innovations = model.sampler().draw_after(&self.context, draw, config, noise, start)?;
+        let mut innovations = model.with_pool(innovations, self.context.known(), draw, noise, start);
+        let log_weights = match equalities {
+            Some(equalities) => equalities.meet(self, &mut innovations, n_samples),
+            None => vec![0.0; n_samples],
+        };
         let outlook = std::slice::from_ref(&self.outlook);
         let mut block = model.paths_of(&innovations, n_samples, n_drawn, outlook, &self.observed);
         let mut drawn: Vec<Vec<f32>> = block.iter().map(|path| self.in_data_units(path)).collect();
@@ -217,15 +316,18 @@ impl Prepared<'_> {
             let n_drawn = horizon.min(n_steps - first_step);
             let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().map(|past| model.condition(past, &calendar)).unzip();
             let draw = Draw { first_sample, n_samples, first_step, n_tokens: n_tokens_for(n_drawn) };
-            let innovations = model.sampler().draw(&views, draw, config, None)?;
-            let innovations = model.with_pool(innovations, &[], draw, config, None);
+            let innovations = model.sampler().draw_from(&views, draw, config, noise, None)?;
+            let innovations = model.with_pool(innovations, &[], draw, noise, None);
             block = model.paths_of(&innovations, n_samples, n_drawn, &outlooks, &[]);
             drawn.iter_mut().zip(&block).for_each(|(drawn, path)| drawn.extend(self.in_data_units(path)));
         }
         for observed in self.observed.iter().filter(|observed| observed.sd == 0.0 && observed.step <= n_steps) {
             drawn.iter_mut().for_each(|path| path[observed.element(n_series)] = observed.value as f32);
         }
-        Ok(drawn)
+        for (element, value) in equalities.iter().flat_map(|equalities| equalities.values()) {
+            drawn.iter_mut().for_each(|path| path[element] = value as f32);
+        }
+        Ok(drawn.into_iter().zip(log_weights).collect())
     }
 
     fn in_data_units(&self, path: &[f64]) -> Vec<f32> {
@@ -236,7 +338,7 @@ impl Prepared<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use burn::module::{Module, ModuleMapper, Param};
     use burn::tensor::{Tensor, TensorData};
 
@@ -265,14 +367,14 @@ mod tests {
     }
 
     /// A walk with a network of random weights, to which every token matters.
-    fn shaken() -> Model {
+    pub(crate) fn shaken() -> Model {
         let mut model = Model::random_walk(&INCREMENTS, 2, 8);
         model.denoiser = model.denoiser.map(&mut Shake(Stream::new(4, 0)));
         model.velocity_share = 1.0;
         model
     }
 
-    fn window() -> Window {
+    pub(crate) fn window() -> Window {
         let mut stream = Stream::new(2, 0);
         let mut level = 0.0;
         let values = (0..12).flat_map(|_| {

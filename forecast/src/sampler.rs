@@ -7,7 +7,7 @@ use crate::denoise::{BOUND, Denoise, NoisyToken, denoise};
 use crate::denoiser::{Cache, Denoiser, Tokens, level_harmonics};
 use crate::diffusion::TokenRows;
 use crate::level::NoiseLevel;
-use crate::noise::Noise;
+use crate::noise::NoiseSource;
 use crate::pins::Pins;
 use crate::schedule::ScheduleMatrix;
 use crate::{Error, SampleConfig};
@@ -91,10 +91,9 @@ impl Context {
 
 impl PinnedStart<'_> {
     /// Moves the innovations of one of the drawn samples, in a layout of so many series.
-    pub fn apply(&self, draw: Draw, index: usize, noise: Noise, n_series: usize, innovations: &mut [f64]) {
+    pub fn apply(&self, draw: Draw, index: usize, noise: NoiseSource<'_>, n_series: usize, innovations: &mut [f64]) {
         let measurement = |element: usize| {
-            let (step, series) = (draw.first_step + element / n_series, element % n_series);
-            noise.measurement((draw.first_sample + index) as u32, step as u32, series as u32)
+            noise.measurement(draw.first_sample + index, draw.first_step + element / n_series, element % n_series)
         };
         self.pins.apply(innovations, &self.scores[index % self.scores.len()], measurement);
         innovations.iter_mut().for_each(|z| *z = z.clamp(-KNOWN_MAX, KNOWN_MAX));
@@ -169,11 +168,26 @@ impl Sampler<'_> {
         config: &SampleConfig,
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
-        let is_paired = conditionings.len() == 1 && pinned.is_none() && draw.is_paired();
-        self.draw_in(&self.session(conditionings, is_paired), &[], draw, config, pinned)
+        self.draw_from(conditionings, draw, config, NoiseSource::Seed(config.seed), pinned)
     }
 
-    /// As [`Sampler::draw`], with the context already encoded. Tokens that are known in it come back as they are.
+    /// As [`Sampler::draw`], with noise from any source; the seed of the configuration plays no part.
+    ///
+    /// # Errors
+    /// Those of [`ScheduleMatrix::new`].
+    pub fn draw_from(
+        &self,
+        conditionings: &[Conditioning],
+        draw: Draw,
+        config: &SampleConfig,
+        noise: NoiseSource<'_>,
+        pinned: Option<PinnedStart<'_>>,
+    ) -> Result<Vec<f32>, Error> {
+        let is_paired = conditionings.len() == 1 && pinned.is_none() && draw.is_paired() && noise.is_antithetic();
+        self.draw_in(&self.session(conditionings, is_paired), &[], draw, config, noise, pinned)
+    }
+
+    /// As [`Sampler::draw_from`], with the context already encoded. Tokens that are known in it come back as they are.
     ///
     /// # Errors
     /// Those of [`ScheduleMatrix::new`].
@@ -182,17 +196,18 @@ impl Sampler<'_> {
         context: &Context,
         draw: Draw,
         config: &SampleConfig,
+        noise: NoiseSource<'_>,
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
         let session = Session {
             sampler: self,
             conditionings: vec![context.conditioning.clone()],
             // What was observed has no mirror image among the samples.
-            is_paired: context.n_known == 0 && pinned.is_none() && draw.is_paired(),
+            is_paired: context.n_known == 0 && pinned.is_none() && draw.is_paired() && noise.is_antithetic(),
             cache: context.cache.clone().repeated(draw.n_samples),
             n_remembered: context.n_known,
         };
-        self.draw_in(&session, &context.known, draw, config, pinned)
+        self.draw_in(&session, &context.known, draw, config, noise, pinned)
     }
 
     fn draw_in(
@@ -201,9 +216,9 @@ impl Sampler<'_> {
         known: &[f32],
         draw: Draw,
         config: &SampleConfig,
+        noise: NoiseSource<'_>,
         pinned: Option<PinnedStart<'_>>,
     ) -> Result<Vec<f32>, Error> {
-        let noise = Noise::new(config.seed);
         let mut tokens = self.initial_noise(draw, noise);
         for (token, known) in tokens.iter_mut().zip(known.chunks_exact(self.layout.n_elements())) {
             *token = NoisyToken { values: known.repeat(draw.n_samples), level: NoiseLevel::CLEAN };
@@ -240,7 +255,7 @@ impl Sampler<'_> {
     }
 
     /// Moves the innovations of each sample onto what was observed.
-    fn pin(&self, tokens: &mut [NoisyToken], draw: Draw, noise: Noise, start: &PinnedStart<'_>) {
+    fn pin(&self, tokens: &mut [NoisyToken], draw: Draw, noise: NoiseSource<'_>, start: &PinnedStart<'_>) {
         let n_elements = self.layout.n_elements();
         for sample in 0..draw.n_samples {
             let part = sample * n_elements..(sample + 1) * n_elements;
@@ -274,7 +289,7 @@ impl Sampler<'_> {
         denoise(&mut session.clone(), tokens, n_finished, &matrix, self.velocity_share)
     }
 
-    fn initial_noise(&self, draw: Draw, noise: Noise) -> Vec<NoisyToken> {
+    fn initial_noise(&self, draw: Draw, noise: NoiseSource<'_>) -> Vec<NoisyToken> {
         let (patch, n_series) = (self.layout.patch, self.layout.n_series);
         let samples = draw.first_sample..draw.first_sample + draw.n_samples;
         let token = |token: usize| {
@@ -282,7 +297,7 @@ impl Sampler<'_> {
             let mut values = Vec::with_capacity(draw.n_samples * self.layout.n_elements());
             for sample in samples.clone() {
                 for step in first_step..first_step + patch {
-                    values.extend((0..n_series).map(|series| noise.normal(sample as u32, step as u32, series as u32)));
+                    values.extend((0..n_series).map(|series| noise.normal(sample, step, series)));
                 }
             }
             NoisyToken { values, level: NoiseLevel::NOISE }
