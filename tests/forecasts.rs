@@ -244,14 +244,26 @@ async fn panels_series_models_and_observations_are_listed(pool: PgPool) {
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn the_page_shows_the_fan_and_brings_its_script_along(pool: PgPool) {
     let (service, forecast_id) = with_stored(&pool).await;
-    let page = service.get("/?panel=city&series=wind").await;
+    let page = service.get("/panels/city?series=wind").await;
     assert_eq!(page.status, 200);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let html = page.text();
-    for part in ["<h1>wind</h1>", "interval-90", "Mean over the horizon", &forecast_id, "/assets/plotly.min.js"] {
+    for part in ["<h1>wind</h1>", "interval-90", "What will the mean be?", &forecast_id, "/assets/plotly.min.js"] {
         assert!(html.contains(part), "{part}");
     }
     assert!(!html.contains("https://"), "nothing comes from elsewhere");
+
+    let question = "/panels/city?series=wind&fn=max&of=unit&first=2&last=99&above=-1e9";
+    let html = service.get(question).await.text();
+    for part in ["What will the highest value be?", "steps 2 to", "trajectories.", "threshold"] {
+        assert!(html.contains(part), "{part}");
+    }
+    service.get("/panels/city?series=wind&above=high").await.problem(400, "invalid-parameter");
+
+    let overview = service.get("/").await.text();
+    for part in ["/panels/city", "version 1", "days ago"] {
+        assert!(overview.contains(part), "{part}: {overview}");
+    }
 
     let script = service.get("/assets/plotly.min.js").await;
     assert_eq!(script.status, 200);

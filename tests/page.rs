@@ -26,7 +26,7 @@ async fn the_page_draws_observations_fan_and_trajectories(pool: PgPool) {
     let forecast = serde_json::json!({ "panel": "city", "horizon": 12, "num_samples": 40 });
     service.make_forecast(&forecast).await.expect(201);
 
-    let address = service.address("/?panel=city");
+    let address = service.address("/panels/city");
     let folder = tempfile::tempdir().unwrap();
     let profile = format!("--user-data-dir={}", folder.path().display());
     let output = spawn_blocking(move || chromium().arg(profile).arg("--dump-dom").arg(address).output().unwrap());

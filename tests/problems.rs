@@ -54,11 +54,11 @@ async fn names_and_identifiers_that_do_not_exist(pool: PgPool) {
     service.observations("nowhere", "").await.problem(404, "unknown-panel");
     service.get("/v1/models?panel=nowhere").await.problem(404, "unknown-panel");
     service.forecasts("panel=nowhere").await.problem(404, "unknown-panel");
-    service.get("/?panel=nowhere").await.problem(404, "unknown-panel");
+    service.get("/panels/nowhere").await.problem(404, "unknown-panel");
     service.make_forecast(&json!({"panel": "nowhere", "horizon": 3})).await.problem(404, "unknown-panel");
 
     service.observations("city", "series=rain").await.problem(404, "unknown-series");
-    service.get("/?panel=city&series=rain").await.problem(404, "unknown-series");
+    service.get("/panels/city?series=rain").await.problem(404, "unknown-series");
 
     for identifier in ["0199f3a0-6a3e-7c43-9d1e-0d5f2c1f7a11", "17", "%27%3B%20drop%20table%20forecast"] {
         service.forecast(identifier).await.problem(404, "unknown-forecast");

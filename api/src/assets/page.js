@@ -2,7 +2,13 @@
 // (its legend group), and the style sheet has a colour per role, light and dark.
 "use strict";
 
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+// The buttons stand beside the drawing, and appear when the pointer is over it.
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  responsive: true,
+  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+};
 
 function colour(role) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${role}`).trim();
@@ -36,6 +42,7 @@ function paintLayout(layout) {
     hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("rule"), font: { color: colour("ink") } },
     xaxis: axis(layout.xaxis),
     yaxis: axis(layout.yaxis),
+    modebar: { orientation: "v", bgcolor: "rgba(0,0,0,0)", color: colour("issue-time"), activecolor: colour("median") },
     shapes: (layout.shapes ?? []).map((shape) => ({ ...shape, line: { ...shape.line, color: colour("issue-time") } })),
     annotations: (layout.annotations ?? []).map((note) => ({ ...note, font: { color: colour("quiet"), size: 12 } })),
   };
@@ -46,6 +53,11 @@ function draw() {
     const { data, layout } = JSON.parse(document.getElementById(element.dataset.figure).textContent);
     Plotly.react(element, data.map(paintTrace), paintLayout(layout), CONFIG);
   }
+}
+
+// A changed question is asked at once.
+for (const form of document.querySelectorAll("form.question")) {
+  form.addEventListener("change", () => form.requestSubmit());
 }
 
 draw();

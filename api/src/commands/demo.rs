@@ -221,7 +221,7 @@ fn check(address: SocketAddr, forecasts: &[Made]) -> anyhow::Result<()> {
         let total = get(format!("/v1/forecasts/{forecast_id}/aggregate?fn=sum&over=horizon,series"))?;
         let total = &total["distributions"][0]["quantiles"];
         ensure!(total["0.05"].as_f64() < total["0.95"].as_f64(), "the total has no spread: {total}");
-        let page = ureq::get(format!("http://{address}/?panel={panel}")).call()?.body_mut().read_to_string()?;
+        let page = ureq::get(format!("http://{address}/panels/{panel}")).call()?.body_mut().read_to_string()?;
         ensure!(page.contains(panel), "the page does not show panel `{panel}`");
     }
     get("/readyz".to_owned())?;

@@ -11,6 +11,7 @@ pub mod load;
 pub mod matrix;
 pub mod model;
 pub mod observation;
+pub mod overview;
 pub mod panel;
 pub mod panel_version;
 pub mod partition;

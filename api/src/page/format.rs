@@ -1,6 +1,6 @@
 //! Numbers and times for people.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 /// A number with four significant digits, or all digits before the point, in groups of three.
@@ -26,9 +26,41 @@ pub fn time(time: DateTime<Utc>, time_zone: Tz) -> String {
     time.with_timezone(&time_zone).format("%-d %B %Y, %H:%M %Z").to_string()
 }
 
+/// A share as percent, without decimals.
+pub fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// How long ago something was, or how far ahead it is, in its largest unit.
+pub fn age(age: TimeDelta) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    let seconds = age.num_seconds();
+    let magnitude = seconds.abs();
+    let Some((length, unit)) = UNITS.into_iter().find(|(length, _)| magnitude >= 2 * length) else {
+        return "now".to_owned();
+    };
+    let count = number((magnitude / length) as f64);
+    let count = count.split('.').next().unwrap_or_default();
+    if seconds < 0 { format!("in {count} {unit}s") } else { format!("{count} {unit}s ago") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_come_in_their_largest_unit() {
+        for (seconds, expected) in [
+            (0, "now"),
+            (1, "now"),
+            (119, "119 seconds ago"),
+            (121, "2 minutes ago"),
+            (-7_200, "in 2 hours"),
+            (86_400 * 1_000, "1,000 days ago"),
+        ] {
+            assert_eq!(age(TimeDelta::seconds(seconds)), expected);
+        }
+    }
 
     #[test]
     fn numbers_have_four_digits_that_matter() {

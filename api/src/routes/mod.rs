@@ -39,7 +39,8 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/openapi.json").get(openapi::read))
         .service(web::resource("/docs").get(docs))
         .service(SwaggerUi::new("/docs/{file:.*}").config(Config::from("/openapi.json")))
-        .service(web::resource("/").get(page::read))
+        .service(web::resource("/").get(page::overview))
+        .service(web::resource("/panels/{panel}").get(page::panel))
         .service(web::resource("/assets/{name}").get(page::asset))
         .default_service(web::to(unknown_path));
 }

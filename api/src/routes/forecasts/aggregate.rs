@@ -63,7 +63,8 @@ impl FromQuery for AggregateQuery {
     }
 }
 
-fn parse_function(text: &str) -> Option<Aggregate> {
+/// Reads the name of a function.
+pub fn parse_function(text: &str) -> Option<Aggregate> {
     match text {
         "sum" => Some(Aggregate::Sum),
         "max" => Some(Aggregate::Max),

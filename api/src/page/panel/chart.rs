@@ -11,7 +11,7 @@ use plotly::{
     },
 };
 
-use super::format::number;
+use crate::page::format::number;
 
 /// Trajectories drawn beside the intervals: enough to show how paths move, few enough to tell them apart.
 pub const PATHS_SHOWN: usize = 20;
@@ -74,7 +74,7 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan
                 .line(Line::new().width(2.0))
                 .hover_template("%{y:.4~g}"),
         );
-        layout = mark_issue_time(layout, fan.issue_time);
+        layout = mark(layout, &time(&fan.issue_time), "issue time");
     }
     plot.add_trace(
         Scatter::new(times(&observed.valid_time), observed.value.clone())
@@ -89,9 +89,9 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan
     plot
 }
 
-/// How a number that each trajectory gives is distributed.
+/// How a number that each trajectory gives is distributed, and a threshold.
 #[must_use]
-pub fn distribution(value_title: &str, draws: Vec<f64>) -> Plot {
+pub fn distribution(value_title: &str, draws: Vec<f64>, threshold: Option<f64>) -> Plot {
     let mut plot = Plot::new();
     plot.add_trace(
         Histogram::new(draws)
@@ -102,7 +102,11 @@ pub fn distribution(value_title: &str, draws: Vec<f64>) -> Plot {
     );
     let value_axis = Axis::new().title(value_title);
     let count_axis = Axis::new().title("Trajectories").range_mode(RangeMode::ToZero).n_ticks(4);
-    plot.set_layout(layout(value_axis, count_axis).show_legend(false).bar_gap(0.06));
+    let mut layout = layout(value_axis, count_axis).show_legend(false).bar_gap(0.06);
+    if let Some(threshold) = threshold {
+        layout = mark(layout, &threshold.to_string(), "threshold");
+    }
+    plot.set_layout(layout);
     plot
 }
 
@@ -111,7 +115,7 @@ fn layout(x_axis: Axis, y_axis: Axis) -> Layout {
     Layout::new()
         .x_axis(x_axis.show_grid(false).zero_line(false).auto_margin(true))
         .y_axis(y_axis.zero_line(false).auto_margin(true))
-        .margin(Margin::new().left(56).right(16).top(32).bottom(48))
+        .margin(Margin::new().left(56).right(40).top(32).bottom(48))
         .font(Font::new().size(13))
         .auto_size(true)
         .legend(
@@ -162,16 +166,15 @@ fn path_trace(valid_time: &[NaiveDateTime], path: &[f64], is_first: bool) -> Box
         .hover_info(HoverInfo::Skip)
 }
 
-/// A vertical line at the issue time, over the full height, and its name.
-fn mark_issue_time(mut layout: Layout, issue_time: NaiveDateTime) -> Layout {
-    let x = time(&issue_time);
+/// A vertical line over the full height, and its name.
+fn mark(mut layout: Layout, x: &str, name: &str) -> Layout {
     layout.add_shape(
         Shape::new()
             .shape_type(ShapeType::Line)
             .x_ref("x")
             .y_ref("paper")
-            .x0(x.clone())
-            .x1(x.clone())
+            .x0(x)
+            .x1(x)
             .y0(0.0)
             .y1(1.0)
             .layer(ShapeLayer::Below)
@@ -187,7 +190,7 @@ fn mark_issue_time(mut layout: Layout, issue_time: NaiveDateTime) -> Layout {
             .y_anchor(Anchor::Top)
             .x_shift(-6.0)
             .show_arrow(false)
-            .text("issue time"),
+            .text(name),
     );
     layout
 }

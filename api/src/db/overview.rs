@@ -1,0 +1,65 @@
+//! All panels at a glance.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgExecutor;
+
+use super::Error;
+
+/// A panel with what is newest of it.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct PanelOverview {
+    /// Name.
+    pub name: String,
+    /// Canonical word of the frequency.
+    pub frequency: String,
+    /// IANA name of the time zone.
+    pub time_zone: String,
+    /// Its series, those that are no longer part of its newest version included.
+    pub n_series: i64,
+    /// Start of the newest observed interval.
+    pub newest_valid_time: Option<DateTime<Utc>>,
+    /// Version of the model that serves it.
+    pub champion: Option<i32>,
+    /// The champion's scores on test windows, a row for each forecaster.
+    pub backtest: Option<Value>,
+    /// Issue time of the newest forecast.
+    pub issue_time: Option<DateTime<Utc>>,
+}
+
+/// At most `limit` panels in order of their names.
+pub async fn list(db: impl PgExecutor<'_>, tenant_id: i32, limit: i64) -> Result<Vec<PanelOverview>, Error> {
+    // The newest value and the newest forecast are an index probe each: per series, and per panel version.
+    Ok(sqlx::query_as(
+        "select p.name, frequency, time_zone, of_series.n_series, of_series.newest_valid_time,
+             champion.version as champion, champion.metrics -> 'backtest' as backtest, issue_time
+         from panel p
+         cross join lateral (
+             select count(*) as n_series, max(newest.valid_time) as newest_valid_time
+             from series s
+             left join lateral (
+                 select valid_time
+                 from observation o
+                 where o.tenant_id = s.tenant_id and o.series_id = s.series_id
+                 order by valid_time desc
+                 limit 1
+             ) as newest on true
+             where s.tenant_id = p.tenant_id and s.panel_id = p.panel_id
+         ) as of_series
+         left join model champion
+             on champion.tenant_id = p.tenant_id and champion.panel_id = p.panel_id and champion.stage = 'champion'
+         cross join lateral (
+             select max(f.issue_time) as issue_time
+             from forecast f
+             join panel_version v using (tenant_id, panel_version_id)
+             where v.tenant_id = p.tenant_id and v.panel_id = p.panel_id and f.status = 'succeeded'
+         ) as newest_forecast
+         where p.tenant_id = $1
+         order by p.name
+         limit $2",
+    )
+    .bind(tenant_id)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}

@@ -1,0 +1,213 @@
+//! The page of a panel as HTML.
+
+use forecast::Aggregate;
+use maud::{Markup, html};
+
+use super::{Answer, ShownForecast, ShownSeries, View, chart};
+use crate::{
+    db::series::Series,
+    page::{
+        address_of_panel,
+        format::{number, time},
+        shell,
+    },
+};
+
+/// The functions that a question may name, and what people call them.
+const FUNCTIONS: [(&str, Aggregate, &str); 4] = [
+    ("sum", Aggregate::Sum, "total"),
+    ("mean", Aggregate::Mean, "mean"),
+    ("max", Aggregate::Max, "highest value"),
+    ("min", Aggregate::Min, "lowest value"),
+];
+
+/// The whole page.
+pub fn page(view: &View) -> Markup {
+    let content = html! {
+        div.columns {
+            (sidebar(view))
+            main {
+                @match &view.shown {
+                    Some(shown) => (shown_series(view, shown)),
+                    None => { h1 { (view.panel.name) } p { "This panel has no series." } },
+                }
+            }
+        }
+    };
+    let title = view.shown.as_ref().map_or(&view.panel.name, |shown| &shown.series.name);
+    shell::page(Some(title), &content)
+}
+
+fn sidebar(view: &View) -> Markup {
+    html! {
+        aside aria-label="Panels" {
+            @for panel in &view.panels {
+                section {
+                    h2 {
+                        a href=(address_of_panel(&panel.name, None)) { (panel.name) }
+                        span.quiet { (panel.frequency) }
+                    }
+                    @if panel.panel_id == view.panel.panel_id { (series_list(view)) }
+                }
+            }
+        }
+    }
+}
+
+fn series_list(view: &View) -> Markup {
+    let shown = view.shown.as_ref().map(|shown| shown.series.series_id);
+    html! {
+        ul {
+            @for series in &view.series {
+                @let current = (Some(series.series_id) == shown).then_some("page");
+                li {
+                    a href=(address_of_panel(&view.panel.name, Some(&series.name))) aria-current=[current] { (series.name) }
+                }
+            }
+        }
+    }
+}
+
+fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
+    let (panel, series) = (&view.panel, &shown.series);
+    let title = value_title(&series.name, series);
+    let fan = shown.forecast.as_ref().map(|forecast| &forecast.fan);
+    let fan = chart::fan(&title, view.time_zone.name(), &shown.observed, fan);
+    html! {
+        h1 { (series.name) }
+        p.lead {
+            "Panel " (panel.name) " · every " (panel.frequency) " · " (panel.time_zone)
+            @if let Some(unit) = &series.unit { " · " (unit) }
+        }
+        (shell::figure("fan", "Observations, and the forecast that follows them", &fan))
+        @match &shown.forecast {
+            Some(forecast) => {
+                div.details {
+                    section #value { (value(view, shown, forecast)) }
+                    section { h2 { "This forecast" } (facts(view, forecast)) }
+                }
+            },
+            None => p { "There is no forecast of this series yet. Make one with " code { "POST /v1/forecasts" } "." },
+        }
+    }
+}
+
+/// The question, its answer, and how to get the numbers.
+fn value(view: &View, shown: &ShownSeries, forecast: &ShownForecast) -> Markup {
+    let answer = &forecast.answer;
+    let named = FUNCTIONS.iter().find(|(_, function, _)| *function == answer.function).unwrap_or(&FUNCTIONS[0]);
+    let (function, _, word) = named;
+    let steps = (answer.steps.start(), answer.steps.end());
+    let title = value_title(&format!("{} of steps {} to {}", capital(word), steps.0, steps.1), &shown.series);
+    let threshold = answer.above.map(|(threshold, _)| threshold);
+    html! {
+        h2 { "What will the " (word) " be?" }
+        (question(view, shown, forecast, function))
+        (sentences(answer, word, shown.series.unit.as_deref()))
+        (shell::figure(
+            "distribution",
+            "How the value is distributed over the trajectories",
+            &chart::distribution(&title, answer.draws.clone(), threshold),
+        ))
+        @if answer.steps == (1..=forecast.horizon()) {
+            p.quiet { "As JSON: " a href=(aggregate_address(forecast, function)) { "the quantiles of this value" } }
+        }
+    }
+}
+
+/// Where the same distribution is read by REST.
+fn aggregate_address(forecast: &ShownForecast, function: &str) -> String {
+    let over = if forecast.added_up.len() > 1 { "horizon,series" } else { "horizon" };
+    let series: String =
+        forecast.added_up.iter().map(|name| format!("&series={}", crate::page::encode(name))).collect();
+    format!("/v1/forecasts/{}/aggregate?fn={function}&over={over}{series}", forecast.stored.forecast.forecast_id)
+}
+
+/// The question as a form, which works without a script, too.
+fn question(view: &View, shown: &ShownSeries, forecast: &ShownForecast, function: &str) -> Markup {
+    let (answer, horizon) = (&forecast.answer, forecast.horizon());
+    let alike = view.series.iter().filter(|one| one.unit == shown.series.unit && one.kind == shown.series.kind).count();
+    html! {
+        form.question method="get" action={ (address_of_panel(&view.panel.name, None)) "#value" } {
+            input type="hidden" name="series" value=(shown.series.name);
+            label {
+                "The "
+                select name="fn" {
+                    @for (name, _, word) in FUNCTIONS { option value=(name) selected[name == function] { (word) } }
+                }
+            }
+            @if alike > 1 {
+                label {
+                    " of "
+                    select name="of" {
+                        option value="series" selected[!answer.with_same_unit] { (shown.series.name) }
+                        option value="unit" selected[answer.with_same_unit] { "all " (alike) " series alike, added up" }
+                    }
+                }
+            }
+            label { " from step " input type="number" name="first" min="1" max=(horizon) value=(answer.steps.start()); }
+            label { " to " input type="number" name="last" min="1" max=(horizon) value=(answer.steps.end()); }
+            label {
+                " above "
+                input.number type="text" inputmode="decimal" name="above" placeholder="threshold"
+                    value=[answer.above.map(|(threshold, _)| threshold)];
+            }
+            button type="submit" { "Show" }
+        }
+    }
+}
+
+/// What the trajectories say, and what combining quantiles would have said.
+fn sentences(answer: &Answer, word: &str, unit: Option<&str>) -> Markup {
+    let unit = unit.map(|unit| format!(" {unit}")).unwrap_or_default();
+    let ([lower, median, upper], (wrong_lower, wrong_upper)) = (answer.quantiles, answer.of_quantiles);
+    let n_draws = answer.draws.len();
+    html! {
+        p {
+            "Between " strong { (number(lower)) } " and " strong { (number(upper)) (unit) }
+            " with 90 % probability, half of the time above " (number(median)) "."
+            @if let Some((threshold, n_above)) = answer.above {
+                " Above " (number(threshold)) (unit) " in " strong { (n_above) " of " (n_draws) } " trajectories."
+            }
+        }
+        p.quiet {
+            "Read off the trajectories. The 5 % and 95 % quantiles of the single values would combine to "
+            (number(wrong_lower)) " … " (number(wrong_upper)) ", which is not the interval of the " (word) "."
+        }
+    }
+}
+
+fn facts(view: &View, forecast: &ShownForecast) -> Markup {
+    let facts = &forecast.stored.forecast;
+    let link = format!("/v1/forecasts/{}", facts.forecast_id);
+    html! {
+        dl {
+            dt { "Model" } dd { (view.panel.name) ", version " (forecast.stored.model.version) }
+            dt { "Issue time" } dd { (time(facts.issue_time, view.time_zone)) }
+            dt { "Newest data used" } dd { (time(facts.data_cutoff, view.time_zone)) }
+            dt { "Horizon" } dd { (facts.horizon) " steps of " (view.panel.frequency) }
+            dt { "Trajectories" } dd { (facts.num_samples) }
+            dt { "Seed" } dd { (facts.seed) }
+            dt { "Sampling" } dd { (facts.schedule) ", " (facts.passes) " passes" }
+            dt { "JSON" }
+            dd.links {
+                a href=(link) { "forecast" }
+                a href={ (link) "/quantiles?quantiles=0.01,0.5,0.99" } { "quantiles" }
+                a href={ (link) "/trajectories?samples=3" } { "trajectories" }
+                a href={ (link) "/aggregate?fn=sum&over=series" } { "totals" }
+            }
+        }
+    }
+}
+
+fn value_title(name: &str, series: &Series) -> String {
+    match &series.unit {
+        Some(unit) => format!("{name} ({unit})"),
+        None => name.to_owned(),
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

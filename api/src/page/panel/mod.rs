@@ -1,0 +1,262 @@
+//! The page of a panel: recent observations of one series, the fan of intervals, some trajectories, and what a total, a
+//! mean or an extreme over some steps will be.
+
+pub mod chart;
+mod html;
+mod question;
+
+use actix_web::{HttpResponse, web};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use forecast::{QuantileLevel, Trajectories};
+use sqlx::PgPool;
+
+use self::question::{Answer, Question};
+use super::LISTED_MAX;
+use crate::{
+    Error, blocking, db,
+    db::{DEFAULT_TENANT, forecast::Forecast, panel::Panel, series::Series},
+    forecaster::Grid,
+    routes::{
+        extract::{FromQuery, Parameters, Query},
+        forecasts::stored::Stored,
+        panels,
+    },
+    server::State,
+};
+use chart::{Band, Fan, Path};
+
+/// Steps of observations before a forecast, as a multiple of its horizon and within these limits.
+const OBSERVED_PER_HORIZON: i64 = 3;
+const OBSERVED_MIN: i64 = 36;
+const OBSERVED_MAX: i64 = 1_000;
+
+/// Probabilities of the intervals in percent, widest first.
+const INTERVALS: [u32; 3] = [90, 80, 50];
+
+/// What the page shows.
+pub struct PanelQuery {
+    series: Option<String>,
+    question: Question,
+}
+
+impl FromQuery for PanelQuery {
+    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
+        Ok(Self { series: parameters.take("series")?, question: Question::from_query(parameters)? })
+    }
+}
+
+/// Everything on the page.
+struct View {
+    panels: Vec<Panel>,
+    panel: Panel,
+    time_zone: Tz,
+    series: Vec<Series>,
+    shown: Option<ShownSeries>,
+}
+
+/// The series that is shown.
+struct ShownSeries {
+    series: Series,
+    observed: Path,
+    forecast: Option<ShownForecast>,
+}
+
+/// The latest forecast of the series that is shown.
+struct ShownForecast {
+    stored: Stored,
+    fan: Fan,
+    /// Names of the series that the answer adds up.
+    added_up: Vec<String>,
+    answer: Answer,
+}
+
+impl ShownForecast {
+    /// Steps of the horizon.
+    fn horizon(&self) -> usize {
+        usize::try_from(self.stored.forecast.horizon).unwrap_or(0)
+    }
+}
+
+/// `GET /panels/{panel}`: the page.
+///
+/// # Errors
+/// [`Error::UnknownPanel`], [`Error::UnknownSeries`]; those of the database.
+pub async fn read(
+    state: web::Data<State>,
+    name: web::Path<String>,
+    query: Query<PanelQuery>,
+) -> Result<HttpResponse, Error> {
+    let PanelQuery { series: wanted, question } = query.0;
+    let panels = db::panel::list(&state.pool, DEFAULT_TENANT, None, LISTED_MAX).await?;
+    let panel = panels::find(&state.pool, &name).await?;
+    let grid = Grid::of(&panel)?;
+    let series = db::series::list(&state.pool, DEFAULT_TENANT, panel.panel_id, None, LISTED_MAX).await?;
+    let chosen = match wanted {
+        Some(name) => {
+            Some(series.iter().find(|series| series.name == name).ok_or(Error::UnknownSeries { series: name })?)
+        }
+        None => series.first(),
+    };
+    let shown = match chosen {
+        Some(series) => Some(show(&state.pool, &panel, grid, series.clone(), question).await?),
+        None => None,
+    };
+    let view = View { panels, panel, time_zone: grid.time_zone, series, shown };
+    Ok(super::respond(blocking::run("writing the page", move || html::page(&view)).await?))
+}
+
+async fn show(
+    pool: &PgPool,
+    panel: &Panel,
+    grid: Grid,
+    series: Series,
+    question: Question,
+) -> Result<ShownSeries, Error> {
+    let forecast = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await?;
+    let forecast = match forecast {
+        Some(forecast) => read_forecast(pool, grid, &forecast, &series, question).await?,
+        None => None,
+    };
+    let observed = read_observed(pool, grid, &series, forecast.as_ref()).await?;
+    Ok(ShownSeries { series, observed, forecast })
+}
+
+/// The forecast of one series, unless the series is newer than the forecast or its trajectories are gone.
+async fn read_forecast(
+    pool: &PgPool,
+    grid: Grid,
+    forecast: &Forecast,
+    series: &Series,
+    question: Question,
+) -> Result<Option<ShownForecast>, Error> {
+    let mut stored = Stored::read(pool, &forecast.forecast_id.to_string()).await?;
+    stored.series.retain(|one| one.series_id == series.series_id || question.adds_up(one, series));
+    let Some(position) = stored.series.iter().position(|one| one.series_id == series.series_id) else {
+        return Ok(None);
+    };
+    let trajectories = match stored.trajectories(pool).await {
+        Ok(trajectories) => trajectories,
+        Err(Error::NoTrajectories { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let valid_times = stored.valid_times()?.into_iter().map(|time| wall_time(grid, time)).collect();
+    let (issue_time, kind) = (wall_time(grid, stored.forecast.issue_time), series.kind);
+    let added_up = stored.series.iter().map(|series| series.name.clone()).collect();
+    let (fan, answer) = blocking::run("summarising a forecast", move || {
+        let answer = question.answer(kind, &trajectories)?;
+        let shown = only_series(&trajectories, position)?;
+        Ok::<_, Error>((fan(issue_time, valid_times, &shown)?, answer))
+    })
+    .await??;
+    Ok(Some(ShownForecast { stored, fan, added_up, answer }))
+}
+
+/// The trajectories of one series.
+fn only_series(trajectories: &Trajectories, position: usize) -> Result<Trajectories, Error> {
+    let values = trajectories.values().iter().skip(position).step_by(trajectories.n_series()).copied().collect();
+    Trajectories::new(trajectories.n_samples(), trajectories.first_step(), trajectories.n_steps(), 1, values)
+        .map_err(|error| Error::internal("reading trajectories", error))
+}
+
+fn fan(issue_time: NaiveDateTime, valid_times: Vec<NaiveDateTime>, trajectories: &Trajectories) -> Result<Fan, Error> {
+    let at = |number| Ok::<_, Error>(trajectories.quantiles(&[level(number)?]));
+    let band = |percent: u32| {
+        let outside = (1.0 - f64::from(percent) / 100.0) / 2.0;
+        Ok(Band { percent, lower: at(outside)?, upper: at(1.0 - outside)? })
+    };
+    let n_paths = chart::PATHS_SHOWN.min(trajectories.n_samples());
+    let path =
+        |sample| (0..trajectories.n_steps()).map(|step| f64::from(trajectories.value(sample, step, 0))).collect();
+    Ok(Fan {
+        issue_time,
+        bands: INTERVALS.into_iter().map(band).collect::<Result<_, Error>>()?,
+        median: at(0.5)?,
+        paths: (0..n_paths).map(path).collect(),
+        valid_time: valid_times,
+    })
+}
+
+fn level(number: f64) -> Result<QuantileLevel, Error> {
+    QuantileLevel::new(number).map_err(|error| Error::internal("computing quantiles", error))
+}
+
+/// The newest observations, on the panel's grid: those before the forecast and what has come in since.
+async fn read_observed(
+    pool: &PgPool,
+    grid: Grid,
+    series: &Series,
+    forecast: Option<&ShownForecast>,
+) -> Result<Path, Error> {
+    let newest = db::observation::newest_valid_time(pool, DEFAULT_TENANT, series.series_id).await?;
+    let (from, until) = match (forecast.map(|shown| &shown.stored.forecast), newest) {
+        (Some(forecast), _) => {
+            let n_steps = (OBSERVED_PER_HORIZON * i64::from(forecast.horizon)).clamp(OBSERVED_MIN, OBSERVED_MAX);
+            (grid.advance(forecast.issue_time, -n_steps), forecast.last_valid_time)
+        }
+        (None, Some(newest)) => (grid.advance(newest, -OBSERVED_MAX / 4), newest),
+        (None, None) => return Ok(Path::default()),
+    };
+    let rows = db::observation::page(
+        pool,
+        DEFAULT_TENANT,
+        &[series.series_id],
+        None,
+        Some(from)..Some(until + TimeDelta::microseconds(1)),
+        None,
+        2 * OBSERVED_MAX,
+    )
+    .await?;
+    Ok(on_grid(grid, rows.into_iter().map(|row| (row.valid_time, row.value))))
+}
+
+/// Observations with the gaps between them, so that a line breaks where nothing was measured.
+fn on_grid(grid: Grid, observations: impl IntoIterator<Item = (DateTime<Utc>, f64)>) -> Path {
+    let mut path = Path::default();
+    let mut expected = None;
+    for (valid_time, value) in observations {
+        if let Some(gap) = expected.filter(|&expected| expected < valid_time) {
+            path.valid_time.push(wall_time(grid, gap));
+            path.value.push(None);
+        }
+        path.valid_time.push(wall_time(grid, valid_time));
+        path.value.push(Some(value));
+        expected = Some(grid.advance(valid_time, 1));
+    }
+    path
+}
+
+/// What a clock in the panel's zone shows.
+fn wall_time(grid: Grid, time: DateTime<Utc>) -> NaiveDateTime {
+    time.with_timezone(&grid.time_zone).naive_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use ingest::Frequency;
+
+    use super::*;
+
+    fn trajectories() -> Trajectories {
+        // Two steps that always cancel, in three trajectories.
+        Trajectories::new(3, 1, 2, 1, vec![-1.0, 1.0, 0.0, 0.0, 1.0, -1.0]).expect("the shape is right")
+    }
+
+    #[test]
+    fn a_gap_breaks_the_line_once() {
+        let grid = Grid { frequency: Frequency::HOUR, time_zone: Tz::Europe__Madrid };
+        let at = |hour| DateTime::UNIX_EPOCH + TimeDelta::hours(hour);
+        let path = on_grid(grid, [(at(0), 1.0), (at(1), 2.0), (at(5), 3.0)]);
+        assert_eq!(path.value, [Some(1.0), Some(2.0), None, Some(3.0)]);
+        assert_eq!(path.valid_time[2], at(3).naive_utc(), "an hour ahead of UTC");
+    }
+
+    #[test]
+    fn the_fan_is_nested() {
+        let fan =
+            fan(NaiveDateTime::default(), vec![NaiveDateTime::default(); 2], &trajectories()).expect("levels in range");
+        let widths: Vec<f64> = fan.bands.iter().map(|band| band.upper[0] - band.lower[0]).collect();
+        assert!(widths.is_sorted_by(|wide, narrow| wide >= narrow), "{widths:?}");
+        assert_eq!(fan.paths.len(), 3);
+    }
+}
