@@ -12,6 +12,7 @@ pub mod loading;
 pub mod metrics;
 pub mod openapi;
 mod page;
+mod plot;
 pub mod postgres;
 pub mod predictor;
 pub mod problem;

@@ -16,11 +16,11 @@ function colour(role) {
 
 function paintTrace(trace) {
   const role = trace.legendgroup;
+  if (trace.type === "histogram" || trace.type === "bar") {
+    return { ...trace, marker: { color: colour(role) } };
+  }
   if (role.startsWith("interval-")) {
     return { ...trace, fillcolor: colour(role), line: { ...trace.line, color: colour(role) } };
-  }
-  if (trace.type === "histogram") {
-    return { ...trace, marker: { color: colour(role) } };
   }
   return { ...trace, line: { ...trace.line, color: colour(role) } };
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::load::{FileArgs, print_report};
 use crate::config::DeviceConfig;
 use crate::curves::{self, Curves};
+use crate::page::report::Report;
 use crate::progress::{Display, stop_on_interrupt};
 use crate::table;
 
@@ -68,7 +69,7 @@ pub struct Args {
     #[command(flatten)]
     pub device: DeviceConfig,
 
-    /// Folder for metrics.json, trajectories.parquet and training.jsonl; created.
+    /// Folder for metrics.json, report.html, trajectories.parquet and training.jsonl; created.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
@@ -83,7 +84,7 @@ pub enum ModelConfig {
     Paper,
 }
 
-/// Runs the backtest and writes `metrics.json`, `trajectories.parquet` and `training.jsonl`.
+/// Runs the backtest and writes `metrics.json`, `report.html`, `trajectories.parquet` and `training.jsonl`.
 ///
 /// # Errors
 /// When the file cannot be used, is too short, or the results cannot be written.
@@ -129,8 +130,17 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     fs::write(&path, serde_json::to_vec_pretty(&metrics)?).with_context(|| format!("writing {}", path.display()))?;
     let windows = result.trajectories.iter().enumerate().map(|(window, trajectories)| (window as i32, trajectories));
     trajectories::write_parquet(&args.out.join("trajectories.parquet"), windows, panel.series())?;
+    let report = Report {
+        panel: &panel,
+        horizon: args.horizon,
+        rows: &result.rows,
+        reliability: &result.reliability,
+        trajectories: &result.trajectories,
+    };
+    let page = args.out.join("report.html");
+    fs::write(&page, report.html()?).with_context(|| format!("writing {}", page.display()))?;
     println!("{}", table::scores(&result.rows));
-    println!("written: {}, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
+    println!("written: {}, report.html, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
 }
 

@@ -1,13 +1,28 @@
 //! `plumecast forecast`: a stored forecast without a running service.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{QuantileLevel, SampleConfig};
+use sqlx::PgPool;
 
 use crate::config::{DatabaseConfig, DeviceConfig, Limits};
-use crate::forecaster::{self, Forecast, Order};
+use crate::forecaster::{self, Forecast, Grid, Order};
 use crate::metrics::Metrics;
+use crate::page::{
+    self,
+    chart::Fan,
+    panel::{Placement, read_observed, wall_time},
+};
+use crate::plot;
 use crate::predictor::Predictor;
+
+/// Stands for a chart in the terminal where a file is expected.
+const TERMINAL: &str = "-";
+
+/// Most series that are drawn.
+const SERIES_DRAWN: usize = 12;
 
 /// Make and store a forecast of a panel by its champion.
 #[derive(Debug, clap::Args)]
@@ -35,6 +50,10 @@ pub struct Args {
     /// Quantile levels to store.
     #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_value = "0.05,0.1,0.25,0.5,0.75,0.9,0.95")]
     pub quantiles: Vec<f64>,
+
+    /// Draw the forecast instead of listing it: in the terminal, or as a page in an .html file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = TERMINAL)]
+    pub plot: Option<PathBuf>,
 
     /// Where the model computes.
     #[command(flatten)]
@@ -80,17 +99,58 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let forecast = forecaster::make(database.pool(), &predictor, &metrics, &order, Utc::now()).await?;
     forecaster::store(database.pool(), &metrics, &forecast, None).await?;
+    let text = match &args.plot {
+        None => table(&forecast),
+        Some(file) => {
+            let drawn = draw(database.pool(), &forecast, file).await?;
+            format!("{}\n{drawn}", facts(&forecast))
+        }
+    };
     database.close().await;
-    Ok(super::say(&table(&forecast))?)
+    Ok(super::say(&text)?)
 }
 
-/// The forecast as text: its facts, then a row for each step and series.
-fn table(forecast: &Forecast) -> String {
+/// Draws the first series; what is printed of it.
+async fn draw(pool: &PgPool, forecast: &Forecast, file: &Path) -> anyhow::Result<String> {
+    anyhow::ensure!(
+        file == Path::new(TERMINAL) || file.extension().is_some_and(|extension| extension == "html"),
+        "--plot draws in the terminal, or into a file that ends in .html"
+    );
+    let grid = Grid::of(&forecast.panel)?;
+    let last_valid_time = *forecast.valid_times.last().context("the forecast has no steps")?;
+    let placement = Placement { issue_time: forecast.issue_time, horizon: forecast.horizon(), last_valid_time };
+    let mut charts = Vec::new();
+    for (position, series) in forecast.series.iter().enumerate().take(SERIES_DRAWN) {
+        let observed = read_observed(pool, grid, series, Some(placement)).await?;
+        let valid_times = forecast.valid_times.iter().map(|&time| wall_time(grid, time)).collect();
+        let fan = Fan::of(wall_time(grid, forecast.issue_time), valid_times, &forecast.trajectories, position)?;
+        charts.push((series.name.as_str(), observed, fan));
+    }
+    let left_out = forecast.series.len().saturating_sub(SERIES_DRAWN);
+    let note = if left_out == 0 { String::new() } else { format!("\n{left_out} more series are not drawn") };
+    if file == Path::new(TERMINAL) {
+        let text: Vec<String> =
+            charts.iter().map(|(name, observed, fan)| format!("\n{name}\n{}", plot::fan(observed, fan))).collect();
+        return Ok(text.join("\n") + &note);
+    }
+    let html = page::report::forecast(&forecast.panel, &charts);
+    std::fs::write(file, html).with_context(|| format!("writing {}", file.display()))?;
+    Ok(format!("drawn: {}{note}", file.display()))
+}
+
+/// What is to be known of the forecast, in lines.
+fn facts(forecast: &Forecast) -> String {
     let mut lines = vec![
         format!("forecast {} of panel `{}`", forecast.forecast_id, forecast.panel.name),
         format!("issue time {}, model version {}", forecast.issue_time.to_rfc3339(), forecast.model.version),
     ];
     lines.extend(forecast.warnings.iter().map(|warning| format!("warning {}: {}", warning.code, warning.message)));
+    lines.join("\n")
+}
+
+/// The forecast as text: its facts, then a row for each step and series.
+fn table(forecast: &Forecast) -> String {
+    let mut lines = vec![facts(forecast)];
     let levels = &forecast.quantile_levels;
     let header: String = levels.iter().map(|level| format!(" {level:>10}")).collect();
     lines.push(format!("{:20} {:25}{header}", "series", "valid_time"));

@@ -4,9 +4,11 @@
 //! work without any other host.
 
 mod assets;
+pub mod chart;
 mod format;
 mod overview;
-mod panel;
+pub mod panel;
+pub mod report;
 mod shell;
 
 use actix_web::{HttpResponse, http::header};

@@ -36,6 +36,27 @@ pub fn page(title: Option<&str>, content: &Markup) -> Markup {
     }
 }
 
+/// A page in one file, which needs no service: a report.
+pub fn standalone(title: &str, content: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Plumecast" }
+                style { (PreEscaped(assets::STYLE)) }
+            }
+            body {
+                main.wide { (content) }
+                script { (PreEscaped(assets::plotly())) }
+                script { (PreEscaped(assets::SCRIPT)) }
+            }
+        }
+    }
+}
+
 /// A figure, drawn by the script of the page from the description beside it.
 pub fn figure(name: &str, label: &str, plot: &Plot) -> Markup {
     // Within a script element only the sequence that ends it has a meaning.

@@ -3,11 +3,11 @@
 use forecast::Aggregate;
 use maud::{Markup, html};
 
-use super::{Answer, ShownForecast, ShownSeries, View, chart};
+use super::{Answer, ShownForecast, ShownSeries, View};
 use crate::{
     db::series::Series,
     page::{
-        address_of_panel,
+        address_of_panel, chart,
         format::{number, time},
         shell,
     },
@@ -167,7 +167,7 @@ fn sentences(answer: &Answer, word: &str, unit: Option<&str>) -> Markup {
             "Between " strong { (number(lower)) } " and " strong { (number(upper)) (unit) }
             " with 90 % probability, half of the time above " (number(median)) "."
             @if let Some((threshold, n_above)) = answer.above {
-                " Above " (number(threshold)) (unit) " in " strong { (n_above) " of " (n_draws) } " trajectories."
+                " Above " (threshold) (unit) " in " strong { (n_above) " of " (n_draws) } " trajectories."
             }
         }
         p.quiet {

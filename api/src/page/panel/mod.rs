@@ -1,18 +1,19 @@
 //! The page of a panel: recent observations of one series, the fan of intervals, some trajectories, and what a total, a
 //! mean or an extreme over some steps will be.
 
-pub mod chart;
 mod html;
 mod question;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use forecast::{QuantileLevel, Trajectories};
 use sqlx::PgPool;
 
 use self::question::{Answer, Question};
-use super::LISTED_MAX;
+use super::{
+    LISTED_MAX,
+    chart::{Fan, Path},
+};
 use crate::{
     Error, blocking, db,
     db::{DEFAULT_TENANT, forecast::Forecast, panel::Panel, series::Series},
@@ -24,15 +25,11 @@ use crate::{
     },
     server::State,
 };
-use chart::{Band, Fan, Path};
 
 /// Steps of observations before a forecast, as a multiple of its horizon and within these limits.
 const OBSERVED_PER_HORIZON: i64 = 3;
 const OBSERVED_MIN: i64 = 36;
 const OBSERVED_MAX: i64 = 1_000;
-
-/// Probabilities of the intervals in percent, widest first.
-const INTERVALS: [u32; 3] = [90, 80, 50];
 
 /// What the page shows.
 pub struct PanelQuery {
@@ -76,6 +73,11 @@ impl ShownForecast {
     fn horizon(&self) -> usize {
         usize::try_from(self.stored.forecast.horizon).unwrap_or(0)
     }
+
+    fn placement(&self) -> Placement {
+        let Forecast { issue_time, last_valid_time, .. } = self.stored.forecast;
+        Placement { issue_time, horizon: self.horizon(), last_valid_time }
+    }
 }
 
 /// `GET /panels/{panel}`: the page.
@@ -118,7 +120,8 @@ async fn show(
         Some(forecast) => read_forecast(pool, grid, &forecast, &series, question).await?,
         None => None,
     };
-    let observed = read_observed(pool, grid, &series, forecast.as_ref()).await?;
+    let placement = forecast.as_ref().map(ShownForecast::placement);
+    let observed = read_observed(pool, grid, &series, placement).await?;
     Ok(ShownSeries { series, observed, forecast })
 }
 
@@ -145,57 +148,40 @@ async fn read_forecast(
     let added_up = stored.series.iter().map(|series| series.name.clone()).collect();
     let (fan, answer) = blocking::run("summarising a forecast", move || {
         let answer = question.answer(kind, &trajectories)?;
-        let shown = only_series(&trajectories, position)?;
-        Ok::<_, Error>((fan(issue_time, valid_times, &shown)?, answer))
+        Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position)?, answer))
     })
     .await??;
     Ok(Some(ShownForecast { stored, fan, added_up, answer }))
 }
 
-/// The trajectories of one series.
-fn only_series(trajectories: &Trajectories, position: usize) -> Result<Trajectories, Error> {
-    let values = trajectories.values().iter().skip(position).step_by(trajectories.n_series()).copied().collect();
-    Trajectories::new(trajectories.n_samples(), trajectories.first_step(), trajectories.n_steps(), 1, values)
-        .map_err(|error| Error::internal("reading trajectories", error))
+/// Where a forecast lies in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement {
+    pub issue_time: DateTime<Utc>,
+    pub horizon: usize,
+    pub last_valid_time: DateTime<Utc>,
 }
 
-fn fan(issue_time: NaiveDateTime, valid_times: Vec<NaiveDateTime>, trajectories: &Trajectories) -> Result<Fan, Error> {
-    let at = |number| Ok::<_, Error>(trajectories.quantiles(&[level(number)?]));
-    let band = |percent: u32| {
-        let outside = (1.0 - f64::from(percent) / 100.0) / 2.0;
-        Ok(Band { percent, lower: at(outside)?, upper: at(1.0 - outside)? })
-    };
-    let n_paths = chart::PATHS_SHOWN.min(trajectories.n_samples());
-    let path =
-        |sample| (0..trajectories.n_steps()).map(|step| f64::from(trajectories.value(sample, step, 0))).collect();
-    Ok(Fan {
-        issue_time,
-        bands: INTERVALS.into_iter().map(band).collect::<Result<_, Error>>()?,
-        median: at(0.5)?,
-        paths: (0..n_paths).map(path).collect(),
-        valid_time: valid_times,
-    })
-}
-
-fn level(number: f64) -> Result<QuantileLevel, Error> {
-    QuantileLevel::new(number).map_err(|error| Error::internal("computing quantiles", error))
-}
-
-/// The newest observations, on the panel's grid: those before the forecast and what has come in since.
-async fn read_observed(
+/// The newest observations of a series, on the panel's grid: those before the forecast and what has come in since.
+///
+/// # Errors
+/// Those of the database.
+pub async fn read_observed(
     pool: &PgPool,
     grid: Grid,
     series: &Series,
-    forecast: Option<&ShownForecast>,
+    forecast: Option<Placement>,
 ) -> Result<Path, Error> {
-    let newest = db::observation::newest_valid_time(pool, DEFAULT_TENANT, series.series_id).await?;
-    let (from, until) = match (forecast.map(|shown| &shown.stored.forecast), newest) {
-        (Some(forecast), _) => {
-            let n_steps = (OBSERVED_PER_HORIZON * i64::from(forecast.horizon)).clamp(OBSERVED_MIN, OBSERVED_MAX);
-            (grid.advance(forecast.issue_time, -n_steps), forecast.last_valid_time)
+    let (from, until) = match forecast {
+        Some(Placement { issue_time, horizon, last_valid_time }) => {
+            let horizon = i64::try_from(horizon).unwrap_or(OBSERVED_MAX);
+            let n_steps = horizon.saturating_mul(OBSERVED_PER_HORIZON).clamp(OBSERVED_MIN, OBSERVED_MAX);
+            (grid.advance(issue_time, -n_steps), last_valid_time)
         }
-        (None, Some(newest)) => (grid.advance(newest, -OBSERVED_MAX / 4), newest),
-        (None, None) => return Ok(Path::default()),
+        None => match db::observation::newest_valid_time(pool, DEFAULT_TENANT, series.series_id).await? {
+            Some(newest) => (grid.advance(newest, -OBSERVED_MAX / 4), newest),
+            None => return Ok(Path::default()),
+        },
     };
     let rows = db::observation::page(
         pool,
@@ -227,7 +213,8 @@ fn on_grid(grid: Grid, observations: impl IntoIterator<Item = (DateTime<Utc>, f6
 }
 
 /// What a clock in the panel's zone shows.
-fn wall_time(grid: Grid, time: DateTime<Utc>) -> NaiveDateTime {
+#[must_use]
+pub fn wall_time(grid: Grid, time: DateTime<Utc>) -> NaiveDateTime {
     time.with_timezone(&grid.time_zone).naive_local()
 }
 
@@ -237,11 +224,6 @@ mod tests {
 
     use super::*;
 
-    fn trajectories() -> Trajectories {
-        // Two steps that always cancel, in three trajectories.
-        Trajectories::new(3, 1, 2, 1, vec![-1.0, 1.0, 0.0, 0.0, 1.0, -1.0]).expect("the shape is right")
-    }
-
     #[test]
     fn a_gap_breaks_the_line_once() {
         let grid = Grid { frequency: Frequency::HOUR, time_zone: Tz::Europe__Madrid };
@@ -249,14 +231,5 @@ mod tests {
         let path = on_grid(grid, [(at(0), 1.0), (at(1), 2.0), (at(5), 3.0)]);
         assert_eq!(path.value, [Some(1.0), Some(2.0), None, Some(3.0)]);
         assert_eq!(path.valid_time[2], at(3).naive_utc(), "an hour ahead of UTC");
-    }
-
-    #[test]
-    fn the_fan_is_nested() {
-        let fan =
-            fan(NaiveDateTime::default(), vec![NaiveDateTime::default(); 2], &trajectories()).expect("levels in range");
-        let widths: Vec<f64> = fan.bands.iter().map(|band| band.upper[0] - band.lower[0]).collect();
-        assert!(widths.is_sorted_by(|wide, narrow| wide >= narrow), "{widths:?}");
-        assert_eq!(fan.paths.len(), 3);
     }
 }

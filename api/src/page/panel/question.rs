@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use forecast::{Aggregate, Over, QuantileLevel, Trajectories, quantile_of_sorted};
 
-use super::level;
 use crate::{
     Error,
     db::{series::Series, words::Kind},
+    page::chart::level,
     routes::{
         extract::{FromQuery, Parameters},
         forecasts::aggregate::parse_function,

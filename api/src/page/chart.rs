@@ -2,19 +2,24 @@
 //! of a trace is its role, and the page's script paints roles from the style sheet, light or dark.
 
 use chrono::NaiveDateTime;
+use forecast::{QuantileLevel, Trajectories, quantile_of_sorted};
 use plotly::{
-    Histogram, Layout, Plot, Scatter, Trace,
+    Bar, Histogram, Layout, Plot, Scatter, Trace,
     common::{Anchor, DashType, Fill, Font, HoverInfo, Line, LineShape, Mode, Orientation},
     layout::{
-        Annotation, Axis, AxisType, HoverMode, Legend, Margin, RangeMode, Shape, ShapeLayer, ShapeLine, ShapeType,
-        TraceOrder,
+        Annotation, Axis, AxisType, BarMode, HoverMode, Legend, Margin, RangeMode, Shape, ShapeLayer, ShapeLine,
+        ShapeType, TraceOrder,
     },
 };
 
-use crate::page::format::number;
+use super::format::number;
+use crate::Error;
 
 /// Trajectories drawn beside the intervals: enough to show how paths move, few enough to tell them apart.
-pub const PATHS_SHOWN: usize = 20;
+const PATHS_SHOWN: usize = 20;
+
+/// Probabilities of the intervals in percent, widest first.
+const INTERVALS: [u32; 3] = [90, 80, 50];
 
 /// Values of one series over time.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +54,80 @@ pub struct Fan {
     pub median: Vec<f64>,
     /// Some of the trajectories.
     pub paths: Vec<Vec<f64>>,
+}
+
+impl Fan {
+    /// The forecast of one series.
+    ///
+    /// # Errors
+    /// Never: the levels of the intervals are ones.
+    pub fn of(
+        issue_time: NaiveDateTime,
+        valid_time: Vec<NaiveDateTime>,
+        trajectories: &Trajectories,
+        series: usize,
+    ) -> Result<Self, Error> {
+        let n_steps = trajectories.n_steps();
+        let sorted: Vec<Vec<f32>> = (0..n_steps).map(|step| trajectories.sorted(step, series)).collect();
+        let at = |number| {
+            let level = level(number)?;
+            Ok::<_, Error>(sorted.iter().map(|draws| quantile_of_sorted(draws, level)).collect())
+        };
+        let band = |percent: u32| {
+            let outside = (1.0 - f64::from(percent) / 100.0) / 2.0;
+            Ok(Band { percent, lower: at(outside)?, upper: at(1.0 - outside)? })
+        };
+        let path = |sample| (0..n_steps).map(|step| f64::from(trajectories.value(sample, step, series))).collect();
+        Ok(Self {
+            issue_time,
+            bands: INTERVALS.into_iter().map(band).collect::<Result<_, Error>>()?,
+            median: at(0.5)?,
+            paths: (0..PATHS_SHOWN.min(trajectories.n_samples())).map(path).collect(),
+            valid_time,
+        })
+    }
+}
+
+/// A quantile level of ours.
+///
+/// # Errors
+/// [`Error::Internal`] when it is none.
+pub fn level(number: f64) -> Result<QuantileLevel, Error> {
+    QuantileLevel::new(number).map_err(|error| Error::internal("computing quantiles", error))
+}
+
+/// Shares in groups of bars, and where each should be. A group is a role, its name, and a height for each label.
+#[must_use]
+pub fn bars(title: &str, labels: &[String], groups: &[(&str, &str, Vec<Option<f64>>)], marks: &[f64]) -> Plot {
+    let mut plot = Plot::new();
+    for (role, name, heights) in groups {
+        plot.add_trace(
+            Bar::new(labels.to_vec(), heights.clone())
+                .name(name)
+                .legend_group(role)
+                .hover_template("%{x}: %{y:.3f}<extra></extra>"),
+        );
+    }
+    let mut layout =
+        layout(Axis::new().type_(AxisType::Category), Axis::new().title(title).range_mode(RangeMode::ToZero))
+            .bar_mode(BarMode::Group)
+            .show_legend(groups.len() > 1);
+    for &mark in marks {
+        layout.add_shape(
+            Shape::new()
+                .shape_type(ShapeType::Line)
+                .x_ref("paper")
+                .y_ref("y")
+                .x0(0.0)
+                .x1(1.0)
+                .y0(mark)
+                .y1(mark)
+                .layer(ShapeLayer::Above)
+                .line(ShapeLine::new().width(1.0).dash(DashType::Dot)),
+        );
+    }
+    plot.set_layout(layout);
+    plot
 }
 
 /// Observations and the forecast that follows them, with the name of the zone of their wall times.
@@ -230,6 +309,17 @@ mod tests {
         assert_eq!(traces[5]["y"][1], serde_json::Value::Null, "a gap stays a gap");
         assert_eq!(figure["layout"]["yaxis"]["title"]["text"], "NO2 (µg/m³)");
         assert_eq!(figure["layout"]["shapes"][0]["x0"], "1970-01-01T02:00:00");
+    }
+
+    #[test]
+    fn the_fan_is_nested_and_of_one_series() {
+        // Two steps of two series, in three trajectories.
+        let values = vec![-1.0, 9.0, 1.0, 9.0, 0.0, 9.0, 0.0, 9.0, 1.0, 9.0, -1.0, 9.0];
+        let trajectories = Trajectories::new(3, 1, 2, 2, values).expect("the shape is right");
+        let fan = Fan::of(at(0), vec![at(0), at(1)], &trajectories, 0).expect("levels are in range");
+        let widths: Vec<f64> = fan.bands.iter().map(|band| band.upper[0] - band.lower[0]).collect();
+        assert!(widths.is_sorted_by(|wide, narrow| wide > narrow), "{widths:?}");
+        assert_eq!((fan.paths.len(), fan.median.as_slice()), (3, [0.0, 0.0].as_slice()));
     }
 
     #[test]
