@@ -519,6 +519,7 @@ fn new_forecast<'a>(model: &db::model::Model, params: &'a serde_json::Value) -> 
         quantile_levels: &LEVELS,
         params,
         quality: Quality::Ok,
+        scenario: None,
         idempotency: None,
     }
 }

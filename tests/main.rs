@@ -11,6 +11,7 @@ mod openapi;
 mod page;
 mod postgres;
 mod problems;
+mod scenarios;
 mod story;
 mod support;
 mod tidy;

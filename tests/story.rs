@@ -175,6 +175,18 @@ async fn a_file_becomes_a_served_forecast(pool: PgPool) {
     assert_eq!(kept, (20, 9, 2));
     let snapshots = fs::read_dir(user.folder.path().join("data/snapshots")).unwrap().count();
     assert_eq!(snapshots, 1, "the model can be traced to its data");
+
+    let supposed = "[[pins]]\nseries = 'wind'\nvalid_time = 2025-03-11T02:00:00Z\nvalue = 4.5\n\n\
+                    [[conditions]]\nfn = 'mean'\nseries = ['heat']\nend = '2025-03-11T04:00:00Z'\nat_least = 10.0\n";
+    let scenario = user.file("scenario.toml", supposed);
+    let forecast = ["forecast", "--panel", "plant", "--horizon", "6", "--num-samples", "20", "--scenario"];
+    let made = user.say(&[forecast.as_slice(), &[path(&scenario)]].concat()).await;
+    assert!(made.contains("condition 0: met by 100.0 % of the trajectories"), "{made}");
+    let pinned = made.lines().find(|line| line.starts_with("wind") && line.contains("2025-03-11T02:00:00")).unwrap();
+    assert!(pinned.split_whitespace().skip(2).all(|quantile| quantile == "4.500"), "{pinned}");
+    let wrong = user.file("scenario.json", r#"{"conditions": [{"fn": "mean", "at_least": 2, "at_most": 1}]}"#);
+    let complaint = user.fail(&[forecast.as_slice(), &[path(&wrong)]].concat()).await;
+    assert!(complaint.contains("/scenario/conditions/0/at_most: must not be below `at_least`"), "{complaint}");
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

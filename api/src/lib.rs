@@ -8,6 +8,7 @@ pub mod database;
 pub mod db;
 mod error;
 pub mod forecaster;
+pub mod instant;
 pub mod loading;
 pub mod metrics;
 pub mod openapi;

@@ -297,6 +297,7 @@ pub async fn store_forecast(pool: &PgPool, loaded: &Loaded, model: &Model, traje
         quantile_levels: &levels,
         params: &json!({"warnings": []}),
         quality: Quality::Ok,
+        scenario: None,
         idempotency: None,
     };
     let values = NewValues {

@@ -8,7 +8,8 @@ use forecast::{QuantileLevel, SampleConfig};
 use sqlx::PgPool;
 
 use crate::config::{DatabaseConfig, DeviceConfig, Limits};
-use crate::forecaster::{self, Forecast, Grid, Order};
+use crate::forecaster::scenario::ConditionGuidance;
+use crate::forecaster::{self, Forecast, Grid, Guidance, Order, Scenario};
 use crate::metrics::Metrics;
 use crate::page::{
     self,
@@ -51,6 +52,10 @@ pub struct Args {
     #[arg(long, value_name = "LEVELS", value_delimiter = ',', default_value = "0.05,0.1,0.25,0.5,0.75,0.9,0.95")]
     pub quantiles: Vec<f64>,
 
+    /// What is supposed of the future: a JSON or TOML file with `pins` and `conditions`, as in the body of `POST /v1/forecasts`.
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+
     /// Draw the forecast instead of listing it: in the terminal, or as a page in an .html file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = TERMINAL)]
     pub plot: Option<PathBuf>,
@@ -84,6 +89,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     levels.sort_by(|a, b| a.value().total_cmp(&b.value()));
     levels.dedup();
 
+    let scenario = args.scenario.as_deref().map(read_scenario).transpose()?;
+
     let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let metrics = Metrics::new().context("setting up the metrics")?;
@@ -96,6 +103,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         quantile_levels: levels,
         sampling: SampleConfig { n_samples: args.num_samples, seed: args.seed, ..SampleConfig::default() },
         cost_max,
+        scenario,
     };
     let forecast = forecaster::make(database.pool(), &predictor, &metrics, &order, Utc::now()).await?;
     forecaster::store(database.pool(), &metrics, &forecast, None).await?;
@@ -108,6 +116,40 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     database.close().await;
     Ok(super::say(&text)?)
+}
+
+/// A scenario from a file; the name says whether it is TOML, otherwise it is JSON.
+fn read_scenario(path: &Path) -> anyhow::Result<Scenario> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let scenario: Scenario = if path.extension().is_some_and(|extension| extension == "toml") {
+        let file: toml::Table = toml::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        with_times_as_text(toml::Value::Table(file))
+            .try_into()
+            .with_context(|| format!("{} is no scenario", path.display()))?
+    } else {
+        serde_json::from_str(&text).with_context(|| format!("{} is no scenario", path.display()))?
+    };
+    if let Some(violation) = scenario.violations().first() {
+        anyhow::bail!(
+            "{}: {}: {}",
+            path.display(),
+            violation.pointer.as_deref().unwrap_or_default(),
+            violation.message
+        );
+    }
+    Ok(scenario)
+}
+
+/// TOML has times of its own; here they are texts.
+fn with_times_as_text(value: toml::Value) -> toml::Value {
+    match value {
+        toml::Value::Datetime(time) => toml::Value::String(time.to_string()),
+        toml::Value::Array(values) => toml::Value::Array(values.into_iter().map(with_times_as_text).collect()),
+        toml::Value::Table(table) => {
+            toml::Value::Table(table.into_iter().map(|(key, value)| (key, with_times_as_text(value))).collect())
+        }
+        other => other,
+    }
 }
 
 /// Draws the first series; what is printed of it.
@@ -144,6 +186,7 @@ fn facts(forecast: &Forecast) -> String {
         format!("forecast {} of panel `{}`", forecast.forecast_id, forecast.panel.name),
         format!("issue time {}, model version {}", forecast.issue_time.to_rfc3339(), forecast.model.version),
     ];
+    lines.extend(forecast.guidance.iter().flat_map(guidance));
     lines.extend(forecast.warnings.iter().map(|warning| format!("warning {}: {}", warning.code, warning.message)));
     lines.join("\n")
 }
@@ -161,4 +204,25 @@ fn table(forecast: &Forecast) -> String {
         lines.push(format!("{:20} {valid_time:25}{values}", forecast.series[series].name));
     }
     lines.join("\n")
+}
+
+/// What conditions did, a line for each and one for all.
+fn guidance(guidance: &Guidance) -> Vec<String> {
+    let line = |(index, condition): (usize, &ConditionGuidance)| {
+        let usual = match (condition.base_rate, condition.quantile_level) {
+            (Some(rate), _) => format!("in the plain forecast met by {:.1} %", 100.0 * rate),
+            (None, Some(level)) => format!("in the plain forecast {:.1} % are lower", 100.0 * level),
+            (None, None) => String::new(),
+        };
+        format!("condition {index}: met by {:.1} % of the trajectories; {usual}", 100.0 * condition.satisfaction)
+    };
+    let mut lines: Vec<String> = guidance.conditions.iter().enumerate().map(line).collect();
+    if let Some(rate) = &guidance.base_rate {
+        lines.push(format!(
+            "base rate {:.3e} ± {:.1e}, {} of {} plain trajectories",
+            rate.probability, rate.standard_error, rate.num_met, rate.num_candidates
+        ));
+    }
+    lines.push(format!("effective sample size {:.1}", guidance.effective_sample_size));
+    lines
 }

@@ -49,6 +49,8 @@ pub struct Forecast {
     pub status: Status,
     /// How far it can be trusted.
     pub quality: Quality,
+    /// What it supposes; `None` for a plain forecast.
+    pub scenario: Option<Value>,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
 }
@@ -82,6 +84,8 @@ pub struct NewForecast<'a> {
     pub params: &'a Value,
     /// How far it can be trusted.
     pub quality: Quality,
+    /// What it supposes; `None` for a plain forecast.
+    pub scenario: Option<&'a Value>,
     /// The request's key, if it had one.
     pub idempotency: Option<Idempotency<'a>>,
 }
@@ -161,8 +165,8 @@ async fn insert_forecast(
     sqlx::query(
         "insert into forecast (tenant_id, forecast_id, panel_version_id, model_id, issue_time, data_cutoff, first_step,
              horizon, first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params,
-             quality, idempotency_key, request_digest)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+             quality, idempotency_key, request_digest, scenario)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(tenant_id)
     .bind(forecast.forecast_id)
@@ -183,6 +187,7 @@ async fn insert_forecast(
     .bind(forecast.quality)
     .bind(forecast.idempotency.map(|i| i.key))
     .bind(forecast.idempotency.map(|i| i.request_digest))
+    .bind(forecast.scenario)
     .execute(conn)
     .await?;
     Ok(())
@@ -252,7 +257,7 @@ pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, forecast_id: Uuid) -> 
     Ok(sqlx::query_as(
         "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
              first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, f.created_at
+             quality, scenario, f.created_at
          from forecast f
          join panel_version using (tenant_id, panel_version_id)
          where tenant_id = $1 and forecast_id = $2",
@@ -291,7 +296,7 @@ pub async fn list(
     Ok(sqlx::query_as(
         "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
              first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, f.created_at
+             quality, scenario, f.created_at
          from forecast f
          join panel_version using (tenant_id, panel_version_id)
          where tenant_id = $1 and ($2::integer is null or panel_id = $2) and ($3::uuid is null or forecast_id < $3)
@@ -306,15 +311,15 @@ pub async fn list(
     .await?)
 }
 
-/// The forecast of a panel with the latest issue time; of several, the one that was made last.
+/// The plain forecast of a panel with the latest issue time; of several, the one that was made last.
 pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<Forecast>, Error> {
     Ok(sqlx::query_as(
         "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
              first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, f.created_at
+             quality, scenario, f.created_at
          from forecast f
          join panel_version using (tenant_id, panel_version_id)
-         where tenant_id = $1 and panel_id = $2 and status = 'succeeded'
+         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null
          order by issue_time desc, forecast_id desc
          limit 1",
     )

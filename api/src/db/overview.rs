@@ -23,7 +23,7 @@ pub struct PanelOverview {
     pub champion: Option<i32>,
     /// The champion's scores on test windows, a row for each forecaster.
     pub backtest: Option<Value>,
-    /// Issue time of the newest forecast.
+    /// Issue time of the newest plain forecast.
     pub issue_time: Option<DateTime<Utc>>,
 }
 
@@ -53,6 +53,7 @@ pub async fn list(db: impl PgExecutor<'_>, tenant_id: i32, limit: i64) -> Result
              from forecast f
              join panel_version v using (tenant_id, panel_version_id)
              where v.tenant_id = p.tenant_id and v.panel_id = p.panel_id and f.status = 'succeeded'
+               and f.scenario is null
          ) as newest_forecast
          where p.tenant_id = $1
          order by p.name

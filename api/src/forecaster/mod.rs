@@ -4,18 +4,21 @@
 
 mod grid;
 mod issue_time;
+pub mod scenario;
 mod warning;
 
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use forecast::{QuantileLevel, SampleConfig, Trajectories};
+use forecast::{Effort, Guided, QuantileLevel, SampleConfig, Trajectories};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use self::scenario::Resolved;
 pub use self::{
     grid::{Grid, known_panel},
     issue_time::default_issue_time,
+    scenario::{Guidance, Scenario},
     warning::Warning,
 };
 use crate::{
@@ -49,6 +52,8 @@ pub struct Order {
     pub sampling: SampleConfig,
     /// Most values (trajectories * steps * series) that may be computed.
     pub cost_max: u64,
+    /// What is supposed of the future.
+    pub scenario: Option<Scenario>,
 }
 
 /// Key and digest of a request that may be repeated.
@@ -87,6 +92,10 @@ pub struct Forecast {
     pub quantiles: Vec<f64>,
     /// The trajectories themselves.
     pub trajectories: Trajectories,
+    /// What it supposes, as JSON.
+    pub scenario: Option<serde_json::Value>,
+    /// What the conditions of the scenario did.
+    pub guidance: Option<Guidance>,
     /// What the reader should know.
     pub warnings: Vec<Warning>,
 }
@@ -153,6 +162,16 @@ pub async fn make(
     warnings.extend(warning::of_order(order, trained_horizon));
     metrics.observe_stage(Stage::Load, started_at.elapsed());
 
+    let first_valid_time = grid.frequency.ceil(issue_time, grid.time_zone);
+    let supposed = match &order.scenario {
+        Some(scenario) => {
+            let boundaries: Vec<DateTime<Utc>> =
+                (0..=order.horizon as i64).map(|step| grid.advance(first_valid_time, step)).collect();
+            let resolved = scenario.resolve(&series, &boundaries)?;
+            Some(Supposed { scenario: scenario.clone(), boundaries, resolved })
+        }
+        None => None,
+    };
     let draw = Draw {
         folder,
         panel: panel.clone(),
@@ -163,17 +182,20 @@ pub async fn make(
         context_length,
         horizon: order.horizon,
         sampling: order.sampling,
+        supposed,
+        effort: effort(order, series.len()),
     };
     let timed = metrics.clone();
-    let trajectories = predictor
+    let Guided { trajectories, guidance } = predictor
         .run(move |models| {
             let started_at = Instant::now();
-            let trajectories = draw.run(models)?;
+            let guided = draw.run(models)?;
             timed.observe_stage(Stage::Sample, started_at.elapsed());
-            Ok(trajectories)
+            Ok(guided)
         })
         .await?;
-    metrics.trajectories.inc_by(trajectories.n_samples() as u64);
+    warnings.extend(warning::of_guidance(&guidance));
+    metrics.trajectories.inc_by(guidance.n_drawn as u64);
     metrics.sampler_passes.inc_by(order.sampling.passes as u64);
 
     let started_at = Instant::now();
@@ -185,7 +207,6 @@ pub async fn make(
     .await?;
     metrics.observe_stage(Stage::Summarise, started_at.elapsed());
 
-    let first_valid_time = grid.frequency.ceil(issue_time, grid.time_zone);
     let valid_times = (0..trajectories.n_steps() as i64)
         .map(|index| grid.advance(first_valid_time, i64::from(trajectories.first_step()) - 1 + index))
         .collect();
@@ -202,6 +223,13 @@ pub async fn make(
         means,
         quantiles,
         trajectories,
+        scenario: order
+            .scenario
+            .as_ref()
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(|error| Error::internal("writing a scenario", error))?,
+        guidance: (!guidance.conditions.is_empty()).then(|| Guidance::from(&guidance)),
         warnings,
     })
 }
@@ -217,21 +245,47 @@ struct Draw {
     context_length: usize,
     horizon: usize,
     sampling: SampleConfig,
+    supposed: Option<Supposed>,
+    effort: Effort,
+}
+
+/// A scenario on the steps of a forecast.
+struct Supposed {
+    scenario: Scenario,
+    /// Starts of the steps, and the end of the last one.
+    boundaries: Vec<DateTime<Utc>>,
+    resolved: Resolved,
 }
 
 impl Draw {
-    fn run(self, models: &mut Models) -> Result<Trajectories, Error> {
+    fn run(self, models: &mut Models) -> Result<Guided, Error> {
         let model = models.get(&self.folder)?;
-        let window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
+        let mut window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
             .window(self.issue_time, self.context_length, self.horizon)
             .map_err(|error| Error::internal("building the window", error))?;
-        model.forecast(&window, &self.sampling).map_err(|error| match error {
-            forecast::Error::NothingObserved => {
-                Error::NoObservations { panel: self.panel.name, issue_time: self.issue_time }
+        let mut conditions = [].as_slice();
+        if let Some(supposed) = &self.supposed {
+            window.future.clone_from(&supposed.resolved.future);
+            conditions = &supposed.resolved.conditions;
+        }
+        model.forecast_under(&window, conditions, &self.sampling, &self.effort).map_err(|error| {
+            let refuse = |supposed: &Supposed| supposed.scenario.refused(&error, &self.series, &supposed.boundaries);
+            match (self.supposed.as_ref().and_then(refuse), error) {
+                (Some(refused), _) => refused,
+                (None, forecast::Error::NothingObserved) => {
+                    Error::NoObservations { panel: self.panel.name.clone(), issue_time: self.issue_time }
+                }
+                (None, other) => Error::internal("drawing trajectories", other),
             }
-            other => Error::internal("drawing trajectories", other),
         })
     }
+}
+
+/// How much is drawn to meet conditions: as much as usual, if that many candidates are within the order's cost.
+fn effort(order: &Order, n_series: usize) -> Effort {
+    let usual = Effort::default();
+    let n_affordable = order.cost_max / (order.horizon * n_series).max(1) as u64;
+    Effort { n_candidates: usual.n_candidates.min(usize::try_from(n_affordable).unwrap_or(usize::MAX)), ..usual }
 }
 
 /// Stores a forecast with everything that was computed.
@@ -260,6 +314,7 @@ pub async fn store(
         "seed": forecast.sampling.seed,
         "passes": forecast.sampling.passes,
         "schedule": schedule,
+        "guidance": forecast.guidance,
         "warnings": forecast.warnings,
     });
     let series_ids: Vec<i32> = forecast.series.iter().map(|series| series.series_id).collect();
@@ -281,6 +336,7 @@ pub async fn store(
             quantile_levels: &forecast.quantile_levels,
             params: &params,
             quality,
+            scenario: forecast.scenario.as_ref(),
             idempotency: request_key.map(|request| Idempotency { key: &request.key, request_digest: &request.digest }),
         },
         &NewValues {

@@ -1,6 +1,6 @@
 //! What the reader of a forecast should know.
 
-use forecast::Schedule;
+use forecast::{BaseRate, Guidance, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::Order;
@@ -26,6 +26,9 @@ impl Warning {
 /// Code of the warning that makes a forecast count as degraded.
 pub(super) const SILENT_SERIES: &str = "silent-series";
 
+/// Code of the warning about conditions that hardly ever hold.
+const UNLIKELY_SCENARIO: &str = "unlikely-scenario";
+
 /// A warning for each series of which nothing is known in the model's context.
 pub(super) fn silent_series(series: &[Series], observations: &[Observation]) -> Vec<Warning> {
     series
@@ -36,6 +39,25 @@ pub(super) fn silent_series(series: &[Series], observations: &[Observation]) -> 
             Warning::new(SILENT_SERIES, message)
         })
         .collect()
+}
+
+/// A warning for conditions that the plain forecast hardly ever meets.
+pub(super) fn of_guidance(guidance: &Guidance) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if let Some(BaseRate { probability, n_met: 0, n_candidates, .. }) = guidance.base_rate {
+        let message = format!(
+            "none of {n_candidates} trajectories of the plain forecast meets the limits; their probability of about \
+             {probability:.1e} is the model's opinion about what it has hardly ever seen"
+        );
+        warnings.push(Warning::new(UNLIKELY_SCENARIO, message));
+    }
+    for (index, condition) in guidance.conditions.iter().enumerate() {
+        if condition.quantile_level.is_some_and(|level| level == 0.0 || level == 1.0) {
+            let message = format!("no trajectory of the plain forecast is as far out as condition {index} prescribes");
+            warnings.push(Warning::new(UNLIKELY_SCENARIO, message));
+        }
+    }
+    warnings
 }
 
 /// Warnings that follow from the order alone.

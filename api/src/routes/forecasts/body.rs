@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
     Error, db,
     db::{forecast::ForecastValue, model::Model, panel::Panel, series::Series},
-    forecaster::{Forecast, Warning},
+    forecaster::{Forecast, Guidance, Scenario, Warning},
     routes::levels,
     schedule,
 };
@@ -47,6 +48,9 @@ pub struct ForecastBody {
     pub summary: ForecastSummary,
     /// The values, per series.
     pub series: Vec<ForecastSeries>,
+    /// What the conditions of the scenario did; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
     /// What the reader should know.
     pub warnings: Vec<Warning>,
 }
@@ -88,6 +92,10 @@ pub struct ForecastSummary {
     pub schedule: String,
     /// Levels of the quantiles, ascending.
     pub quantile_levels: Vec<f64>,
+    /// What it supposes; absent for a plain forecast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Scenario>)]
+    pub scenario: Option<Value>,
 }
 
 /// Which model.
@@ -180,8 +188,10 @@ impl ForecastBody {
                 passes: forecast.sampling.passes,
                 schedule: schedule::name(forecast.sampling.schedule),
                 quantile_levels: forecast.quantile_levels.clone(),
+                scenario: forecast.scenario.clone(),
             },
             series: series.collect(),
+            guidance: forecast.guidance.clone(),
             warnings: forecast.warnings.clone(),
         }
     }
@@ -192,6 +202,7 @@ impl ForecastBody {
         summary: ForecastSummary,
         series: &[Series],
         values: &[ForecastValue],
+        guidance: Option<Guidance>,
         warnings: Vec<Warning>,
     ) -> Self {
         let series = series.iter().map(|series| {
@@ -207,7 +218,7 @@ impl ForecastBody {
             }
         });
         let series = series.collect();
-        Self { summary, series, warnings }
+        Self { summary, series, guidance, warnings }
     }
 }
 
@@ -229,8 +240,18 @@ impl ForecastSummary {
             passes: forecast.passes.unsigned_abs() as usize,
             schedule: forecast.schedule.clone(),
             quantile_levels: forecast.quantile_levels.clone(),
+            scenario: forecast.scenario.clone(),
         }
     }
+}
+
+/// What the conditions of a stored scenario did.
+///
+/// # Errors
+/// When the stored text is not what this service writes.
+pub fn stored_guidance(forecast: &db::forecast::Forecast) -> Result<Option<Guidance>, Error> {
+    let guidance = forecast.params.get("guidance").cloned().unwrap_or(Value::Null);
+    serde_json::from_value(guidance).map_err(|error| Error::internal("reading a forecast's guidance", error))
 }
 
 /// The warnings stored with a forecast.

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::{
-    body::{ForecastBody, ForecastSummary, stored_warnings},
+    body::{ForecastBody, ForecastSummary, stored_guidance, stored_warnings},
     request::ForecastRequest,
     stored::{Stored, references},
 };
@@ -149,7 +149,8 @@ async fn read_stored(state: &State, identifier: &str) -> Result<ForecastBody, Er
     let stored = Stored::read(&state.pool, identifier).await?;
     let values = db::forecast::values(&state.pool, DEFAULT_TENANT, &stored.forecast, None).await?;
     let summary = ForecastSummary::of_stored(&stored.forecast, &stored.panel, &stored.model);
-    Ok(ForecastBody::of_stored(summary, &stored.series, &values, stored_warnings(&stored.forecast)?))
+    let (guidance, warnings) = (stored_guidance(&stored.forecast)?, stored_warnings(&stored.forecast)?);
+    Ok(ForecastBody::of_stored(summary, &stored.series, &values, guidance, warnings))
 }
 
 /// Which forecasts.

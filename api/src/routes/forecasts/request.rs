@@ -6,7 +6,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::{Error, config::Limits, forecaster::Order, problem::Violation, routes::levels, schedule};
+use crate::{
+    Error,
+    config::Limits,
+    forecaster::{Order, Scenario},
+    instant::rfc3339_option,
+    problem::Violation,
+    routes::levels,
+    schedule,
+};
 
 /// Largest seed that every JSON parser reads exactly.
 const SEED_MAX: u64 = (1 << 53) - 1;
@@ -27,7 +35,7 @@ pub struct ForecastRequest {
     pub horizon: usize,
     /// When the forecast is made: only what was known then is used. Default: now, if the newest observation became
     /// known at most one trained horizon ago; otherwise the instant at which it became known.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "rfc3339")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "rfc3339_option")]
     pub issue_time: Option<DateTime<Utc>>,
     /// Quantile levels, between 0 and 1. Default: 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +60,9 @@ pub struct ForecastRequest {
     #[serde(default = "schedule_default")]
     #[schema(default = "autoregressive")]
     pub schedule: String,
+    /// What is supposed of the future. Such a forecast is a scenario: it is never taken for the latest forecast of its panel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
     /// Whether the forecast is kept, with its trajectories. What is not kept has no identifier.
     #[serde(default = "store_default")]
     #[schema(default = true)]
@@ -105,6 +116,7 @@ impl ForecastRequest {
             }
             Err(other) => return Err(other),
         };
+        errors.extend(self.scenario.iter().flat_map(Scenario::violations));
         let Some(schedule) = schedule.filter(|_| errors.is_empty()) else {
             return Err(Error::InvalidBody { errors });
         };
@@ -115,6 +127,7 @@ impl ForecastRequest {
             quantile_levels,
             sampling: SampleConfig { n_samples: self.num_samples, seed: self.seed, passes: self.passes, schedule },
             cost_max: limits.cost_max,
+            scenario: self.scenario.clone(),
         })
     }
 
@@ -127,13 +140,6 @@ impl ForecastRequest {
         let text = serde_json::to_vec(self).map_err(|error| Error::internal("writing a request", error))?;
         Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
     }
-}
-
-/// Reads a time, and says what one looks like where it is none.
-fn rfc3339<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let wrong = |_| serde::de::Error::custom("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z");
-    DateTime::parse_from_rfc3339(&text).map(|time| Some(time.to_utc())).map_err(wrong)
 }
 
 #[cfg(test)]
