@@ -67,6 +67,41 @@ async fn quantiles_are_read_at_any_level(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn how_likely_something_is_and_what_then_is_read_off_the_trajectories(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let events = async |query: &str| service.get(&format!("/v1/forecasts/{forecast_id}/events?{query}")).await;
+
+    let hot = events("fn=max&series=heat&at_least=25&quantiles=0.5").await.expect(200);
+    let share = 1.0 / 3.0;
+    assert_eq!((&hot["num_samples"], &hot["samples"]), (&json!(3), &json!([3])));
+    let error = (share * (1.0 - share) / 3.0_f64).sqrt();
+    assert_eq!(
+        hot["periods"],
+        json!([{"start": hour(48), "end": hour(50), "probability": share, "standard_error": error, "num_met": 1}])
+    );
+    assert_eq!((&hot["passage"]["first"], &hot["passage"]["by"]), (&json!([share, 0.0]), &json!([share, share])));
+    assert_eq!(hot["passage"]["mean_steps"], share);
+    assert_eq!((&hot["given"][1]["name"], &hot["given"][1]["mean"]), (&json!("wind"), &json!([3.0, 1.0])));
+
+    // A nowcast is no step of the horizon; a day begins in the panel's zone.
+    let days = events("fn=sum&series=wind&at_least=4&at_most=4&per=day").await.expect(200);
+    assert_eq!((&days["periods"][0]["date"], &days["periods"][0]["num_met"]), (&json!("2025-03-03"), &json!(3)));
+    assert_eq!((days.get("samples"), days.get("passage")), (None, None));
+    let never = events("fn=max&series=heat&at_least=99&quantiles=0.5").await.expect(200);
+    assert_eq!((&never["periods"][0]["probability"], never.get("given")), (&json!(0.0), None));
+
+    let refused = async |query: &str| {
+        let problem = events(query).await.problem(400, "invalid-parameter");
+        (problem.errors[0].parameter.clone().unwrap(), problem.errors[0].code.clone())
+    };
+    let only = |parameter: &str, code: &str| (parameter.to_owned(), code.to_owned());
+    assert_eq!(refused("fn=max").await, only("at_least", "missing-parameter"));
+    assert_eq!(refused("fn=max&at_least=1&series=rain").await, only("series", "unknown-series"));
+    let outside = "fn=value&series=heat&at_least=1&valid_time=2025-03-02T23:00:00Z";
+    assert_eq!(refused(outside).await, only("valid_time", "no-step"));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn trajectories_are_read_as_json(pool: PgPool) {
     let (service, forecast_id) = with_stored(&pool).await;
     let body = service.trajectories(&forecast_id, "samples=2").await.expect(200);

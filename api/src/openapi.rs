@@ -29,6 +29,7 @@ use crate::{
         forecasts::quantiles::read,
         forecasts::trajectories::read,
         forecasts::aggregate::read,
+        forecasts::events::read,
         panels::list,
         panels::read,
         panels::list_series,

@@ -125,7 +125,7 @@ impl<T: FromQuery + 'static> FromRequest for Query<T> {
     }
 }
 
-fn parse_query<T: FromQuery>(query: &str) -> Result<T, Error> {
+pub(crate) fn parse_query<T: FromQuery>(query: &str) -> Result<T, Error> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
         .map_err(|_| Error::invalid_parameter("", "malformed", "the query string is malformed"))?;
     let mut parameters = Parameters(pairs.into_inner());

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod body;
+pub mod events;
 pub mod quantiles;
 pub mod request;
 pub mod stored;
