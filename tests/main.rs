@@ -7,6 +7,7 @@
 
 mod database;
 mod forecasts;
+mod imputation;
 mod openapi;
 mod page;
 mod postgres;

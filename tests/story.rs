@@ -184,6 +184,14 @@ async fn a_file_becomes_a_served_forecast(pool: PgPool) {
     assert!(made.contains("condition 0: met by 100.0 % of the trajectories"), "{made}");
     let pinned = made.lines().find(|line| line.starts_with("wind") && line.contains("2025-03-11T02:00:00")).unwrap();
     assert!(pinned.split_whitespace().skip(2).all(|quantile| quantile == "4.500"), "{pinned}");
+    let filled = user
+        .say(&["impute", "--panel", "plant", "--start", "2025-03-01T12:00:00Z", "--end", "2025-03-03T00:00:00Z"])
+        .await;
+    let lines: Vec<&str> = filled.lines().collect();
+    assert_eq!(lines[0], "time,series,mean,q0.05,q0.25,q0.5,q0.75,q0.95");
+    let gaps: Vec<&str> = lines[1..].iter().map(|line| &line[..line.find("heat").unwrap()]).collect();
+    assert_eq!(gaps, ["2025-03-01T17:00:00+00:00,", "2025-03-02T05:00:00+00:00,"], "{filled}");
+
     let wrong = user.file("scenario.json", r#"{"conditions": [{"fn": "mean", "at_least": 2, "at_most": 1}]}"#);
     let complaint = user.fail(&[forecast.as_slice(), &[path(&wrong)]].concat()).await;
     assert!(complaint.contains("/scenario/conditions/0/at_most: must not be below `at_least`"), "{complaint}");

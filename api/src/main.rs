@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use api::commands::{anomalies, backtest, bench, demo, dev_db, forecast, load, migrate, openapi, serve, train};
+use api::commands::{anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, openapi, serve, train};
 use api::config::{self, Config, DatabaseConfig};
 use clap::{CommandFactory, FromArgMatches, Parser};
 
@@ -25,6 +25,7 @@ enum Command {
     Load(Box<load::Args>),
     Train(Box<train::Args>),
     Forecast(Box<forecast::Args>),
+    Impute(Box<impute::Args>),
     Backtest(Box<backtest::Args>),
     Bench(bench::Args),
     Anomalies(Box<anomalies::Args>),
@@ -54,6 +55,7 @@ async fn run() -> anyhow::Result<ExitCode> {
         Command::Load(args) => load::run(&args).await?,
         Command::Train(args) => train::run(&args).await?,
         Command::Forecast(args) => forecast::run(&args).await?,
+        Command::Impute(args) => impute::run(&args).await?,
         Command::Backtest(args) => backtest::run(*args).await?,
         Command::Bench(args) => bench::run(args).await?,
         Command::Anomalies(args) => anomalies::run(*args).await?,

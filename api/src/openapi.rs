@@ -9,7 +9,7 @@ use utoipa::{
 use crate::{
     Error,
     problem::{self, Problem, Violation},
-    routes::{forecasts, health, models, observations, panels},
+    routes::{forecasts, health, imputation, models, observations, panels},
 };
 
 #[derive(OpenApi)]
@@ -34,6 +34,7 @@ use crate::{
         panels::read,
         panels::list_series,
         observations::list,
+        imputation::read,
         models::list,
         health::live,
         health::ready,

@@ -135,7 +135,7 @@ fn write(path: &Path, panel: &Panel, result: &Anomalies) -> std::io::Result<()> 
         let step = result.first_row + offset;
         let time = panel.valid_time(step).to_rfc3339();
         for (series, (name, element)) in panel.series().iter().zip(&row.elements).enumerate() {
-            let (name, value) = (quoted(name), panel.values().get(step, series));
+            let (name, value) = (super::quoted(name), panel.values().get(step, series));
             match element {
                 Some(anomaly) => {
                     let (expected, score, p_value) = (anomaly.expected, anomaly.score, anomaly.p_value);
@@ -149,15 +149,6 @@ fn write(path: &Path, panel: &Panel, result: &Anomalies) -> std::io::Result<()> 
         }
     }
     file.flush()
-}
-
-/// A CSV field, in quotes where it must be.
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
 }
 
 /// What was done, and the oddest values.

@@ -15,6 +15,7 @@ pub mod bench;
 pub mod demo;
 pub mod dev_db;
 pub mod forecast;
+pub mod impute;
 pub mod load;
 pub mod migrate;
 pub mod openapi;
@@ -35,6 +36,15 @@ fn say(text: &str) -> io::Result<()> {
 /// How long training may take: so many steps, or else so many minutes.
 fn budget(steps: Option<usize>, minutes: f64) -> Budget {
     steps.map_or(Budget::Seconds(minutes * 60.0), Budget::Steps)
+}
+
+/// A CSV field, in quotes where it must be.
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 /// The name of the panel that a file holds: that of the file, up to its first dot.

@@ -3,6 +3,7 @@
 //! This is the path of a request, a scheduled run and a backfill alike. It knows no route.
 
 mod grid;
+pub mod imputation;
 mod issue_time;
 pub mod scenario;
 mod warning;

@@ -4,6 +4,7 @@ pub mod cursor;
 pub mod extract;
 pub mod forecasts;
 pub mod health;
+pub mod imputation;
 pub mod levels;
 pub mod models;
 pub mod observations;
@@ -32,6 +33,7 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/v1/panels/{panel}").get(panels::read))
         .service(web::resource("/v1/panels/{panel}/series").get(panels::list_series))
         .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
+        .service(web::resource("/v1/panels/{panel}/imputation").get(imputation::read))
         .service(web::resource("/v1/models").get(models::list))
         .service(web::resource("/livez").get(health::live))
         .service(web::resource("/readyz").get(health::ready))
