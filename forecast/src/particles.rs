@@ -1,5 +1,7 @@
 //! Particles that are brought to meet limits, level by level (see [`crate::guidance`]).
 
+use std::collections::HashMap;
+
 use crate::Error;
 use crate::condition::{Condition, Demand};
 use crate::guidance::{Guide, Weighted};
@@ -103,9 +105,13 @@ impl Guide<'_> {
             if level == 0.0 {
                 let chosen: Vec<usize> = (0..n_samples).map(|index| index * n_particles / n_samples).collect();
                 let families: Vec<usize> = chosen.iter().map(|&index| particles.families[index]).collect();
+                let paths: Vec<Vec<f32>> =
+                    chosen.into_iter().map(|index| particles.drawn.paths[index].clone()).collect();
+                // Copies of one path of the pool are one, whatever families they are of.
                 let sharing = 1.0 + (mean_family_size(&families) - 1.0) * memory * memory;
+                let sharing = sharing.max(mean_family_size(&copies(&paths)));
                 return Ok(Drawn {
-                    paths: chosen.into_iter().map(|index| particles.drawn.paths[index].clone()).collect(),
+                    paths,
                     effective_sample_size: n_samples as f64 / sharing,
                     probability: rate,
                     standard_error: rate * relative_variance.sqrt(),
@@ -252,6 +258,13 @@ fn mean_family_size(families: &[usize]) -> f64 {
     sorted.sort_unstable();
     let squares: usize = sorted.chunk_by(|a, b| a == b).map(|family| family.len().pow(2)).sum();
     squares as f64 / families.len() as f64
+}
+
+/// For each path the index of the first one that is the same.
+fn copies(paths: &[Vec<f32>]) -> Vec<usize> {
+    let bits = |path: &Vec<f32>| -> Vec<u32> { path.iter().map(|value| value.to_bits()).collect() };
+    let mut first = HashMap::new();
+    paths.iter().enumerate().map(|(index, path)| *first.entry(bits(path)).or_insert(index)).collect()
 }
 
 /// Correlation of pairs of numbers; `None` where one of them does not vary.
