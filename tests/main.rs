@@ -12,6 +12,7 @@ mod openapi;
 mod page;
 mod postgres;
 mod problems;
+mod reader;
 mod scenarios;
 mod story;
 mod support;

@@ -2,11 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
@@ -373,4 +375,68 @@ fn a_signal_is_passed_on_to_the_command() {
     assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
     drop(open_input);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+/// An address that nobody listens at.
+fn free_address() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A command on a private Postgres, whatever database the tests use.
+fn private(command: &str, data_dir: &Path) -> Command {
+    let mut private = Command::new(plumecast());
+    private.env_remove("DATABASE_URL").args([command, "--data-dir"]).arg(data_dir);
+    private
+}
+
+#[tokio::test]
+async fn by_tcp_only_the_reader_gets_in_and_only_with_its_password() {
+    let folder = folder();
+    let address = free_address();
+    let mut service = private("serve", folder.path())
+        .args(["--listen", "127.0.0.1:0", "--postgres-listen", &address.to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(service.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = lines.by_ref().take_while(|line| !line.contains("listening on http")).collect();
+    // Whatever else it logs is read away, so that it never waits for us.
+    std::thread::spawn(move || lines.for_each(drop));
+    let password_file = folder.path().join("reader_password");
+    let hint = format!(
+        "dashboards may read {address} as `plumecast_reader`, with the password in {}",
+        password_file.display()
+    );
+    assert!(said.contains(&hint), "{said:?}");
+    assert_eq!(fs::metadata(&password_file).unwrap().mode() & 0o777, 0o600);
+
+    let password = fs::read_to_string(&password_file).unwrap();
+    let connect = async |user: &str, password: &str| {
+        let options = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(address.port()).username(user);
+        let options = options.password(password).database("plumecast").ssl_mode(PgSslMode::Disable);
+        PgConnection::connect_with(&options).await
+    };
+    let code = |result: sqlx::Result<PgConnection>| {
+        result.unwrap_err().as_database_error().and_then(|error| error.code()).unwrap().into_owned()
+    };
+    let mut reader = connect("plumecast_reader", password.trim()).await.unwrap();
+    let n_panels: i64 =
+        sqlx::query_scalar("select count(*) from dashboard_panel").fetch_one(&mut reader).await.unwrap();
+    assert_eq!(n_panels, 0);
+    assert_eq!(code(connect("plumecast_reader", "wrong").await), "28P01");
+    assert_eq!(code(connect("plumecast", password.trim()).await), "28000", "the owner has no business there");
+
+    // Others find the socket, which has another name now.
+    let output = private("migrate", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = private("migrate", folder.path()).args(["--postgres-listen", &address.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let other = free_address().to_string();
+    let output = private("migrate", folder.path()).args(["--postgres-listen", &other]).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains(&format!("without --postgres-listen {other}")), "{complaint}");
+
+    assert!(Command::new("kill").arg(service.id().to_string()).status().unwrap().success());
+    assert!(service.wait().unwrap().success());
+    assert!(connect("plumecast_reader", password.trim()).await.is_err(), "the owner stops it");
 }

@@ -15,6 +15,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use forecast::DeviceName;
 
+use crate::reader::Reader;
 use crate::{database, postgres};
 
 /// Everything that the service can be told.
@@ -93,6 +94,14 @@ pub struct DatabaseConfig {
     #[arg(long, env = "PLUMECAST_STATEMENT_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
           default_value = "60")]
     pub statement_timeout: Duration,
+
+    /// What dashboards read with.
+    #[command(flatten)]
+    pub reader: Reader,
+
+    /// Address at which the private Postgres also listens, for the reader role alone, with its password.
+    #[arg(long, env = "PLUMECAST_POSTGRES_LISTEN", value_name = "ADDRESS", value_parser = postgres::listen_address)]
+    pub postgres_listen: Option<SocketAddr>,
 }
 
 impl Default for DatabaseConfig {
@@ -103,6 +112,8 @@ impl Default for DatabaseConfig {
             pool_size: 10,
             pool_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(60),
+            reader: Reader::default(),
+            postgres_listen: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The database of a command: the one that `DATABASE_URL` names, or the private one.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::MIGRATOR;
-use crate::postgres::{self, PrivatePostgres};
+use crate::postgres::{self, Listen, PrivatePostgres};
 
 /// The oldest server that the schema works with, as Postgres numbers itself.
 const OLDEST_SERVER_VERSION: i32 = 150_000;
@@ -46,18 +47,26 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects to `database_url`, or else starts the private Postgres in `data_dir` or attaches to it.
+    /// Connects to `database_url`, or else starts the private Postgres in `data_dir` or attaches to it; `listen` says
+    /// where that one opens TCP, and for whom.
     ///
     /// Await it on the main thread: see [`PrivatePostgres::start_or_attach`]. The schema may still be missing or old:
     /// see [`Database::migrate`].
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn open(database_url: Option<&str>, data_dir: &Path, limits: &Limits) -> Result<Self, Error> {
+    pub async fn open(
+        database_url: Option<&str>,
+        data_dir: &Path,
+        listen: Option<Listen>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         match database_url {
+            Some(_) if let Some(listen) = listen => Err(Error::NotPrivate { address: listen.address }),
             Some(url) => Self::connect(PgConnectOptions::from_str(url).map_err(Error::Url)?, None, limits).await,
             None => {
-                let private = PrivatePostgres::start_or_attach(&postgres::Config::new(data_dir)).await?;
+                let config = postgres::Config { listen, ..postgres::Config::new(data_dir) };
+                let private = PrivatePostgres::start_or_attach(&config).await?;
                 Self::connect(private.connect_options(), Some(private), limits).await
             }
         }
@@ -141,6 +150,13 @@ pub enum Error {
     /// The private Postgres does not run.
     #[error(transparent)]
     Private(#[from] postgres::Error),
+
+    /// A server that is not ours listens where it likes.
+    #[error("--postgres-listen {address} is for the private Postgres, and DATABASE_URL names another")]
+    NotPrivate {
+        /// The address.
+        address: SocketAddr,
+    },
 
     /// `DATABASE_URL` is no URL of a Postgres.
     #[error("DATABASE_URL is not understood")]

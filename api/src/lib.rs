@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod predictor;
 pub mod problem;
 pub mod progress;
+pub mod reader;
 pub mod routes;
 pub mod schedule;
 pub mod server;

@@ -8,6 +8,9 @@ use anyhow::Context;
 
 use crate::config::DatabaseConfig;
 use crate::database::Database;
+use crate::db;
+use crate::postgres::Listen;
+use crate::reader::{RoleName, Secret, generated_password};
 
 pub mod anomalies;
 pub mod backtest;
@@ -58,7 +61,32 @@ fn panel_name(path: &Path) -> String {
 /// Await it on the main thread: see [`crate::postgres::PrivatePostgres::start_or_attach`].
 async fn open(config: &DatabaseConfig) -> anyhow::Result<Database> {
     let url = config.database_url.as_ref().map(crate::config::DatabaseUrl::expose);
-    let database = Database::open(url, &config.data_dir, &config.limits()).await.context("opening the database")?;
+    let role = config.reader.role(config.postgres_listen.is_some());
+    let listen = config.postgres_listen.zip(role.clone()).map(|(address, role)| Listen { address, role });
+    let database =
+        Database::open(url, &config.data_dir, listen, &config.limits()).await.context("opening the database")?;
     database.migrate().await.context("bringing the schema up to date")?;
+    if let Some(role) = role {
+        make_reader(config, &database, &role).await?;
+    }
     Ok(database)
+}
+
+/// Makes the role that dashboards read with, and says how they connect.
+async fn make_reader(config: &DatabaseConfig, database: &Database, role: &RoleName) -> anyhow::Result<()> {
+    let (password, origin) = match (config.reader.given_password()?, config.postgres_listen) {
+        (Some(password), _) => (Some(password), "the password that was given".to_owned()),
+        // By TCP nobody gets in without one.
+        (None, Some(_)) => {
+            let (password, path) = generated_password(&config.data_dir)?;
+            (Some(password), format!("the password in {}", path.display()))
+        }
+        (None, None) => (None, "the password that the role has, if any".to_owned()),
+    };
+    db::reader::ensure(database.pool(), role.as_str(), password.as_ref().map(Secret::expose))
+        .await
+        .context("making the reader role")?;
+    let place = config.postgres_listen.map_or_else(|| "the database".to_owned(), |address| address.to_string());
+    eprintln!("dashboards may read {place} as `{role}`, with {origin}");
+    Ok(())
 }

@@ -15,6 +15,7 @@ pub mod overview;
 pub mod panel;
 pub mod panel_version;
 pub mod partition;
+pub mod reader;
 pub mod series;
 pub mod words;
 

@@ -1,6 +1,7 @@
 //! What can keep the private Postgres from running, and what to do about it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -70,6 +71,15 @@ pub enum Error {
         data: PathBuf,
         /// Process identifier of the server.
         pid: i32,
+    },
+
+    /// Another process has started the server without this address.
+    #[error(
+        "another process runs the private database without --postgres-listen {address}; stop it, or give it that flag"
+    )]
+    NotListening {
+        /// The address.
+        address: SocketAddr,
     },
 
     /// `initdb` failed.

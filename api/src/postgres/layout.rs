@@ -4,6 +4,7 @@
 //! DATA_DIR/postgres/        0700, of the user that the server runs as
 //!     data/                 the server's data folder
 //!     run/                  its socket (in /tmp where this path would be too long for one)
+//!     access                who may connect from where, written anew at every start (pg_hba.conf)
 //!     log                   what it says
 //!     lock                  held by the process that has started it
 //! ```
@@ -19,7 +20,7 @@ use nix::unistd::{User, geteuid};
 use uuid::Uuid;
 
 use super::account::Account;
-use super::{Error, PORT};
+use super::{Error, Listen, NAME};
 
 /// Longest path of a socket, a limit of the kernel (`sun_path` has 108 bytes, the last of them 0).
 const SOCKET_PATH_LENGTH_MAX: usize = 107;
@@ -36,6 +37,7 @@ pub(super) struct Layout {
     pub account: Account,
     pub data: PathBuf,
     pub socket_dir: PathBuf,
+    pub access: PathBuf,
     pub log: PathBuf,
     pub lock: PathBuf,
 }
@@ -53,7 +55,18 @@ impl Layout {
         let socket_dir = socket_dir(&folder);
         make_private_folder(&socket_dir, account)?;
 
-        Ok(Self { account, data: folder.join("data"), socket_dir, log: folder.join("log"), lock: folder.join("lock") })
+        let [data, access, log, lock] = ["data", "access", "log", "lock"].map(|name| folder.join(name));
+        Ok(Self { account, data, socket_dir, access, log, lock })
+    }
+
+    /// Writes who may connect: through the socket whoever can enter its folder, by TCP the reader role with its password.
+    pub fn write_access(&self, listen: Option<&Listen>) -> Result<(), Error> {
+        let mut text = "local all all trust\n".to_owned();
+        if let Some(Listen { role, .. }) = listen {
+            text += &format!("host {NAME} \"{role}\" all scram-sha-256\n");
+        }
+        fs::write(&self.access, text).map_err(|source| Error::io("write", &self.access, source))?;
+        give(&self.access, self.account)
     }
 
     /// Opens the lock file, without taking the lock.
@@ -115,7 +128,7 @@ impl Layout {
 /// that path in the same way.
 fn socket_dir(folder: &Path) -> PathBuf {
     let beside = folder.join("run");
-    let socket = beside.join(format!(".s.PGSQL.{PORT}"));
+    let socket = beside.join(format!(".s.PGSQL.{}", u16::MAX));
     if socket.as_os_str().len() <= SOCKET_PATH_LENGTH_MAX {
         return beside;
     }

@@ -1,7 +1,7 @@
 //! The private Postgres: a server of our own, started as a child process where no `DATABASE_URL` is given.
 //!
 //! It is the real engine, from the system's `initdb` and `postgres`, on a Unix socket in a folder that nobody else can
-//! enter; there is no TCP. The parts:
+//! enter. TCP is closed, but for one role where that is asked for ([`Listen`]). The parts:
 //!
 //! - [`installation`] finds the binaries;
 //! - [`account`] decides as which user the server runs, since it refuses to run as root;
@@ -21,6 +21,7 @@ mod layout;
 mod server;
 
 use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ use sqlx::{Connection, PgConnection};
 pub use error::Error;
 pub use layout::default_data_dir;
 
+use crate::reader::RoleName;
+
 use installation::Installation;
 use layout::Layout;
 use server::Server;
@@ -37,7 +40,7 @@ use server::Server;
 /// Name of the database and of its owner.
 const NAME: &str = "plumecast";
 
-/// Names the socket file; no port is opened.
+/// Names the socket file where no port is opened.
 const PORT: u16 = 5432;
 
 /// How long a server may take to accept connections. Recovery after a power cut reads the whole log again.
@@ -55,12 +58,35 @@ pub struct Config {
     pub bin_dir: Option<PathBuf>,
     /// The data may be lost in a power cut. Faster; for tests.
     pub is_throwaway: bool,
+    /// TCP for one role; none without it.
+    pub listen: Option<Listen>,
+}
+
+/// An address at which one role may connect, with its password (SCRAM).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The address. Its port also names the socket file.
+    pub address: SocketAddr,
+    /// The role.
+    pub role: RoleName,
+}
+
+/// Parses an address to listen at: programs must know its port.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => Err("the port must not be 0".to_owned()),
+        Ok(address) => Ok(address),
+        Err(_) => Err("must be an IP address and a port, such as 127.0.0.1:5433".to_owned()),
+    }
 }
 
 impl Config {
     /// A durable server in this data folder, from the binaries that are found.
     pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), bin_dir: None, is_throwaway: false }
+        Self { data_dir: data_dir.to_owned(), bin_dir: None, is_throwaway: false, listen: None }
     }
 }
 
@@ -68,6 +94,8 @@ impl Config {
 #[derive(Debug)]
 pub struct PrivatePostgres {
     socket_dir: PathBuf,
+    /// Names the socket file.
+    port: u16,
     /// The order of the fields matters: the server stops before the lock is released.
     server: Option<Server>,
     _lock: Option<File>,
@@ -95,10 +123,13 @@ impl PrivatePostgres {
             }
 
             // Somebody else owns the server. It may be about to start or to stop, so look at the lock again, too.
-            let attached = Self { socket_dir: layout.socket_dir.clone(), server: None, _lock: None };
+            let port = server::running_port(&layout).unwrap_or(PORT);
+            let attached = Self { socket_dir: layout.socket_dir.clone(), port, server: None, _lock: None };
             match PgConnection::connect_with(&attached.connect_options()).await {
                 Ok(connection) => {
-                    let _ = connection.close().await;
+                    if let Some(listen) = &config.listen {
+                        check_listens(connection, listen).await?;
+                    }
                     return Ok(attached);
                 }
                 Err(source) if started.elapsed() > START_LIMIT => {
@@ -120,8 +151,10 @@ impl PrivatePostgres {
             server::initialise(&installation, layout, config.is_throwaway)?;
         }
 
-        let server = Server::spawn(&installation, layout, config.is_throwaway)?;
-        let mut postgres = Self { socket_dir: layout.socket_dir.clone(), server: Some(server), _lock: Some(lock) };
+        let server = Server::spawn(&installation, layout, config)?;
+        let port = config.listen.as_ref().map_or(PORT, |listen| listen.address.port());
+        let mut postgres =
+            Self { socket_dir: layout.socket_dir.clone(), port, server: Some(server), _lock: Some(lock) };
         postgres.wait_until_ready(layout).await?;
         Ok(postgres)
     }
@@ -165,7 +198,7 @@ impl PrivatePostgres {
         // Everything is set, since what is not would come from the environment (PGUSER, PGSSLMODE, …).
         PgConnectOptions::new_without_pgpass()
             .socket(&self.socket_dir)
-            .port(PORT)
+            .port(self.port)
             .username(NAME)
             .database(NAME)
             .ssl_mode(PgSslMode::Disable)
@@ -173,7 +206,7 @@ impl PrivatePostgres {
 
     /// How to connect, as a URL that `psql` and other programs understand too.
     pub fn url(&self) -> String {
-        format!("postgres:///{NAME}?host={}&port={PORT}&user={NAME}", percent_encode(&self.socket_dir))
+        format!("postgres:///{NAME}?host={}&port={}&user={NAME}", percent_encode(&self.socket_dir), self.port)
     }
 
     /// Whether this process started the server and will stop it.
@@ -183,6 +216,19 @@ impl PrivatePostgres {
 
     /// Stops the server if this process started it, and waits until it has written everything. The same as dropping.
     pub fn shutdown(self) {}
+}
+
+/// Fails when a server that another process has started does not listen where this one would.
+async fn check_listens(mut connection: PgConnection, listen: &Listen) -> Result<(), Error> {
+    let asked: Result<(String, String), _> =
+        sqlx::query_as("select current_setting('listen_addresses'), current_setting('port')")
+            .fetch_one(&mut connection)
+            .await;
+    let _ = connection.close().await;
+    match asked {
+        Ok((ip, port)) if ip == listen.address.ip().to_string() && port == listen.address.port().to_string() => Ok(()),
+        _ => Err(Error::NotListening { address: listen.address }),
+    }
 }
 
 /// Encodes what could mean something in a URL.
@@ -209,10 +255,19 @@ mod tests {
     #[test]
     fn a_url_leads_to_the_socket_whatever_the_folder_is_called() {
         let socket_dir = PathBuf::from("/tmp/50% off & more?/Größe");
-        let postgres = PrivatePostgres { socket_dir: socket_dir.clone(), server: None, _lock: None };
+        let postgres = PrivatePostgres { socket_dir: socket_dir.clone(), port: 5433, server: None, _lock: None };
         let options: PgConnectOptions = postgres.url().parse().unwrap();
         assert_eq!(options.get_socket(), Some(&socket_dir));
+        assert_eq!(options.get_port(), 5433);
         assert_eq!(options.get_username(), "plumecast");
         assert_eq!(options.get_database(), Some("plumecast"));
+    }
+
+    #[test]
+    fn an_address_to_listen_at_has_a_port() {
+        assert!(listen_address("127.0.0.1:5433").is_ok() && listen_address("[::1]:5433").is_ok());
+        for wrong in ["127.0.0.1:0", "127.0.0.1", "localhost:5433", ""] {
+            assert!(listen_address(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! (`PR_SET_PDEATHSIG`). Either way it gets SIGINT, the fast shutdown: clients are disconnected, everything is written,
 //! nothing has to be recovered.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -19,7 +20,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::account::Account;
 use super::installation::Installation;
 use super::layout::Layout;
-use super::{Error, NAME, POLL_INTERVAL, PORT};
+use super::{Config, Error, NAME, POLL_INTERVAL, PORT};
 
 /// How long a fast shutdown may take; it writes everything that is in memory.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ pub(super) fn initialise(installation: &Installation, layout: &Layout, is_throwa
     command
         .arg("--pgdata")
         .arg(&incomplete)
-        // Whoever can enter the folder of the socket may connect; only the account can.
+        // Who may really connect says `Layout::write_access`.
         .args(["--username", NAME, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"])
         .arg("--no-instructions");
     if is_throwaway {
@@ -66,15 +67,23 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts the server; it does not accept connections yet.
-    pub fn spawn(installation: &Installation, layout: &Layout, is_throwaway: bool) -> Result<Self, Error> {
+    pub fn spawn(installation: &Installation, layout: &Layout, config: &Config) -> Result<Self, Error> {
+        layout.write_access(config.listen.as_ref())?;
         let log = layout.open_log()?;
         let log_again = log.try_clone().map_err(|source| Error::io("open", &layout.log, source))?;
 
         let program = installation.program("postgres");
         let mut command = command(&program, layout.account);
-        command.arg("-D").arg(&layout.data).arg("-k").arg(&layout.socket_dir).args(["-p", &PORT.to_string()]);
+        let (addresses, port) = match &config.listen {
+            Some(listen) => (listen.address.ip().to_string(), listen.address.port()),
+            None => (String::new(), PORT),
+        };
+        command.arg("-D").arg(&layout.data).arg("-k").arg(&layout.socket_dir).args(["-p", &port.to_string()]);
+        command.args(["-c", &format!("listen_addresses={addresses}")]);
+        let mut access = OsString::from("hba_file=");
+        access.push(&layout.access);
+        command.arg("-c").arg(access);
         let mut settings = vec![
-            "listen_addresses=",
             "unix_socket_permissions=0700",
             "cluster_name=plumecast",
             "timezone=UTC",
@@ -85,7 +94,7 @@ impl Server {
             // Our queries are short: compiling them takes longer than running them.
             "jit=off",
         ];
-        if is_throwaway {
+        if config.is_throwaway {
             settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"]);
         }
         for setting in settings {
@@ -198,6 +207,12 @@ fn read_pid_file(path: &Path) -> Option<(i32, PathBuf)> {
     let pid = text.lines().next()?.trim().parse().ok()?;
     let socket_dir = text.lines().nth(4).unwrap_or_default();
     Some((pid, PathBuf::from(socket_dir.trim())))
+}
+
+/// The port of the server that runs on the data folder, by its pid file.
+pub(super) fn running_port(layout: &Layout) -> Option<u16> {
+    let text = fs::read_to_string(layout.data.join("postmaster.pid")).ok()?;
+    text.lines().nth(3)?.trim().parse().ok()
 }
 
 /// The processes that work in the data folder: a server and its children do, and nobody else.
