@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use crate::support::{Service, load_panel, train};
 
 /// A browser without a window.
-fn chromium() -> Command {
+pub fn chromium() -> Command {
     let found = ["/usr/bin/chromium", "/usr/bin/google-chrome"].into_iter().find(|path| Path::new(path).exists());
     let mut command = Command::new(found.expect("./run test installs Chromium"));
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);

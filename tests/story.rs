@@ -13,18 +13,18 @@ use tokio::task::spawn_blocking;
 use crate::support::plumecast;
 
 /// A user: a database, a data folder, and files.
-struct User {
+pub struct User {
     database_url: String,
     folder: TempDir,
 }
 
 impl User {
-    fn new(pool: &PgPool) -> Self {
+    pub fn new(pool: &PgPool) -> Self {
         let database_url = pool.connect_options().to_url_lossy().to_string();
         Self { database_url, folder: tempfile::tempdir().unwrap() }
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
         path
@@ -44,7 +44,7 @@ impl User {
     }
 
     /// What a command that succeeds prints.
-    async fn say(&self, arguments: &[&str]) -> String {
+    pub async fn say(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -59,7 +59,7 @@ impl User {
 }
 
 /// 240 hours of two series with a daily season; one gap and one cell that is no number.
-fn hourly_file() -> String {
+pub fn hourly_file() -> String {
     let mut text = String::from("time,heat,wind\n");
     for hour in 0..240 {
         let season = (f64::from(hour % 24) * std::f64::consts::TAU / 24.0).sin();
@@ -74,7 +74,7 @@ fn hourly_file() -> String {
     text
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
