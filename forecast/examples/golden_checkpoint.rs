@@ -1,4 +1,5 @@
-//! Writes `tests/golden/checkpoint`: a small trained model, a window, and the trajectories that the model draws for it.
+//! Writes `tests/golden/checkpoint_2`: a small trained model, a window, and the trajectories that the model draws for it. The
+//! number is that of the format; `tests/golden/checkpoint` was written in format 1, which knew no covariates.
 //!
 //! ```sh
 //! cargo run --release -p forecast --example golden_checkpoint
@@ -13,26 +14,35 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use forecast::noise::Stream;
-use forecast::{Bounds, Budget, Calendar, Grid, History, SampleConfig, TrainConfig, fit};
+use forecast::{Bounds, Budget, Calendar, Grid, History, Role, SampleConfig, TrainConfig, fit};
 use serde_json::json;
 
-const N_SERIES: usize = 3;
+const N_SERIES: usize = 5;
 const N_ROWS: usize = 300;
 const HORIZON: usize = 6;
 const SEASON: usize = 6;
 
-/// A season, jumps up or down that come at one time of it and move two series, and a skewed series above 0.
+/// A season, jumps up or down that come at one time of it and move two series, and a skewed series above 0. A covariate that
+/// is known moves the first series, one of which only the past helps is a step ahead of the second.
 fn history() -> Result<History, forecast::Error> {
     let mut stream = Stream::new(11, 0);
     let angle = |step: usize| step as f64 * std::f64::consts::TAU / SEASON as f64;
     let (mut values, mut calendar) = (vec![], vec![]);
-    let (mut level, mut noise) = (0.0, 0.0);
+    let (mut level, mut noise, mut ahead) = (0.0, 0.0, 0.0);
     for step in 0..N_ROWS + HORIZON {
         let jump = if stream.uniform() < 0.5 { 1.0 } else { -1.0 };
         level = 0.5 * level + if step % SEASON == 2 { 2.0 * jump } else { 0.0 };
         noise = 0.6 * noise + 0.1 * stream.normal();
         let rate = libm::exp(0.5 * noise + 0.3 * stream.normal());
-        let row = [10.0 + libm::sin(angle(step)) + level + noise, 2.0 - level + 0.1 * stream.normal(), rate];
+        let (known, before) = (stream.normal(), ahead);
+        ahead = stream.normal();
+        let row = [
+            10.0 + libm::sin(angle(step)) + level + noise + 0.1 * known,
+            2.0 - level + 0.1 * stream.normal() + 0.1 * before,
+            rate,
+            known,
+            0.1 * ahead,
+        ];
         values.extend(row.map(|value| if stream.uniform() < 0.02 { f64::NAN } else { value }));
         calendar.extend([libm::sin(angle(step)), libm::cos(angle(step))]);
     }
@@ -40,7 +50,8 @@ fn history() -> Result<History, forecast::Error> {
         values: Grid::new(N_SERIES, values)?,
         calendar: Calendar::new(2, calendar)?,
         seasons: vec![SEASON],
-        bounds: vec![Bounds::default(), Bounds::default(), Bounds { lower: Some(0.0), upper: None }],
+        bounds: (0..N_SERIES).map(|series| Bounds { lower: (series == 2).then_some(0.0), upper: None }).collect(),
+        roles: vec![Role::Target, Role::Target, Role::Target, Role::Known, Role::Past],
     })
 }
 
@@ -53,24 +64,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     if fitted.report.velocity_share == 0.0 {
         return Err("the network has learned nothing, so a forecast would not show what it does".into());
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint_2");
     fitted.model.save(&folder)?;
 
-    // The last series is two steps late, so there are nowcast steps.
+    // The third series is two steps late, so there are nowcast steps, and two steps of the known covariate are not supplied.
     let full = history.window(N_ROWS, fitted.model.context_length(), HORIZON);
     let mut context = full.context.values().to_vec();
     let n = context.len();
-    for late in [n - 1, n - 1 - N_SERIES] {
+    for late in [n - 3, n - 3 - N_SERIES] {
         context[late] = f64::NAN;
     }
     let (calendar, bounds) = (full.calendar.clone(), full.bounds.clone());
-    let window = forecast::Window { context: Grid::new(N_SERIES, context)?, ..full };
+    let future = full.future.as_ref().map(|future| future.rows(0..HORIZON - 2));
+    let window = forecast::Window { context: Grid::new(N_SERIES, context)?, future, ..full };
     let sample = SampleConfig { n_samples: 5, seed: 3, ..SampleConfig::default() };
     let trajectories = fitted.model.forecast(&window, &sample)?;
     let calendar: Vec<&[f64]> = (0..window.context.n_steps() + HORIZON).map(|step| calendar.row(step)).collect();
     let golden = json!({
         "horizon": HORIZON, "bounds": bounds,
         "context": window.context.values(), "calendar": calendar.concat(),
+        "future": window.future.as_ref().map(Grid::values),
         "n_samples": sample.n_samples, "seed": sample.seed, "passes": sample.passes,
         "first_step": trajectories.first_step(), "trajectories": trajectories.values(),
     });

@@ -19,6 +19,7 @@ fn main() -> Result<(), forecast::Error> {
         calendar: Calendar::new(0, vec![])?,
         seasons: vec![SEASON],
         bounds: vec![Bounds::default(); 2],
+        roles: vec![],
     };
     let config = TrainConfig::new(SEASON, Budget::Steps(100), 1);
     let fitted = fit(&history, &config, &forecast::cpu(), &mut |progress| {

@@ -43,6 +43,7 @@ fn measure(n_series: usize) -> Result<(), forecast::Error> {
         calendar: Calendar::new(0, vec![])?,
         seasons: vec![24],
         bounds: vec![Bounds::default(); n_series],
+        roles: vec![],
     };
     let config = TrainConfig::new(HORIZON, Budget::Steps(4), 1);
     let model = fit(&history.rows(0..2150), &config, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))?.model;

@@ -152,6 +152,7 @@ mod tests {
             calendar: Calendar::new(0, vec![]).expect("no features"),
             seasons: vec![],
             bounds: vec![Bounds::default(); 2],
+            roles: vec![],
         }
     }
 

@@ -113,10 +113,13 @@ impl Forecaster for Fitted {
 
     /// The path of the base plus whole paths of its out-of-fold errors.
     fn forecast_of_base(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
-        let means = self.model.base_path(window);
-        let restore = |series, value| self.model.restore(series, value, &window.bounds);
-        let n_series = self.model.n_series();
-        Some(bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore))
+        Some(self.model.modelled(window).and_then(|window| {
+            let means = self.model.base_path(&window);
+            let restore = |series, value| self.model.restore(series, value, &window.bounds);
+            let n_series = self.model.n_series();
+            let drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
+            Ok(self.model.targets_of(drawn))
+        }))
     }
 
     fn report(&self) -> &TrainReport {
@@ -156,6 +159,7 @@ pub fn score_windows<F: Forecaster>(
     let n_train = config.n_train(history)?;
     let BacktestConfig { horizon, n_windows, sample } = *config;
     let season = history.seasons.first().copied().unwrap_or(1);
+    let targets = history.targets()?;
     let mut forecasts: BTreeMap<&str, (Vec<Trajectories>, f64)> = BTreeMap::new();
     // The clock is read before the forecast, the next argument, is made.
     let mut record = |model: &'static str, started: Instant, drawn: Trajectories| {
@@ -166,7 +170,7 @@ pub fn score_windows<F: Forecaster>(
     let now = Instant::now;
     for window in 0..n_windows {
         let issue_row = n_train + window * horizon;
-        let known = history.rows(0..issue_row);
+        let known = targets.rows(0..issue_row);
         let seed = sample.seed.wrapping_add(window as u64);
         let sample = SampleConfig { seed, ..sample };
         let input = history.window(issue_row, fitted.context_length(), horizon);
@@ -179,7 +183,7 @@ pub fn score_windows<F: Forecaster>(
         record("seasonal_naive", now(), seasonal_naive(&known, horizon, season, sample.n_samples, seed)?);
         record("random_walk", now(), random_walk(&known, horizon, sample.n_samples, seed)?);
     }
-    let before = history.values.rows(0..n_train);
+    let before = targets.values.rows(0..n_train);
     let mut rows = vec![];
     let (mut ours, mut found) = (vec![], None);
     for model in ["plumecast", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
@@ -192,7 +196,7 @@ pub fn score_windows<F: Forecaster>(
             .enumerate()
             .map(|(window, trajectories)| {
                 let start = n_train + window * horizon;
-                Outcome { trajectories, truth: history.values.rows(start..start + horizon) }
+                Outcome { trajectories, truth: targets.values.rows(start..start + horizon) }
             })
             .collect();
         if model == "plumecast" {

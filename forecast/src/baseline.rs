@@ -116,6 +116,7 @@ mod tests {
             calendar: Calendar::new(0, vec![]).expect("no features"),
             seasons: vec![season],
             bounds: vec![Bounds::default(); 2],
+            roles: vec![],
         }
     }
 

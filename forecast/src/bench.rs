@@ -122,6 +122,7 @@ fn history(n_series: usize) -> Result<History, Error> {
         values: Grid::new(n_series, vec![0.0; N_ROWS * n_series])?,
         calendar: Calendar::new(N_CALENDAR, vec![0.0; N_ROWS * N_CALENDAR])?,
         seasons: vec![24, 168],
+        roles: vec![],
         bounds: vec![Bounds::default(); n_series],
     })
 }

@@ -1,5 +1,6 @@
 //! A model on disk: a folder with `config.json`, `weights.safetensors` (the network) and `base.safetensors`
-//! (scaling, base and innovations in f64). `config.json` holds the digests of the other two.
+//! (scaling, base and innovations in f64). `config.json` holds the digests of the other two. Where there are known
+//! covariates, the folder `covariates` in it has the model of their joint law.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,19 +18,24 @@ use crate::boosting::Boosting;
 use crate::conditioning::TokenLayout;
 use crate::correction::{Correction, Shares};
 use crate::correlation::Correlation;
+use crate::covariates::{self, Covariates};
 use crate::denoiser::{Denoiser, DenoiserConfig};
+use crate::effects::{Effects, Functions};
 use crate::innovation::Innovation;
 use crate::linear::{Linear, LinearKind};
 use crate::noise::Stream;
 use crate::pool::Pool;
+use crate::role::{Role, Roles};
 use crate::scaling::Scaling;
 use crate::{Error, Model};
 
-/// Raised with every change that an older build could not read.
-const FORMAT_VERSION: u32 = 1;
+/// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets.
+const FORMAT_VERSION: u32 = 2;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";
 const BASE: &str = "base.safetensors";
+/// Folder of the law of the known covariates, in that of the model.
+const COVARIATES: &str = "covariates";
 
 #[derive(Serialize, Deserialize)]
 struct Config {
@@ -42,8 +48,24 @@ struct Config {
     seasons: Vec<usize>,
     velocity_share: f64,
     pool_share: f64,
+    /// What each series of the panel is; empty when all are targets.
+    #[serde(default)]
+    roles: Vec<Role>,
+    #[serde(default)]
+    covariates: Option<CovariatesConfig>,
     /// SHA-256 of each other file, by name.
     digests: BTreeMap<String, String>,
+}
+
+/// The known covariates, apart from numbers in `base.safetensors` and their law in a folder of its own.
+#[derive(Serialize, Deserialize)]
+struct CovariatesConfig {
+    /// Whether effects depend on the calendar.
+    with_calendar: bool,
+    /// Covariate of each hinge.
+    hinges: Vec<usize>,
+    /// SHA-256 of the `config.json` of their law.
+    law: String,
 }
 
 #[derive(Deserialize)]
@@ -89,7 +111,17 @@ impl Model {
         let base = self.base_tensors().map_err(|error| content(&folder.join(BASE), error))?;
         write(&weights_path, &weights)?;
         write(&folder.join(BASE), &base)?;
+        let covariates = match &self.covariates {
+            None => None,
+            Some(Covariates { law, effects, .. }) => Some(CovariatesConfig {
+                with_calendar: effects.functions.with_calendar,
+                hinges: effects.functions.hinges.iter().map(|&(covariate, _)| covariate).collect(),
+                law: law.save(&folder.join(COVARIATES))?,
+            }),
+        };
         let config = Config {
+            roles: if self.roles.are_all_targets() { vec![] } else { self.roles.all.clone() },
+            covariates,
             format_version: FORMAT_VERSION,
             layout: self.layout,
             network: self.network.clone(),
@@ -128,12 +160,35 @@ impl Model {
             if found == recorded { Ok(bytes) } else { Err(Error::CheckpointDigest { path, found, recorded }) }
         };
         let (weights, base) = (checked(WEIGHTS)?, checked(BASE)?);
-        let (scaling, base, innovation, pool) =
-            read_base(&base, &config).map_err(|error| content(&folder.join(BASE), error))?;
+        let of_base = |error: String| content(&folder.join(BASE), error);
+        let n_series = if config.roles.is_empty() { config.layout.n_series } else { config.roles.len() };
+        let roles = Roles::new(&config.roles, n_series).map_err(|error| content(&path, error))?;
+        if roles.modelled.len() != config.layout.n_series || roles.known.len() != config.layout.n_known {
+            return Err(content(&path, "roles and layout disagree"));
+        }
+        let covariates = match &config.covariates {
+            None => None,
+            Some(of_config) => {
+                let law_path = folder.join(COVARIATES).join(CONFIG);
+                let found = digest(&read(&law_path)?);
+                if found != of_config.law {
+                    let recorded = of_config.law.clone();
+                    return Err(Error::CheckpointDigest { path: law_path, found, recorded });
+                }
+                let law = Model::load(&folder.join(COVARIATES), device)?;
+                Some(read_covariates(&base, &config, of_config, law).map_err(of_base)?)
+            }
+        };
+        if covariates.is_some() == roles.known.is_empty() {
+            return Err(content(&path, "roles and covariates disagree"));
+        }
+        let (scaling, base, innovation, pool) = read_base(&base, &config, &roles).map_err(of_base)?;
         let mut denoiser = Denoiser::new(&config.network, &mut Stream::new(0, 0), device);
         let applied = denoiser.load_from(&mut SafetensorsStore::from_bytes(Some(weights)));
         applied.map_err(|error| content(&folder.join(WEIGHTS), error))?;
         Ok(Model {
+            roles,
+            covariates,
             layout: config.layout,
             seasons: config.seasons,
             scaling,
@@ -168,6 +223,12 @@ impl Model {
         }
         add("pool", self.pool.innovations.iter().map(|&z| f64::from(z)).collect(), self.pool.n_elements);
         add("deviation", deviation.clone(), self.layout.n_series);
+        if let Some(Covariates { scaling, effects, .. }) = &self.covariates {
+            add("covariates.values", scaling.values.concat(), scaling.standard.len());
+            add("covariates.ranges", scaling.ranges.concat(), 2);
+            add("effects.hinges", effects.functions.hinges.iter().map(|&(_, at)| at).collect(), 1);
+            add("effects.weights", effects.weights.concat(), effects.weights.first().map_or(0, Vec::len));
+        }
         match correlation {
             Correlation::None => {}
             Correlation::Dense { factor } => add("correlation.factor", factor.clone(), factor.len().isqrt()),
@@ -188,12 +249,51 @@ impl Model {
     }
 }
 
-fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation, Pool), String> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let values = |name: &str| -> Result<Vec<f64>, String> {
-        let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
-        Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+fn tensors_of(bytes: &[u8]) -> Result<SafeTensors<'_>, String> {
+    SafeTensors::deserialize(bytes).map_err(|error| error.to_string())
+}
+
+fn tensor(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f64>, String> {
+    let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
+    Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+}
+
+fn read_covariates(
+    bytes: &[u8],
+    config: &Config,
+    of_config: &CovariatesConfig,
+    law: Model,
+) -> Result<Covariates, String> {
+    let tensors = tensors_of(bytes)?;
+    let values = |name: &str| tensor(&tensors, name);
+    let (knots, ranges) = (values("covariates.values")?, values("covariates.ranges")?);
+    let scaling = Scaling {
+        standard: vec![0.0, 1.0],
+        values: knots.chunks_exact(2).map(<[f64]>::to_vec).collect(),
+        ranges: ranges.as_chunks::<2>().0.to_vec(),
     };
+    let (n_known, n_series) = (config.layout.n_known, config.layout.n_series);
+    let functions = Functions {
+        n_known,
+        hinges: of_config.hinges.iter().copied().zip(values("effects.hinges")?).collect(),
+        with_calendar: of_config.with_calendar,
+    };
+    let weights = values("effects.weights")?;
+    let n_functions = functions.len(config.layout.n_calendar);
+    let is_whole = weights.is_empty() || weights.len() == n_series * n_functions;
+    let is_known = functions.hinges.len() == of_config.hinges.len()
+        && functions.hinges.iter().all(|&(covariate, _)| covariate < n_known);
+    if scaling.n_series() != n_known || law.roles.all.len() != n_known || !is_whole || !is_known {
+        return Err(format!("tensors are not those of {n_known} covariates"));
+    }
+    let weights = weights.chunks_exact(n_functions.max(1)).map(<[f64]>::to_vec).collect();
+    let effects = Effects { functions, weights };
+    Ok(Covariates { scaling, seasons: config.seasons.clone(), law: Box::new(law), effects })
+}
+
+fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, Base, Innovation, Pool), String> {
+    let tensors = tensors_of(bytes)?;
+    let values = |name: &str| tensor(&tensors, name);
     let scaling = |name: &str| -> Result<Scaling, String> {
         let standard = values(&format!("{name}.standard"))?;
         let knots = values(&format!("{name}.values"))?;
@@ -201,13 +301,14 @@ fn read_base(bytes: &[u8], config: &Config) -> Result<(Scaling, Base, Innovation
         let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
         Ok(Scaling { standard, values, ranges })
     };
+    let n_of_step = config.layout.n_calendar + covariates::n_features(config.layout.n_known, &config.seasons);
     let trees = |name: &str| -> Result<Boosting, String> {
-        let n_features = Correction::n_features(&config.seasons, config.layout.n_calendar);
+        let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
         let (nodes, sizes) = (values(&format!("{name}.nodes"))?, values(&format!("{name}.sizes"))?);
         Boosting::from_rows(&nodes, &sizes, n_features).ok_or_else(|| format!("{name} holds no trees"))
     };
     let (horizon, n_series) = (config.layout.horizon(), config.layout.n_series);
-    let n_weights = (1 + config.layout.n_calendar + config.lags.len()) * horizon;
+    let n_weights = Linear::n_weights(config.layout.n_calendar, roles.past.len(), config.lags.len(), horizon);
     let linear = Linear {
         kind: config.base,
         lags: config.lags.clone(),

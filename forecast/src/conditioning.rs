@@ -22,9 +22,17 @@ pub struct TokenLayout {
     pub n_context_tokens: usize,
     /// Tokens of the trained horizon.
     pub n_horizon_tokens: usize,
+    /// Known covariates, of which a token has the values of all its steps.
+    #[serde(default)]
+    pub n_known: usize,
 }
 
 impl TokenLayout {
+    /// Features of a token beside its elements: the calendar of its first step and the covariates of each.
+    pub fn n_features(&self) -> usize {
+        self.n_calendar + self.patch * self.n_known
+    }
+
     /// Elements of a token.
     pub fn n_elements(&self) -> usize {
         self.patch * self.n_series
@@ -103,7 +111,8 @@ pub struct Conditioning {
     pub context_expected: Vec<f32>,
     /// What the base expects of the horizon, `[horizon, series]`.
     pub horizon_standard: Vec<f32>,
-    /// Calendar of the first step of each token, context then horizon, `[token, feature]`.
+    /// Calendar of the first step of each token and known covariates of all its steps, context then horizon,
+    /// `[token, feature]`.
     pub calendar: Vec<f32>,
 }
 
@@ -149,6 +158,12 @@ impl Conditioning {
         for token in -n_before..layout.n_horizon_tokens as isize {
             let step = anchor as isize + 1 + token * layout.patch as isize;
             view.calendar.extend(calendar.row(step.max(0) as usize).iter().map(|&feature| feature as f32));
+            if layout.n_known > 0 {
+                let covariates = |step: isize| {
+                    calendar.covariates(step.max(0) as usize)[..layout.n_known].iter().map(|&value| value as f32)
+                };
+                view.calendar.extend((step..step + layout.patch as isize).flat_map(covariates));
+            }
         }
         view
     }

@@ -13,7 +13,7 @@ use crate::boosting::{Boosting, FeatureRows, Loss};
 use crate::folds::{CrossFitted, Folds};
 use crate::linear::BaseInput;
 use crate::noise::Stream;
-use crate::parallel;
+use crate::{parallel, past};
 
 /// Shares that are tried.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -117,6 +117,7 @@ impl<'a> Features<'a> {
             let change = |step: usize| (input.value(step, series) - input.value(step - 1, series)).abs();
             features.push((steps.map(change).sum::<f64>() / n) as f32);
         }
+        past::push_tree_features(input, origin, shortest, &mut features);
         features
     }
 
@@ -133,6 +134,7 @@ impl<'a> Features<'a> {
             }
         }
         out.extend(self.input.calendar.row(step).iter().map(|&feature| feature as f32));
+        out.extend(self.input.calendar.covariates(step).iter().map(|&feature| feature as f32));
     }
 }
 
@@ -143,9 +145,14 @@ fn ends(seasons: &[usize]) -> (usize, usize) {
 }
 
 impl Correction {
-    /// Number of features of an element.
-    pub fn n_features(seasons: &[usize], n_calendar: usize) -> usize {
-        3 + 2 + RECENT.len() + 2 * N_LENGTHS + N_SEASONS_BACK * seasons.len() + n_calendar
+    /// Number of features of an element, for so many features of its step and so many past covariates.
+    pub fn n_features(seasons: &[usize], n_of_step: usize, n_past: usize) -> usize {
+        3 + 2
+            + RECENT.len()
+            + 2 * N_LENGTHS
+            + N_SEASONS_BACK * seasons.len()
+            + n_of_step
+            + past::N_TREE_FEATURES * n_past
     }
 
     /// Number of values up to the last one that it looks at.
@@ -396,7 +403,7 @@ mod tests {
     }
 
     fn fitted(values: &[f64], calendar: &Calendar) -> (Correction, Shares) {
-        let input = BaseInput { filled: values, n_series: 1, calendar };
+        let input = BaseInput { filled: values, n_series: 1, calendar, past: &[] };
         let folds = Folds::new(40, N - HORIZON, HORIZON);
         let last = folds.n_folds() - 1;
         let origins = (0..=last).flat_map(|fold| folds.usable(fold));
@@ -417,7 +424,7 @@ mod tests {
         let (values, calendar) = (state_dependent(), Calendar::new(0, vec![]).expect("no features"));
         let (correction, shares) = fitted(&values, &calendar);
         assert!(shares.location > 0.0 && shares.spread > 0.0, "{shares:?}");
-        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar };
+        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
         let (mut above, mut spreads) = ([(0.0, 0.0); 2], [(0.0, 0.0); 2]);
         for origin in N - 400..N - HORIZON {
             let mut path = vec![0.0; HORIZON];
@@ -440,7 +447,7 @@ mod tests {
         let (correction, shares) = fitted(&values, &calendar);
         assert_eq!(shares, Shares::default());
         let mut path = vec![0.5; HORIZON];
-        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar };
+        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
         assert_eq!(correction.apply(input, 100, &mut path), [1.0; HORIZON]);
         assert_eq!(path, [0.5; HORIZON]);
     }
@@ -451,8 +458,11 @@ mod tests {
         let (correction, _) = fitted(&values, &calendar);
         let outlook = |values: &[f64]| {
             let mut path = vec![0.0; HORIZON];
-            let spread =
-                correction.apply(BaseInput { filled: values, n_series: 1, calendar: &calendar }, 500, &mut path);
+            let spread = correction.apply(
+                BaseInput { filled: values, n_series: 1, calendar: &calendar, past: &[] },
+                500,
+                &mut path,
+            );
             (path, spread)
         };
         let mut changed = values.clone();

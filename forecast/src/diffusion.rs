@@ -82,7 +82,7 @@ impl TokenRows {
         };
         let tensor = |values| tensor_of(values, batch);
         let n_levels = self.level.len() / (time * N_LEVEL_FEATURES);
-        let calendar = if layout.n_calendar == 0 { vec![0.0; batch * time] } else { self.calendar };
+        let calendar = if layout.n_features() == 0 { vec![0.0; batch * time] } else { self.calendar };
         Tokens {
             noisy: tensor(self.noisy),
             noise_share: tensor(self.noise_share),
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     const LAYOUT: TokenLayout =
-        TokenLayout { n_series: 2, n_calendar: 0, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+        TokenLayout { n_series: 2, n_calendar: 0, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
 
     /// Levels of the first element of each horizon token, over many windows.
     fn horizon_levels(n_windows: usize) -> Vec<Vec<f64>> {

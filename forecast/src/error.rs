@@ -51,6 +51,17 @@ pub enum Error {
         /// Steps needed.
         needed: usize,
     },
+    /// Nothing to forecast.
+    #[error("all series are covariates: there is no target to forecast")]
+    NoTarget,
+    /// More covariates than a model takes.
+    #[error("{given} covariates are too many; the limit is {limit}")]
+    TooManyCovariates {
+        /// Series with the role of a covariate.
+        given: usize,
+        /// The most that a model takes.
+        limit: usize,
+    },
     /// No value is observed at all.
     #[error("no value of any series is observed")]
     NothingObserved,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::role::{Role, Roles};
 
 /// Values `[time, series]` in data units, `NaN` where nothing was observed, and how exactly they were measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,12 @@ impl Grid {
             sd.clear();
         }
         Ok(Self { sd, ..self })
+    }
+
+    /// States standard deviations that are known to be finite and not negative.
+    pub(crate) fn with_known_sd(self, sd: Vec<f64>) -> Self {
+        let is_exact = sd.iter().all(|sd| *sd == 0.0);
+        Self { sd: if is_exact { vec![] } else { sd }, ..self }
     }
 
     /// Wraps whole rows of numbers that are finite or gaps.
@@ -127,10 +134,15 @@ impl Grid {
 ///
 /// The base forecaster sees the features of the issue time only, so they should come in sine and
 /// cosine pairs: their value at any lead is then a linear function of their value at the issue time.
+///
+/// Inside the library, features of the known covariates stand beside them, see [`crate::covariates`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calendar {
     n_features: usize,
     values: Vec<f64>,
+    n_covariate_features: usize,
+    /// `[time, covariate feature]`
+    covariates: Vec<f64>,
 }
 
 impl Calendar {
@@ -140,9 +152,14 @@ impl Calendar {
     /// [`Error::RaggedRows`] when the buffer does not hold whole rows.
     pub fn new(n_features: usize, values: Vec<f64>) -> Result<Self, Error> {
         if n_features == 0 && values.is_empty() || n_features > 0 && values.len().is_multiple_of(n_features) {
-            return Ok(Self { n_features, values });
+            return Ok(Self { n_features, values, n_covariate_features: 0, covariates: vec![] });
         }
         Err(Error::RaggedRows { n_values: values.len(), n_columns: n_features })
+    }
+
+    /// Puts features of known covariates beside those of the calendar, for its first steps or all of them.
+    pub(crate) fn with_covariates(self, n_covariate_features: usize, covariates: Vec<f64>) -> Self {
+        Self { n_covariate_features, covariates, ..self }
     }
 
     /// Number of features of a step.
@@ -152,7 +169,9 @@ impl Calendar {
 
     /// Number of rows; `None` when there are no features and any step is covered.
     pub fn n_steps(&self) -> Option<usize> {
-        (self.n_features > 0).then(|| self.values.len() / self.n_features)
+        let of = |values: &[f64], width: usize| (width > 0).then(|| values.len() / width);
+        let steps = [of(&self.values, self.n_features), of(&self.covariates, self.n_covariate_features)];
+        steps.into_iter().flatten().min()
     }
 
     /// The features of one step.
@@ -160,22 +179,35 @@ impl Calendar {
         &self.values[step * self.n_features..(step + 1) * self.n_features]
     }
 
+    /// The features of the known covariates at one step; none when there are no covariates.
+    pub(crate) fn covariates(&self, step: usize) -> &[f64] {
+        &self.covariates[step * self.n_covariate_features..(step + 1) * self.n_covariate_features]
+    }
+
     /// The calendar with its last row repeated up to a number of rows.
     pub fn extended(&self, n_steps: usize) -> Calendar {
-        let mut values = self.values.clone();
-        let last = values.len().saturating_sub(self.n_features);
-        let row = values[last..].to_vec();
-        while !row.is_empty() && values.len() < n_steps * self.n_features {
-            values.extend_from_slice(&row);
+        let extended = |values: &[f64], width: usize| {
+            let mut values = values.to_vec();
+            let row = values[values.len().saturating_sub(width)..].to_vec();
+            while !row.is_empty() && values.len() < n_steps * width {
+                values.extend_from_slice(&row);
+            }
+            values
+        };
+        Calendar {
+            values: extended(&self.values, self.n_features),
+            covariates: extended(&self.covariates, self.n_covariate_features),
+            ..*self
         }
-        Calendar { n_features: self.n_features, values }
     }
 
     /// The rows of a range of steps.
     pub fn rows(&self, steps: std::ops::Range<usize>) -> Calendar {
+        let rows = |values: &[f64], width: usize| values[steps.start * width..steps.end * width].to_vec();
         Calendar {
-            n_features: self.n_features,
-            values: self.values[steps.start * self.n_features..steps.end * self.n_features].to_vec(),
+            values: rows(&self.values, self.n_features),
+            covariates: rows(&self.covariates, self.n_covariate_features),
+            ..*self
         }
     }
 }
@@ -208,6 +240,8 @@ pub struct History {
     pub seasons: Vec<usize>,
     /// Declared range of each series.
     pub bounds: Vec<Bounds>,
+    /// What each series is to the model; empty when all are targets.
+    pub roles: Vec<Role>,
 }
 
 impl History {
@@ -215,12 +249,14 @@ impl History {
     ///
     /// # Errors
     /// - [`Error::SeriesCount`], [`Error::CalendarLength`] when its parts disagree
+    /// - [`Error::NoTarget`], [`Error::TooManyCovariates`] when the roles are not those of a model
     /// - [`Error::NothingObserved`] when no value is known
     pub(crate) fn check(&self) -> Result<(), Error> {
         let (given, expected) = (self.bounds.len(), self.values.n_series());
         if given != expected {
             return Err(Error::SeriesCount { given, expected });
         }
+        Roles::new(&self.roles, expected)?;
         let expected = self.values.n_steps();
         if let Some(given) = self.calendar.n_steps().filter(|&given| given != expected) {
             return Err(Error::CalendarLength { given, expected });
@@ -238,18 +274,46 @@ impl History {
             calendar: self.calendar.rows(steps),
             seasons: self.seasons.clone(),
             bounds: self.bounds.clone(),
+            roles: self.roles.clone(),
         }
     }
 
-    /// The window of a forecast issued after `issue_row` rows: sees the rows before it, and the calendar of the horizon.
+    /// The targets alone, with everything that belongs to them.
+    ///
+    /// # Errors
+    /// Those of [`History::check`] about roles.
+    pub(crate) fn targets(&self) -> Result<History, Error> {
+        Ok(self.columns(&Roles::new(&self.roles, self.values.n_series())?.target_columns()))
+    }
+
+    /// Some of the series, all of them targets.
+    pub(crate) fn columns(&self, columns: &[usize]) -> History {
+        History {
+            values: self.values.columns(columns),
+            calendar: self.calendar.clone(),
+            seasons: self.seasons.clone(),
+            bounds: columns.iter().map(|&series| self.bounds[series]).collect(),
+            roles: vec![],
+        }
+    }
+
+    /// The window of a forecast issued after `issue_row` rows: sees the rows before it, the calendar of the horizon, and what
+    /// became of the known covariates in it.
     pub fn window(&self, issue_row: usize, context_length: usize, horizon: usize) -> Window {
         let start = issue_row.saturating_sub(context_length);
+        let known: Vec<bool> = self.roles.iter().map(|role| *role == Role::Known).collect();
+        let end = self.values.n_steps().min(issue_row + horizon);
+        let future = known.contains(&true).then(|| {
+            let rows = self.values.rows(issue_row..end.max(issue_row));
+            let supplied = |(index, &value): (usize, &f64)| if known[index % known.len()] { value } else { f64::NAN };
+            Grid::from_rows(known.len(), rows.values().iter().enumerate().map(supplied).collect())
+        });
         Window {
             context: self.values.rows(start..issue_row),
             calendar: self.calendar.rows(start..issue_row + horizon),
             horizon,
             bounds: self.bounds.clone(),
-            future: None,
+            future,
         }
     }
 }
@@ -267,7 +331,8 @@ pub struct Window {
     /// Declared range of each series.
     pub bounds: Vec<Bounds>,
     /// Values after the context that are known or supposed, from step 1 on, `[step, series]` with at most `horizon` rows;
-    /// `NaN` where nothing is. Trajectories have these values, and elsewhere follow the law under that condition.
+    /// `NaN` where nothing is. Trajectories have these values, and elsewhere follow the law under that condition. For a known
+    /// covariate this is its supplied future; what is not supplied is drawn.
     pub future: Option<Grid>,
 }
 

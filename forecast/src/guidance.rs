@@ -90,6 +90,17 @@ pub struct BaseRate {
 }
 
 impl Model {
+    /// Conditions on columns of a window as conditions on modelled series.
+    fn modelled_conditions(&self, conditions: &[Condition]) -> Result<Vec<Condition>, Error> {
+        let modelled = |(index, condition): (usize, &Condition)| {
+            let place = |series: &usize| self.roles.modelled.iter().position(|column| column == series);
+            let series: Option<Vec<usize>> = condition.series.iter().map(place).collect();
+            let refused = Error::Condition { condition: index, problem: ConditionProblem::Series };
+            Ok(Condition { series: series.ok_or(refused)?, ..condition.clone() })
+        };
+        conditions.iter().enumerate().map(modelled).collect()
+    }
+
     /// Draws joint trajectories that meet conditions; see [`Prepared::forecast_under`].
     ///
     /// # Errors
@@ -106,7 +117,8 @@ impl Model {
 }
 
 impl Prepared<'_> {
-    /// Draws joint trajectories under conditions, all of which each of them meets. Without conditions they are those of
+    /// Draws joint trajectories under conditions, all of which each of them meets. Conditions name columns of the window, which must be
+    /// targets or past covariates. Known covariates whose future is not supplied are what is expected of them. Without conditions they are those of
     /// [`Prepared::forecast`], bit for bit.
     ///
     /// For limits the law is exact up to the number of particles, whatever the model. For prescribed numbers it is exact where
@@ -127,6 +139,7 @@ impl Prepared<'_> {
         if conditions.len() > N_CONDITIONS_MAX {
             return Err(Error::TooManyConditions { given: conditions.len(), limit: N_CONDITIONS_MAX });
         }
+        let conditions = &self.model.modelled_conditions(conditions)?;
         for (index, condition) in conditions.iter().enumerate() {
             let checked = condition.check(self.window.horizon, &self.window.bounds);
             checked.map_err(|problem| Error::Condition { condition: index, problem })?;

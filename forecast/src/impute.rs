@@ -24,10 +24,10 @@ struct Stretch {
 }
 
 impl Model {
-    /// Draws what is missing in the context of a window, jointly over all series, given everything that was observed
+    /// Draws what is missing of the targets in the context of a window, jointly over all series, given everything that was observed
     /// before and after it. The window's horizon and future play no part.
     ///
-    /// The trajectories begin with the first step at which every series has a value and end with the context (step 0).
+    /// The trajectories begin with the first step at which every modelled series has a value and end with the context (step 0).
     /// Where a value was observed, every trajectory has it. A measurement error makes it count for less in what is drawn, but
     /// it is not drawn itself.
     ///
@@ -44,7 +44,7 @@ impl Model {
     /// - [`Error::GapTooLong`] when a gap does not fit in the trained horizon together with a value after it, or, at the end of the
     ///   context, does not fit in it
     pub fn impute(&self, window: &Window, config: &SampleConfig) -> Result<Trajectories, Error> {
-        self.check(window)?;
+        let window = &*self.modelled(window)?;
         config.check()?;
         let context = &window.context;
         let (n_steps, n_series) = (context.n_steps(), self.n_series());
@@ -58,7 +58,8 @@ impl Model {
             context,
             past: self.past(context, &window.calendar, n_steps - 1),
             calendar: self.padded_calendar(window, n_steps + self.horizon()),
-            stretches: stretches(context, start, self.horizon())?,
+            effects: (0..n_steps).flat_map(|step| self.effects(&window.calendar, step).into_iter().flatten()).collect(),
+            stretches: stretches(context, start, self.horizon()).map_err(|error| self.roles.in_panel(error))?,
         };
         let observed: Vec<f32> = context.values()[start * n_series..].iter().map(|&value| value as f32).collect();
         let mut values = Vec::with_capacity(config.n_samples * observed.len());
@@ -74,7 +75,9 @@ impl Model {
                 values.extend(path);
             }
         }
-        Trajectories::new(config.n_samples, 1 - (n_steps - start) as i32, n_steps - start, n_series, values)
+        let first_step = 1 - (n_steps - start) as i32;
+        let drawn = Trajectories::new(config.n_samples, first_step, n_steps - start, n_series, values)?;
+        Ok(self.targets_of(drawn))
     }
 }
 
@@ -84,6 +87,8 @@ struct Gaps<'a> {
     context: &'a Grid,
     past: Past,
     calendar: Calendar,
+    /// Effects of known covariates, which the past does not have, `[time, series]`; empty when there are none.
+    effects: Vec<f64>,
     stretches: Vec<Stretch>,
 }
 
@@ -122,7 +127,8 @@ impl Gaps<'_> {
     ) -> Result<Vec<Vec<f64>>, Error> {
         let (model, n_series) = (self.model, self.context.n_series());
         let rows = (stretch.anchor + 1).saturating_sub(model.n_past())..stretch.anchor + 1;
-        let pasts = pasts(&self.past, earlier, rows.start * n_series..rows.end * n_series, draw.n_samples);
+        let elements = rows.start * n_series..rows.end * n_series;
+        let pasts = pasts(&self.past, earlier, &self.effects, elements, draw.n_samples);
         let calendar = match self.calendar.n_steps() {
             Some(_) => self.calendar.rows(rows.start..rows.end + model.horizon()),
             None => self.calendar.clone(),
@@ -140,7 +146,7 @@ impl Gaps<'_> {
 }
 
 /// The past of each sample in a range of elements; one for all where nothing was drawn.
-fn pasts(past: &Past, draws: &Draws, elements: Range<usize>, n_samples: usize) -> Vec<Past> {
+fn pasts(past: &Past, draws: &Draws, effects: &[f64], elements: Range<usize>, n_samples: usize) -> Vec<Past> {
     let shared = Past {
         standard: past.standard[elements.clone()].to_vec(),
         filled: past.filled[elements.clone()].to_vec(),
@@ -151,9 +157,10 @@ fn pasts(past: &Past, draws: &Draws, elements: Range<usize>, n_samples: usize) -
     }
     let of_sample = |sample: usize| {
         let mut past = shared.clone();
-        for (element, draws) in draws.range(elements.clone()) {
-            past.standard[element - elements.start] = draws[sample];
-            past.filled[element - elements.start] = draws[sample];
+        for (&element, draws) in draws.range(elements.clone()) {
+            let rest = effects.get(element).map_or(draws[sample], |effect| draws[sample] - effect);
+            past.standard[element - elements.start] = rest;
+            past.filled[element - elements.start] = rest;
         }
         past
     };
@@ -404,6 +411,7 @@ mod tests {
             calendar: Calendar::new(0, vec![]).expect("no features"),
             seasons: vec![],
             bounds: vec![Bounds::default(); 2],
+            roles: vec![],
         };
         let config = TrainConfig { d_model: Some(16), batch_size: 4, ..TrainConfig::new(8, Budget::Steps(1), 1) };
         let fitted = crate::fit(&history, &config, &crate::cpu(), &mut |_| std::ops::ControlFlow::Continue(()));

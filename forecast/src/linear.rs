@@ -11,7 +11,7 @@ use nalgebra::{DMatrix, DMatrixView};
 use serde::{Deserialize, Serialize};
 
 use crate::folds::{CrossFitted, Folds};
-use crate::{Calendar, Error};
+use crate::{Calendar, Error, past};
 
 /// What a linear forecaster was made as.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,8 @@ impl fmt::Display for LinearKind {
 /// A linear forecaster of the next `horizon` values of each series, relative to its last value.
 ///
 /// ```text
-/// path(h) = last + Σ_j weights[j, h] · x_j        x = 1, calendar of the origin, value(origin − lag) − last for each lag
+/// path(h) = last + Σ_j weights[j, h] · x_j        x = 1, calendar of the origin, recent values of past covariates,
+///                                                     value(origin − lag) − last for each lag
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
@@ -74,6 +75,8 @@ pub struct BaseInput<'a> {
     pub n_series: usize,
     /// Features of each step.
     pub calendar: &'a Calendar,
+    /// The series that are past covariates of the others.
+    pub past: &'a [usize],
 }
 
 impl BaseInput<'_> {
@@ -82,12 +85,18 @@ impl BaseInput<'_> {
         self.filled[step * self.n_series + series]
     }
 
-    /// Features of an origin: 1, calendar, lag differences.
+    /// Number of features of an origin that are no lag differences.
+    fn n_features(&self) -> usize {
+        1 + self.calendar.n_features() + past::n_features(self.past.len())
+    }
+
+    /// Features of an origin: 1, calendar, past covariates, lag differences.
     fn features(&self, origin: usize, series: usize, lags: &[usize], out: &mut Vec<f64>) {
         let last = self.value(origin, series);
         out.clear();
         out.push(1.0);
         out.extend_from_slice(self.calendar.row(origin));
+        past::push_features(*self, origin, out);
         out.extend(lags.iter().map(|&lag| if lag > origin { 0.0 } else { self.value(origin - lag, series) - last }));
     }
 }
@@ -98,22 +107,22 @@ impl Linear {
         1 + self.lags.iter().copied().max().unwrap_or(0)
     }
 
-    fn last_value(n_calendar: usize, horizon: usize) -> Self {
-        Self {
-            kind: LinearKind::LastValue,
-            lags: vec![],
-            horizon,
-            weights: vec![vec![0.0; (1 + n_calendar) * horizon]],
-        }
+    /// Number of weights of so many lags, for a calendar and past covariates.
+    pub(crate) fn n_weights(n_calendar: usize, n_past: usize, n_lags: usize, horizon: usize) -> usize {
+        (1 + n_calendar + past::n_features(n_past) + n_lags) * horizon
     }
 
-    fn last_season(n_calendar: usize, horizon: usize, season: usize) -> Self {
+    fn last_value(n_features: usize, horizon: usize) -> Self {
+        Self { kind: LinearKind::LastValue, lags: vec![], horizon, weights: vec![vec![0.0; n_features * horizon]] }
+    }
+
+    fn last_season(n_features: usize, horizon: usize, season: usize) -> Self {
         let lags: Vec<usize> = (1..season).collect();
-        let mut weights = vec![0.0; (1 + n_calendar + lags.len()) * horizon];
+        let mut weights = vec![0.0; (n_features + lags.len()) * horizon];
         for lead in 0..horizon {
             let lag = season - 1 - lead % season;
             if lag > 0 {
-                weights[(n_calendar + lag) * horizon + lead] = 1.0;
+                weights[(n_features + lag - 1) * horizon + lead] = 1.0;
             }
         }
         Self { kind: LinearKind::LastSeason { season }, lags, horizon, weights: vec![weights] }
@@ -196,6 +205,12 @@ impl LinearPlan {
         }
         Ok(Self { lags, n_lags_tried, horizon, folds: Folds::new(context - 1, n_steps - horizon, horizon) })
     }
+
+    /// The same folds with a middling number of lags, for a forecaster that serves to compare.
+    pub(crate) fn short(&self) -> Self {
+        let n_lags = self.n_lags_tried[self.n_lags_tried.len() / 2];
+        Self { lags: self.lags[..n_lags].to_vec(), n_lags_tried: vec![n_lags], ..self.clone() }
+    }
 }
 
 /// Lags of the largest regression, and the numbers of them that are tried: the last season, the last two, then also what
@@ -254,7 +269,7 @@ impl<'a> LinearFitter<'a> {
     }
 
     fn collect(&self) -> NormalEquations {
-        let n_features = 1 + self.input.calendar.n_features() + self.plan.lags.len();
+        let n_features = self.input.n_features() + self.plan.lags.len();
         let n_origins = self.plan.folds.n_origins();
         let n_groups = self.n_groups();
         let stride = (n_origins * (self.input.n_series / n_groups)).div_ceil(N_ROWS_MAX).max(1);
@@ -294,7 +309,7 @@ impl<'a> LinearFitter<'a> {
     /// Ridge weights from the given folds; `None` when there are no rows or the system is singular.
     fn ridge(&self, folds: &[usize], n_lags: usize, penalty: f64, pooled: bool, decay: f64) -> Option<Linear> {
         let newest = folds.iter().copied().max()?;
-        let n_features = 1 + self.input.calendar.n_features() + n_lags;
+        let n_features = self.input.n_features() + n_lags;
         let n_groups = self.n_groups();
         let groups: Vec<Vec<usize>> =
             if pooled { vec![(0..n_groups).collect()] } else { (0..n_groups).map(|group| vec![group]).collect() };
@@ -325,6 +340,11 @@ impl<'a> LinearFitter<'a> {
         Some(Linear { kind: LinearKind::Ridge { penalty, pooled, decay }, lags, horizon: self.plan.horizon, weights })
     }
 
+    /// The ridge regression on all lags, fitted on some folds with a moderate penalty; `None` when there are no rows.
+    pub(crate) fn ridge_of_all_lags(&self, folds: &[usize]) -> Option<Linear> {
+        self.ridge(folds, self.plan.lags.len(), PENALTIES[2], self.n_groups() == 1, 1.0)
+    }
+
     /// Mean absolute error over the usable origins of a fold, standard units.
     fn error(&self, base: &Linear, fold: usize) -> f64 {
         let origins = self.plan.folds.usable(fold);
@@ -348,13 +368,13 @@ impl<'a> LinearFitter<'a> {
 
     /// The forecaster with the smallest error on the last fold, fitted on the folds before it.
     pub fn choose(&self, seasons: &[usize]) -> Linear {
-        let n_calendar = self.input.calendar.n_features();
+        let n_features = self.input.n_features();
         let last = self.plan.folds.n_folds() - 1;
         let before: Vec<usize> = (0..last).collect();
         let context = 1 + self.plan.lags.iter().copied().max().unwrap_or(0);
-        let mut candidates = vec![Linear::last_value(n_calendar, self.plan.horizon)];
+        let mut candidates = vec![Linear::last_value(n_features, self.plan.horizon)];
         let held = seasons.iter().copied().filter(|&season| season <= context);
-        candidates.extend(held.map(|season| Linear::last_season(n_calendar, self.plan.horizon, season)));
+        candidates.extend(held.map(|season| Linear::last_season(n_features, self.plan.horizon, season)));
         let poolings: &[bool] = if self.n_groups() == 1 { &[true] } else { &[false, true] };
         for &n_lags in &self.plan.n_lags_tried {
             for penalty in PENALTIES {

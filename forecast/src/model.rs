@@ -1,9 +1,12 @@
 //! A trained model: base forecaster, innovations and network together; windows in, trajectories out.
 
+use std::borrow::Cow;
+
 use burn::tensor::Device;
 
 use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
+use crate::covariates::{self, Covariates, UnknownCovariate};
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
 use crate::innovation::Innovation;
@@ -11,10 +14,11 @@ use crate::linear::BaseInput;
 use crate::noise::NoiseSource;
 use crate::observed::{Observed, Past};
 use crate::pool::Pool;
+use crate::role::{Role, Roles};
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
 use crate::schedule::{PASSES_DEFAULT, Schedule};
-use crate::{Calendar, Error, Trajectories, Window};
+use crate::{Calendar, Error, Grid, History, Trajectories, Window};
 
 /// Samples that are denoised together: bounds the memory of a forecast whatever the number of samples.
 pub(crate) const N_SAMPLES_TOGETHER: usize = 200;
@@ -50,6 +54,8 @@ impl SampleConfig {
 /// A trained model.
 #[derive(Clone, Debug)]
 pub struct Model {
+    pub(crate) roles: Roles,
+    pub(crate) covariates: Option<Covariates>,
     pub(crate) layout: TokenLayout,
     pub(crate) seasons: Vec<usize>,
     pub(crate) scaling: Scaling,
@@ -67,7 +73,8 @@ pub struct Model {
 impl Model {
     /// Rows of context that a forecast uses; shorter windows are filled up with gaps.
     pub fn context_length(&self) -> usize {
-        self.n_past() + self.layout.horizon()
+        let of_series = self.n_past() + self.layout.horizon();
+        self.covariates.as_ref().map_or(of_series, |covariates| of_series.max(covariates.law.context_length()))
     }
 
     /// Rows up to an anchor that a forecast from there uses.
@@ -80,9 +87,24 @@ impl Model {
         self.layout.horizon()
     }
 
-    /// Number of series.
+    /// Number of modelled series: targets and past covariates.
     pub fn n_series(&self) -> usize {
         self.layout.n_series
+    }
+
+    /// What each series of a window is to the model.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles.all
+    }
+
+    /// The series that are forecast, as columns of a window, in the order in which they come in trajectories.
+    pub fn targets(&self) -> Vec<usize> {
+        self.roles.target_columns()
+    }
+
+    /// The known covariates whose future a window does not supply to its end: a forecast draws what is missing.
+    pub fn unknown_covariates(&self, window: &Window) -> Vec<UnknownCovariate> {
+        covariates::unknown(&self.roles, window)
     }
 
     /// The base forecaster in words.
@@ -90,7 +112,7 @@ impl Model {
         self.base.linear.kind.to_string()
     }
 
-    /// Draws joint trajectories of all series from the end of the window on.
+    /// Draws joint trajectories of all targets from the end of the window on.
     ///
     /// Where series end before the last row of the context, the steps in between are drawn too, as nowcasts, given what
     /// the other series show. At most one trained horizon is nowcast: a series that is silent for longer counts as a gap.
@@ -107,18 +129,98 @@ impl Model {
     /// past, `[step, series]`, standard units; at most the window's horizon.
     pub(crate) fn base_path(&self, window: &Window) -> Vec<f64> {
         let n_series = self.n_series();
-        let standard = self.scaling.standardise_grid(&window.context);
-        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
         let calendar = self.padded_calendar(window, window.context.n_steps() + self.horizon());
-        let input = BaseInput { filled: &filled, n_series, calendar: &calendar };
-        let mut path = self.base.outlook(input, window.context.n_steps() - 1).path;
+        let standard = self.standard(&window.context, &calendar);
+        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
+        let first = window.context.n_steps();
+        let mut path = self.base.outlook(self.input(&filled, &calendar), first - 1).path;
+        self.add_effects(&mut path, &calendar, first);
         path.truncate(window.horizon * n_series);
         path
     }
 
+    /// What the base reads.
+    pub(crate) fn input<'a>(&'a self, filled: &'a [f64], calendar: &'a Calendar) -> BaseInput<'a> {
+        BaseInput { filled, n_series: self.n_series(), calendar, past: &self.roles.past }
+    }
+
+    /// Values of the modelled series in standard units, without the effects of covariates, for the first rows of a calendar.
+    pub(crate) fn standard(&self, values: &Grid, calendar: &Calendar) -> Vec<f64> {
+        let mut standard = self.scaling.standardise_grid(values);
+        self.take_out_effects(&mut standard, calendar, 0);
+        standard
+    }
+
+    /// Effects of covariates on the modelled series at a row of a calendar, standard units; `None` when there are none.
+    pub(crate) fn effects(&self, calendar: &Calendar, row: usize) -> Option<Vec<f64>> {
+        let covariates = self.covariates.as_ref().filter(|covariates| !covariates.effects.is_none())?;
+        Some(covariates.effects.at(calendar, row))
+    }
+
+    /// Takes the effects of covariates out of standard values `[step, series]` that begin at a row of a calendar.
+    pub(crate) fn take_out_effects(&self, standard: &mut [f64], calendar: &Calendar, first_row: usize) {
+        if let Some(covariates) = &self.covariates {
+            covariates.effects.take_out(standard, calendar, first_row);
+        }
+    }
+
+    /// Adds the effects of covariates to a path `[step, series]` that begins at a row of a calendar.
+    fn add_effects(&self, path: &mut [f64], calendar: &Calendar, first_row: usize) {
+        for (step, row) in path.chunks_mut(self.n_series()).enumerate() {
+            let effects = self.effects(calendar, first_row + step);
+            row.iter_mut().zip(effects.into_iter().flatten()).for_each(|(value, effect)| *value += effect);
+        }
+    }
+
+    /// The window as the joint law sees it: modelled series, and covariates beside the calendar, with what is expected of
+    /// them where nothing is supplied.
+    ///
+    /// # Errors
+    /// Those of [`Model::prepare`] about the window.
+    pub(crate) fn modelled<'w>(&self, window: &'w Window) -> Result<Cow<'w, Window>, Error> {
+        self.check(window)?;
+        if let Some(given) = window.future.as_ref().map(Grid::n_steps).filter(|&given| given > window.horizon) {
+            return Err(Error::FutureLength { given, horizon: window.horizon });
+        }
+        if self.roles.are_all_targets() {
+            return Ok(Cow::Borrowed(window));
+        }
+        let calendar = match &self.covariates {
+            None => window.calendar.clone(),
+            Some(covariates) => {
+                let known = covariates.expected(&self.roles, window)?;
+                let known = known.unwrap_or_else(|| covariates::known_values(&self.roles, window));
+                covariates.beside(&window.calendar, &known)
+            }
+        };
+        let columns = &self.roles.modelled;
+        let future = window.future.as_ref().map(|future| future.columns(columns));
+        Ok(Cow::Owned(Window {
+            context: window.context.columns(columns),
+            calendar,
+            horizon: window.horizon,
+            bounds: columns.iter().map(|&series| window.bounds[series]).collect(),
+            future: future.filter(|future| future.values().iter().any(|value| !value.is_nan())),
+        }))
+    }
+
+    /// A history as the joint law sees it.
+    pub(crate) fn modelled_history<'h>(&self, history: &'h History) -> Cow<'h, History> {
+        match &self.covariates {
+            _ if self.roles.are_all_targets() => Cow::Borrowed(history),
+            None => Cow::Owned(history.columns(&self.roles.modelled)),
+            Some(covariates) => Cow::Owned(covariates.beside_history(history, &self.roles)),
+        }
+    }
+
+    /// Trajectories of the targets out of those of the modelled series.
+    pub(crate) fn targets_of(&self, trajectories: Trajectories) -> Trajectories {
+        if self.roles.past.is_empty() { trajectories } else { trajectories.columns(&self.roles.targets) }
+    }
+
     /// Refuses a window that is not the model's.
-    pub(crate) fn check(&self, window: &Window) -> Result<(), Error> {
-        let (given, expected) = (window.context.n_series(), self.n_series());
+    fn check(&self, window: &Window) -> Result<(), Error> {
+        let (given, expected) = (window.context.n_series(), self.roles.all.len());
         if given != expected || window.bounds.len() != expected {
             return Err(Error::SeriesCount { given, expected });
         }
@@ -145,18 +247,28 @@ impl Model {
         }
     }
 
-    /// The view from the last step of a past, and what the base expects of the trained horizon after it.
+    /// The view from the last step of a past, and the outlook from there.
     pub(crate) fn condition(&self, past: &Past, calendar: &Calendar) -> (Conditioning, Outlook) {
         let n_series = self.n_series();
         let anchor = past.n_steps(n_series) - 1;
-        let input = BaseInput { filled: &past.filled, n_series, calendar };
+        let input = self.input(&past.filled, calendar);
         let steps = (anchor + 1).saturating_sub(self.layout.context_length())..anchor + 1;
         let mut one_step = OneStep::new(&past.standard, input, &self.innovation, steps, |_| &self.base.linear);
         if !past.sd.is_empty() {
             one_step.doubt(&self.innovation, n_series, &past.sd);
         }
-        let outlook = self.base.outlook(input, anchor);
-        (Conditioning::new(&self.layout, &past.filled, &one_step, calendar, anchor, &outlook.path), outlook)
+        let mut outlook = self.base.outlook(input, anchor);
+        let view = Conditioning::new(&self.layout, &past.filled, &one_step, calendar, anchor, &outlook.path);
+        self.add_effects(&mut outlook.path, calendar, anchor + 1);
+        (view, outlook)
+    }
+
+    /// What is expected of the trained horizon after a past: by the base, and for the effects of covariates.
+    pub(crate) fn outlook(&self, past: &Past, calendar: &Calendar) -> Outlook {
+        let anchor = past.n_steps(self.n_series()) - 1;
+        let mut outlook = self.base.outlook(self.input(&past.filled, calendar), anchor);
+        self.add_effects(&mut outlook.path, calendar, anchor + 1);
+        outlook
     }
 
     /// Innovations `[sample, token, element]` of which some samples take theirs from the pool instead. What is known holds for
@@ -248,7 +360,8 @@ mod walk {
             let correlation =
                 DMatrix::from_fn(n_elements, n_elements, |row, column| path[(row, column)] / deviation[row]);
             let n_horizon_tokens = horizon / patch;
-            let layout = TokenLayout { n_series, n_calendar: 0, patch, n_context_tokens: 2, n_horizon_tokens };
+            let layout =
+                TokenLayout { n_series, n_calendar: 0, patch, n_context_tokens: 2, n_horizon_tokens, n_known: 0 };
             let network = DenoiserConfig {
                 n_elements: patch * n_series,
                 n_calendar: 1,
@@ -259,6 +372,8 @@ mod walk {
             };
             let device = crate::cpu();
             Self {
+                roles: Roles::new(&[], n_series).expect("targets"),
+                covariates: None,
                 layout,
                 seasons: vec![],
                 scaling: Scaling::identity(n_series),

@@ -1,7 +1,6 @@
 //! What is known around an anchor, the last step that counts as past: the values up to it, and the values after it.
 
 use crate::base::Outlook;
-use crate::linear::BaseInput;
 use crate::pins::{Pin, Pins};
 use crate::scaling::fill_from_past;
 use crate::{Calendar, Error, Grid, Model, Window};
@@ -10,7 +9,7 @@ use crate::{Calendar, Error, Grid, Model, Window};
 /// anchor is chosen: it decides all but 1 % of the variance.
 const DOUBT_MIN: f64 = 0.1;
 
-/// Values up to an anchor, `[time, series]`, standard units.
+/// Values up to an anchor, `[time, series]`, standard units, without the effects of known covariates.
 #[derive(Clone, Debug)]
 pub(crate) struct Past {
     /// As measured, gaps `NaN`.
@@ -57,7 +56,7 @@ impl Model {
         let n_series = self.n_series();
         let context = context.rows(0..anchor + 1);
         let season = self.seasons.first().copied();
-        let standard = self.scaling.standardise_grid(&context);
+        let standard = self.standard(&context, calendar);
         let mut filled = fill_from_past(&standard, n_series, season);
         if context.is_exact() {
             return Past { standard, filled, sd: vec![] };
@@ -71,8 +70,7 @@ impl Model {
         let (mut believed, mut features) = (standard.clone(), vec![]);
         for index in (n_series..standard.len()).filter(|&index| sd[index] > 0.0) {
             let (step, series) = (index / n_series, index % n_series);
-            let input = BaseInput { filled: &filled, n_series, calendar };
-            let expected = self.base.linear.one_step(input, step - 1, series, &mut features);
+            let expected = self.base.linear.one_step(self.input(&filled, calendar), step - 1, series, &mut features);
             let variance = self.innovation.deviation[series].powi(2);
             let gain = variance / (variance + sd[index].powi(2));
             believed[index] = expected + gain * (standard[index] - expected);
@@ -82,15 +80,15 @@ impl Model {
         Past { filled: fill_from_past(&believed, n_series, season), standard, sd }
     }
 
-    /// The last step at which every live series is observed, with no error that matters; at most `reach` steps before the
+    /// The last step at which every live target is observed, with no error that matters; at most `reach` steps before the
     /// last one.
     ///
     /// A series that has been silent for longer does not hold it back, and one that never was exact in
     /// that time counts as exact: errors of that size were then in the training data, too.
     pub(crate) fn anchor(&self, context: &Grid, reach: usize) -> Result<usize, Error> {
-        let n_series = self.n_series();
+        let targets = self.roles.targets.iter().copied();
         let earliest = context.n_steps().saturating_sub(1 + reach);
-        let newest = (0..n_series).filter_map(|series| context.last_observed(series)).max();
+        let newest = (0..self.n_series()).filter_map(|series| context.last_observed(series)).max();
         let newest = newest.ok_or(Error::NothingObserved)?;
         let is_sure = |step: usize, series: usize| {
             let (value, sd) = (context.get(step, series), context.sd(step, series));
@@ -102,7 +100,7 @@ impl Model {
             Some((earliest..observed + 1).rev().find(|&step| is_sure(step, series)).unwrap_or(observed))
         };
         // A panel that is wholly late must not pull the anchor back without end.
-        Ok((0..n_series).filter_map(held_at).min().unwrap_or(newest.max(earliest)))
+        Ok(targets.filter_map(held_at).min().unwrap_or(newest.max(earliest)))
     }
 
     /// The values of some rows of a grid, the first of which is `step` steps from the anchor.

@@ -1,17 +1,19 @@
 //! A window whose context is encoded, from which forecasts are drawn and which takes in observations as they come.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use nalgebra::DVector;
 
 use crate::base::Outlook;
+use crate::covariates::Futures;
 use crate::equality::Equalities;
 use crate::model::N_SAMPLES_TOGETHER;
 use crate::noise::{NoiseSource, SampleNoise};
 use crate::observed::{Observed, Past};
 use crate::pins::Pins;
 use crate::sampler::{Context, Draw, PinnedStart};
-use crate::{Error, Grid, Model, SampleConfig, Trajectories, Window};
+use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window, parallel};
 
 /// A window with what a model makes of it before anything is sampled.
 ///
@@ -19,6 +21,9 @@ use crate::{Error, Grid, Model, SampleConfig, Trajectories, Window};
 #[derive(Clone, Debug)]
 pub struct Prepared<'m> {
     pub(crate) model: &'m Model,
+    /// The window as it was given, where it is not what the joint law sees.
+    given: Option<Window>,
+    /// What the joint law sees of it.
     pub(crate) window: Window,
     /// The last step that counts as past.
     anchor: usize,
@@ -61,30 +66,29 @@ impl Model {
     /// - [`Error::TooManyPins`] when more than 2500 values of the future depend on each other. Where late series are what makes
     ///   so many, fewer steps are waited for them.
     pub fn prepare(&self, window: &Window) -> Result<Prepared<'_>, Error> {
-        self.check(window)?;
-        let mut reach = self.horizon();
-        loop {
-            let anchor = self.anchor(&window.context, reach)?;
-            match self.prepare_at(window.clone(), anchor) {
+        let (modelled, mut reach) = (self.modelled(window)?, self.horizon());
+        let mut prepared = loop {
+            let anchor = self.anchor(&modelled.context, reach)?;
+            match self.prepare_at(modelled.clone().into_owned(), anchor) {
                 Err(Error::TooManyPins { .. }) if reach > 0 => reach /= 2,
-                prepared => return prepared,
+                prepared => break prepared.map_err(|error| self.roles.in_panel(error))?,
             }
-        }
+        };
+        prepared.given = matches!(modelled, Cow::Owned(_)).then(|| window.clone());
+        Ok(prepared)
     }
 
     fn prepare_at(&self, window: Window, anchor: usize) -> Result<Prepared<'_>, Error> {
         if window.horizon == 0 {
             return Err(Error::Zero { name: "horizon" });
         }
-        if let Some(given) = window.future.as_ref().map(Grid::n_steps).filter(|&given| given > window.horizon) {
-            return Err(Error::FutureLength { given, horizon: window.horizon });
-        }
         let past = self.past(&window.context, &window.calendar, anchor);
         let calendar = self.padded_calendar(&window, anchor + 1 + self.horizon());
         let (view, outlook) = self.condition(&past, &calendar);
         let context = self.sampler().context(view);
         let (observed, pinned) = (vec![], None);
-        let mut prepared = Prepared { model: self, window, anchor, past, outlook, context, observed, pinned };
+        let mut prepared =
+            Prepared { model: self, given: None, window, anchor, past, outlook, context, observed, pinned };
         prepared.take_in()?;
         Ok(prepared)
     }
@@ -93,14 +97,15 @@ impl Model {
 impl Prepared<'_> {
     /// The window, with the rows that were added.
     pub fn window(&self) -> &Window {
-        &self.window
+        self.given.as_ref().unwrap_or(&self.window)
     }
 
     /// Adds observed rows, of which the first was step 1. The forecast still ends where it did: the horizon is shorter by as
     /// many steps, and the first rows of the window's future give way.
     ///
     /// The anchor stays for as long as at most `reanchor_steps` steps, and less than a trained horizon, lie between it and
-    /// the last row. Then wholly observed tokens are added to the encoded context, and other values pin the samples.
+    /// the last row. Then wholly observed tokens are added to the encoded context, and other values pin the samples. With
+    /// covariates, it moves with every row.
     ///
     /// # Errors
     /// - [`Error::SeriesCount`] when the rows have another number of series
@@ -110,7 +115,7 @@ impl Prepared<'_> {
     /// After an error everything is as it was.
     pub fn observe(&mut self, rows: &Grid, reanchor_steps: usize) -> Result<Update, Error> {
         let n_new = rows.n_steps();
-        let mut window = self.window.clone();
+        let mut window = self.window().clone();
         window.context.extend(rows)?;
         window.horizon = window.horizon.saturating_sub(n_new);
         if window.horizon == 0 {
@@ -118,7 +123,8 @@ impl Prepared<'_> {
         }
         window.future = window.future.map(|future| future.rows(n_new.min(future.n_steps())..future.n_steps()));
         let n_after = window.context.n_steps() - 1 - self.anchor;
-        if n_after > reanchor_steps.min(self.model.horizon() - 1) {
+        // New values of covariates change what the base expects of every step.
+        if self.given.is_some() || n_after > reanchor_steps.min(self.model.horizon() - 1) {
             *self = self.model.prepare(&window)?;
             return Ok(Update::Reanchored);
         }
@@ -128,7 +134,7 @@ impl Prepared<'_> {
         Ok(Update::Extended)
     }
 
-    /// Draws joint trajectories of all series. They begin with the first step after the anchor at which not everything is
+    /// Draws joint trajectories of all targets. They begin with the first step after the anchor at which not everything is
     /// observed, which may be before step 1.
     ///
     /// # Errors
@@ -136,13 +142,38 @@ impl Prepared<'_> {
     /// - [`Error::Device`] when the device fails
     pub fn forecast(&self, config: &SampleConfig) -> Result<Trajectories, Error> {
         config.check()?;
+        let n_skipped = self.n_skipped() * self.model.n_series();
         let mut values = Vec::with_capacity(config.n_samples * self.n_steps() * self.model.n_series());
-        self.draw(config.n_samples, config, NoiseSource::Seed(config.seed), None, &mut |path, _| values.extend(path))?;
+        let futures = self.futures(config)?;
+        for first_sample in (0..config.n_samples).step_by(N_SAMPLES_TOGETHER) {
+            let samples = first_sample..config.n_samples.min(first_sample + N_SAMPLES_TOGETHER);
+            let noise = NoiseSource::Seed(config.seed);
+            for (path, _) in self.paths(samples, config, noise, None, futures.as_ref())? {
+                values.extend_from_slice(&path[n_skipped..]);
+            }
+        }
         self.trajectories(config.n_samples, values)
     }
 
+    /// Draws of the covariates where the window does not supply them.
+    fn futures(&self, config: &SampleConfig) -> Result<Option<Futures>, Error> {
+        let Some((covariates, given)) = self.model.covariates.as_ref().zip(self.given.as_ref()) else {
+            return Ok(None);
+        };
+        covariates.futures(&self.model.roles, given, config)
+    }
+
+    /// The calendar as a sample sees it, with its own draw of the covariates.
+    fn calendar_of(&self, sample: usize, futures: &Futures, n_steps: usize) -> Calendar {
+        let calendar = match &self.model.covariates {
+            Some(covariates) => covariates.beside(&self.window.calendar, &futures.of_sample(sample)),
+            None => self.window.calendar.clone(),
+        };
+        calendar.extended(n_steps)
+    }
+
     /// Hands over the path of each of so many samples, `[step, series]` from the first step of its trajectory on, and the
-    /// logarithm of its weight.
+    /// logarithm of its weight. Covariates that are not supplied are what is expected of them.
     pub(crate) fn draw(
         &self,
         n_samples: usize,
@@ -154,7 +185,7 @@ impl Prepared<'_> {
         let n_skipped = self.n_skipped() * self.model.n_series();
         for first_sample in (0..n_samples).step_by(N_SAMPLES_TOGETHER) {
             let samples = first_sample..n_samples.min(first_sample + N_SAMPLES_TOGETHER);
-            for (mut path, log_weight) in self.paths(samples, config, noise, equalities)? {
+            for (mut path, log_weight) in self.paths(samples, config, noise, equalities, None)? {
                 path.drain(..n_skipped);
                 take(path, log_weight);
             }
@@ -162,10 +193,12 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    /// Trajectories from the paths of samples one after the other.
+    /// Trajectories of the targets from the paths of samples one after the other.
     pub(crate) fn trajectories(&self, n_samples: usize, values: Vec<f32>) -> Result<Trajectories, Error> {
         let n_nowcast = self.n_after() - self.n_skipped();
-        Trajectories::new(n_samples, 1 - n_nowcast as i32, self.n_steps(), self.model.n_series(), values)
+        let first_step = 1 - n_nowcast as i32;
+        let drawn = Trajectories::new(n_samples, first_step, self.n_steps(), self.model.n_series(), values)?;
+        Ok(self.model.targets_of(drawn))
     }
 
     /// Steps of a trajectory.
@@ -217,9 +250,9 @@ impl Prepared<'_> {
         self.model.pool.path(seed, sample, 0).is_some()
     }
 
-    /// Steps after the anchor that are wholly observed, before the first step of a trajectory.
+    /// Steps after the anchor at which all targets are observed, before the first step of a trajectory.
     fn n_skipped(&self) -> usize {
-        let is_observed = |row: &&[f64]| row.iter().all(|error| !error.is_nan());
+        let is_observed = |row: &&[f64]| self.model.roles.targets.iter().all(|&target| !row[target].is_nan());
         let complete = self.exact_errors().chunks(self.model.n_series()).take_while(is_observed).count();
         complete.min(self.n_after())
     }
@@ -271,13 +304,14 @@ impl Prepared<'_> {
     }
 
     /// Paths of some of the samples from the anchor on, each `[step, series]`, data units, and the logarithms of their
-    /// weights.
+    /// weights. Where covariates are drawn, each sample has an outlook of its own.
     fn paths(
         &self,
         samples: Range<usize>,
         config: &SampleConfig,
         noise: NoiseSource<'_>,
         equalities: Option<&Equalities>,
+        futures: Option<&Futures>,
     ) -> Result<Vec<(Vec<f32>, f64)>, Error> {
         let model = self.model;
         let (n_series, horizon) = (model.n_series(), model.horizon());
@@ -297,24 +331,37 @@ impl Prepared<'_> {
             Some(equalities) => equalities.meet(self, &mut innovations, n_samples),
             None => vec![0.0; n_samples],
         };
-        let outlook = std::slice::from_ref(&self.outlook);
-        let mut block = model.paths_of(&innovations, n_samples, n_drawn, outlook, &self.observed);
+        let n_rows = self.anchor + 1 + n_steps.div_ceil(horizon) * horizon;
+        let calendar = model.padded_calendar(&self.window, n_rows);
+        let calendar_of = |index: usize| match futures {
+            None => Cow::Borrowed(&calendar),
+            Some(futures) => Cow::Owned(self.calendar_of(first_sample + index, futures, n_rows)),
+        };
+        let outlooks: Cow<'_, [Outlook]> = match futures {
+            None => Cow::Borrowed(std::slice::from_ref(&self.outlook)),
+            Some(_) => {
+                let samples: Vec<usize> = (0..n_samples).collect();
+                Cow::Owned(parallel::map(&samples, |&index| model.outlook(&self.past, &calendar_of(index))))
+            }
+        };
+        let mut block = model.paths_of(&innovations, n_samples, n_drawn, &outlooks, &self.observed);
         let mut drawn: Vec<Vec<f32>> = block.iter().map(|path| self.in_data_units(path)).collect();
 
         // Beyond the trained horizon every sample goes on from its own path, seen as its past. What it sees is kept in the
         // range of the training values: a linear base that is fed with its own output can run away.
         let n_pasts = if n_steps > horizon { n_samples } else { 0 };
         let mut pasts = vec![self.past.clone(); n_pasts];
-        let calendar = model.padded_calendar(&self.window, self.anchor + 1 + n_steps.div_ceil(horizon) * horizon);
         for first_step in (horizon..n_steps).step_by(horizon) {
-            for (past, path) in pasts.iter_mut().zip(&block) {
-                let seen =
-                    path.iter().enumerate().map(|(index, &value)| model.scaling.into_range(index % n_series, value));
-                past.standard.extend(seen.clone());
+            for (index, (past, path)) in pasts.iter_mut().zip(&block).enumerate() {
+                let in_range = |(index, &value): (usize, &f64)| model.scaling.into_range(index % n_series, value);
+                let mut seen: Vec<f64> = path.iter().enumerate().map(in_range).collect();
+                model.take_out_effects(&mut seen, &calendar_of(index), self.anchor + 1 + first_step - horizon);
+                past.standard.extend_from_slice(&seen);
                 past.filled.extend(seen);
             }
             let n_drawn = horizon.min(n_steps - first_step);
-            let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().map(|past| model.condition(past, &calendar)).unzip();
+            let condition = |(index, past)| model.condition(past, &calendar_of(index));
+            let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().enumerate().map(condition).unzip();
             let draw = Draw { first_sample, n_samples, first_step, n_tokens: n_tokens_for(n_drawn) };
             let innovations = model.sampler().draw_from(&views, draw, config, noise, None)?;
             let innovations = model.with_pool(innovations, &[], draw, noise, None);
@@ -347,6 +394,7 @@ pub(crate) mod tests {
     use crate::denoiser::{Denoiser, DenoiserConfig};
     use crate::innovation::Innovation;
     use crate::noise::Stream;
+    use crate::role::Roles;
     use crate::scaling::Scaling;
     use crate::{Bounds, Calendar};
 
@@ -483,6 +531,7 @@ pub(crate) mod tests {
         const N_SERIES: usize = 1300;
         let mut model = Model::random_walk(&[1.0], 1, 4);
         model.layout.n_series = N_SERIES;
+        model.roles = Roles::new(&[], N_SERIES).expect("targets");
         model.scaling = Scaling::identity(N_SERIES);
         let factor = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0];
         model.innovation = Innovation {

@@ -170,7 +170,7 @@ mod tests {
     const NETWORK: DenoiserConfig =
         DenoiserConfig { n_elements: 6, n_calendar: 1, n_horizon_tokens: 2, d_model: 4, n_heads: 2, n_layers: 1 };
     const LAYOUT: TokenLayout =
-        TokenLayout { n_series: 3, n_calendar: 1, patch: 2, n_context_tokens: 3, n_horizon_tokens: 2 };
+        TokenLayout { n_series: 3, n_calendar: 1, patch: 2, n_context_tokens: 3, n_horizon_tokens: 2, n_known: 0 };
 
     /// Weights that a token meets: (24 + 1)·4 in front, 4·12 + 4·4 + 4·16 + 16·4 in the layer, 4·6 behind.
     const OF_A_TOKEN: u64 = 100 + 48 + 16 + 64 + 64 + 24;

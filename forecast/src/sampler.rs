@@ -318,7 +318,7 @@ impl Sampler<'_> {
             }
             let gap_aware = view.context_standard.iter();
             rows.standard.extend(gap_aware);
-            rows.calendar.extend_from_slice(&view.calendar[..n_context * self.layout.n_calendar]);
+            rows.calendar.extend_from_slice(&view.calendar[..n_context * self.layout.n_features()]);
         }
         let tokens = rows.into_tokens(self.layout, conditionings.len(), 0, self.device);
         let (_, key_values) = self.denoiser.forward(&tokens, &Cache::default());
@@ -327,7 +327,7 @@ impl Sampler<'_> {
 
     /// Tokens of the horizon from the one with index `first` on, as the network takes them.
     fn horizon_tokens(&self, conditionings: &[Conditioning], tokens: &[NoisyToken], first: usize) -> Tokens {
-        let (n_elements, n_calendar) = (self.layout.n_elements(), self.layout.n_calendar);
+        let (n_elements, n_features) = (self.layout.n_elements(), self.layout.n_features());
         let n_context = self.layout.n_context_tokens;
         let n_samples = tokens[0].values.len() / n_elements;
         let end = first + tokens.len();
@@ -343,7 +343,7 @@ impl Sampler<'_> {
             }
             rows.standard.extend_from_slice(&view.horizon_standard[first * n_elements..end * n_elements]);
             rows.calendar
-                .extend_from_slice(&view.calendar[(n_context + first) * n_calendar..(n_context + end) * n_calendar]);
+                .extend_from_slice(&view.calendar[(n_context + first) * n_features..(n_context + end) * n_features]);
         }
         rows.into_tokens(self.layout, n_samples, n_context + first, self.device)
     }

@@ -4,12 +4,14 @@ use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::correction::{Correction, LinearPath, Plan, Shares};
 use crate::diffusion::Example;
+use crate::effects::{EffectFitter, EffectKind, Effects};
 use crate::folds::{CrossFitted, Folds};
 use crate::innovation::{ErrorPaths, Estimation, Innovation};
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score};
 use crate::noise::{Noise, Stream};
 use crate::pool::{POOL_SHARES, Pool};
+use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
 use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
@@ -28,9 +30,13 @@ const GAUSSIAN_PRICE: f64 = 0.03;
 
 /// A history in standard units.
 pub struct Data<'a> {
+    /// The modelled series, with known covariates beside the calendar.
     history: &'a History,
+    roles: &'a Roles,
     /// How it was brought there.
     pub scaling: Scaling,
+    /// Effects of known covariates, which its values do not have any more.
+    effects: Effects,
     /// Its values, gaps `NaN`, `[time, series]`.
     standard: Vec<f64>,
     /// Its values with gaps filled for the base.
@@ -82,15 +88,59 @@ pub struct Stage {
 
 impl<'a> Data<'a> {
     /// Brings a history into standard units by a scaling that was fitted on some of its rows.
-    pub fn new(history: &'a History, kind: ScalingKind, fitted_on: &Grid, layout: TokenLayout) -> Self {
+    pub fn new(
+        history: &'a History,
+        roles: &'a Roles,
+        kind: ScalingKind,
+        fitted_on: &Grid,
+        layout: TokenLayout,
+    ) -> Self {
         let scaling = Scaling::fit(kind, fitted_on);
         let standard = scaling.standardise_grid(&history.values);
         let filled = fill_from_past(&standard, layout.n_series, history.seasons.first().copied());
-        Self { history, scaling, standard, filled, layout }
+        Self { history, roles, scaling, effects: Effects::default(), standard, filled, layout }
+    }
+
+    /// Takes out the effects of known covariates, as they are on some folds. Where their kind is not given it is chosen on the
+    /// last fold, which must not be used.
+    pub fn take_out_effects(
+        &mut self,
+        plan: &LinearPlan,
+        used: &[usize],
+        kind: Option<Option<EffectKind>>,
+    ) -> Option<EffectKind> {
+        if self.layout.n_known == 0 {
+            return None;
+        }
+        let season = self.history.seasons.first().copied();
+        let fitter = EffectFitter {
+            standard: &self.standard,
+            n_series: self.layout.n_series,
+            targets: &self.roles.targets,
+            n_known: self.layout.n_known,
+            calendar: &self.history.calendar,
+            season,
+            plan,
+        };
+        let (effects, kind) = fitter.fit(used, kind);
+        effects.take_out(&mut self.standard, &self.history.calendar, 0);
+        self.filled = fill_from_past(&self.standard, self.layout.n_series, season);
+        self.effects = effects;
+        kind
+    }
+
+    /// The effects of known covariates, and how values are brought into standard units.
+    pub fn into_parts(self) -> (Effects, Scaling) {
+        (self.effects, self.scaling)
     }
 
     fn input(&self) -> BaseInput<'_> {
-        BaseInput { filled: &self.filled, n_series: self.layout.n_series, calendar: &self.history.calendar }
+        BaseInput {
+            filled: &self.filled,
+            n_series: self.layout.n_series,
+            calendar: &self.history.calendar,
+            past: &self.roles.past,
+        }
     }
 
     /// What chooses and fits the linear part of base forecasters of this data.
@@ -259,26 +309,44 @@ impl<'a> Data<'a> {
             for (sample, denoised) in drawn.chunks_exact(horizon * n_series).enumerate() {
                 let innovations = pool.path(seed as u64, sample, 0).unwrap_or(denoised);
                 let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
-                values.extend(self.values(&path.outlook, &innovation.colour(&innovations)));
+                values.extend(self.values(path, &innovation.colour(&innovations)));
             }
             let first = path.origin + 1;
             outcomes.push(Outcome {
-                trajectories: Trajectories::new(N_COMPARED_SAMPLES, 1, horizon, n_series, values)?,
-                truth: self.history.values.rows(first..first + horizon),
+                trajectories: self.targets_of(Trajectories::new(N_COMPARED_SAMPLES, 1, horizon, n_series, values)?),
+                truth: self.target_rows(first..first + horizon),
             });
         }
-        let scores = score(&self.history.values.rows(0..measured.base.folds.start(last)), 1, &outcomes);
+        let scores = score(&self.target_rows(0..measured.base.folds.start(last)), 1, &outcomes);
         let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
         Ok([scores.crps, scores.crps_sum, scores.energy_score].map(logarithm).iter().sum())
     }
 
     /// A path in data units.
-    fn values<'b>(&'b self, outlook: &'b Outlook, errors: &'b [f64]) -> impl Iterator<Item = f32> + 'b {
-        errors.iter().enumerate().map(|(element, error)| {
-            let series = element % self.layout.n_series;
-            let standard = outlook.path[element] + outlook.spread[element] * error;
+    fn values<'b>(&'b self, path: &'b KnownPath, errors: &'b [f64]) -> impl Iterator<Item = f32> + 'b {
+        let (n_series, outlook) = (self.layout.n_series, &path.outlook);
+        let effects: Vec<Vec<f64>> = match self.effects.is_none() {
+            true => vec![],
+            false => {
+                let steps = path.origin + 1..path.origin + 1 + errors.len() / n_series;
+                steps.map(|step| self.effects.at(&self.history.calendar, step)).collect()
+            }
+        };
+        errors.iter().enumerate().map(move |(element, error)| {
+            let series = element % n_series;
+            let rest = outlook.path[element] + outlook.spread[element] * error;
+            let standard = effects.get(element / n_series).map_or(rest, |effects| rest + effects[series]);
             self.history.bounds[series].clip(self.scaling.restore(series, standard)) as f32
         })
+    }
+
+    fn targets_of(&self, trajectories: Trajectories) -> Trajectories {
+        if self.roles.past.is_empty() { trajectories } else { trajectories.columns(&self.roles.targets) }
+    }
+
+    fn target_rows(&self, rows: std::ops::Range<usize>) -> Grid {
+        let rows = self.history.values.rows(rows);
+        if self.roles.past.is_empty() { rows } else { rows.columns(&self.roles.targets) }
     }
 
     /// A training window from a path of the stage.

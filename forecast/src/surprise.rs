@@ -31,7 +31,6 @@ use crate::denoiser::Tokens;
 use crate::diffusion::TokenRows;
 use crate::innovation::Innovation;
 use crate::level::NoiseLevel;
-use crate::linear::BaseInput;
 use crate::noise::Noise;
 use crate::sampler::Sampler;
 use crate::scaling::fill_from_past;
@@ -180,7 +179,8 @@ struct ScoredWindow {
 }
 
 impl Model {
-    /// Scores rows of a history, each given what was observed before it.
+    /// Scores rows of the modelled series of a history (targets and past covariates), each given what was observed before it
+    /// and the known covariates.
     ///
     /// Every trained horizon a new window begins, anchored at the row before it. Values within a token are scored together:
     /// the score of a step may use the later steps of its token, and none after that. With a trained horizon below 12 a token
@@ -198,11 +198,12 @@ impl Model {
     /// - [`Error::Covariance`] when observed elements determine each other, [`Error::Device`]
     pub fn surprise(&self, history: &History, rows: Range<usize>, config: &SurpriseConfig) -> Result<Surprise, Error> {
         self.check_surprise(history, &rows, config)?;
+        let history = &*self.modelled_history(history);
         let (n_series, horizon) = (self.n_series(), self.horizon());
-        let standard = self.scaling.standardise_grid(&history.values.rows(0..rows.end));
-        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
         let calendar = history.calendar.extended(rows.end + horizon);
-        let input = BaseInput { filled: &filled, n_series, calendar: &calendar };
+        let standard = self.standard(&history.values.rows(0..rows.end), &calendar);
+        let filled = fill_from_past(&standard, n_series, self.seasons.first().copied());
+        let input = self.input(&filled, &calendar);
         let context = rows.start.saturating_sub(self.layout.context_length())..rows.end;
         let one_step = OneStep::new(&standard, input, &self.innovation, context, |_| &self.base.linear);
 
@@ -236,7 +237,7 @@ impl Model {
     }
 
     fn check_surprise(&self, history: &History, rows: &Range<usize>, config: &SurpriseConfig) -> Result<(), Error> {
-        let (given, expected) = (history.values.n_series(), self.n_series());
+        let (given, expected) = (history.values.n_series(), self.roles.all.len());
         if given != expected || history.bounds.len() != expected {
             return Err(Error::SeriesCount { given, expected });
         }
@@ -271,11 +272,12 @@ impl Model {
         let (step, series) = (window.anchor + 1 + element / self.n_series(), element % self.n_series());
         let value = history.values.get(step, series);
         let (path, spread) = (window.outlook.path[element], window.outlook.spread[element]);
-        let standard = |score: f64| path + spread * self.innovation.error(element, score);
+        let effect = self.effects(&history.calendar, step).map_or(0.0, |effects| effects[series]);
+        let standard = |score: f64| effect + path + spread * self.innovation.error(element, score);
         let mut error = (score - mean) / deviation;
         let (relative, usual) = (window.errors[element], self.innovation.deviation[element]);
         let error_given_back = self.innovation.shape.restore(series, score) * usual;
-        let given_back = self.scaling.restore(series, path + spread * error_given_back);
+        let given_back = self.scaling.restore(series, effect + path + spread * error_given_back);
         let largest_knot = self.scaling.values[series].iter().fold(0.0, |largest, knot| knot.abs().max(largest));
         if (given_back - value).abs() > ROUNDING * (value.abs() + largest_knot) {
             error = ERROR_MAX.copysign(value - given_back);
@@ -359,7 +361,7 @@ impl Model {
 
     /// One token of the horizon of every window at a level. A gap is noise, as in training.
     fn token(&self, windows: &[ScoredWindow], token: usize, level: NoiseLevel, noise: &dyn Fn(usize) -> f64) -> Tokens {
-        let (n_elements, n_calendar) = (self.layout.n_elements(), self.layout.n_calendar);
+        let (n_elements, n_features) = (self.layout.n_elements(), self.layout.n_features());
         let position = self.layout.n_context_tokens + token;
         let mut rows = TokenRows::default();
         for window in windows {
@@ -372,7 +374,7 @@ impl Model {
             });
             rows.push(noisy, token + 1);
             rows.standard.extend_from_slice(&window.view.horizon_standard[token * n_elements..][..n_elements]);
-            rows.calendar.extend_from_slice(&window.view.calendar[position * n_calendar..][..n_calendar]);
+            rows.calendar.extend_from_slice(&window.view.calendar[position * n_features..][..n_features]);
         }
         rows.into_tokens(&self.layout, windows.len(), position, &self.device)
     }
@@ -466,6 +468,7 @@ mod tests {
             calendar: Calendar::new(0, vec![]).expect("no features"),
             seasons: vec![],
             bounds: vec![Bounds::default(); n_series],
+            roles: vec![],
         }
     }
 

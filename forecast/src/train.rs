@@ -4,6 +4,7 @@
 //! 2. The network is trained on the earlier folds and watched on the last one; the best number of steps is kept.
 //! 3. Base and innovations are fitted on everything, and the network is trained anew for that many steps.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -13,10 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditioning::TokenLayout;
 use crate::correction::{Plan, Shares};
+use crate::covariates::Covariates;
 use crate::denoiser::DenoiserConfig;
+use crate::effects::EffectKind;
 use crate::folds::CrossFitted;
 use crate::innovation::Estimation;
 use crate::linear::{Linear, LinearPlan};
+use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::Data;
 use crate::trainer::Trainer;
@@ -106,6 +110,9 @@ pub struct TrainReport {
     pub scaling: ScalingKind,
     /// The linear part of the base forecaster in words.
     pub base: String,
+    /// How effects of known covariates are taken out of the series; none where there are none, or of no use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<EffectKind>,
     /// How much of the corrections of the base's linear part is believed.
     pub shares: Shares,
     /// How the law of the base's errors is estimated.
@@ -159,6 +166,7 @@ pub(crate) fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
     let wanted = config.context_length.unwrap_or((2 * season).clamp(8 * patch, 24 * patch));
     let n_context_tokens = wanted.min(history.values.n_steps() / 4).div_ceil(patch).max(1);
     TokenLayout {
+        n_known: 0,
         n_series,
         n_calendar: history.calendar.n_features(),
         patch,
@@ -172,7 +180,7 @@ pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainCon
     let d_model = config.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
     DenoiserConfig {
         n_elements: layout.n_elements(),
-        n_calendar: layout.n_calendar.max(1),
+        n_calendar: layout.n_features().max(1),
         n_horizon_tokens: layout.n_horizon_tokens,
         d_model,
         n_heads: (d_model / 16).max(1),
@@ -187,6 +195,7 @@ pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainCon
 /// # Errors
 /// - [`Error::TooShort`] when the history has too few steps for the horizon
 /// - [`Error::NothingObserved`] when no value is observed
+/// - [`Error::NoTarget`], [`Error::TooManyCovariates`] when the roles are not those of a model
 /// - [`Error::SeriesCount`], [`Error::CalendarLength`] when the parts of the history disagree
 /// - [`Error::Stopped`] when training was stopped before there was a model
 pub fn fit(
@@ -195,12 +204,53 @@ pub fn fit(
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
+    fit_parts(history, config, device, progress, Parts::All)
+}
+
+/// A model without trees and network: linear base and joint law of its errors.
+///
+/// # Errors
+/// Those of [`fit`].
+pub(crate) fn fit_law(
+    history: &History,
+    config: &TrainConfig,
+    device: &Device,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Model, Error> {
+    let config = TrainConfig { budget: Budget::Steps(0), ..config.clone() };
+    Ok(fit_parts(history, &config, device, progress, Parts::LinearLaw)?.model)
+}
+
+/// What a model is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parts {
+    /// Everything.
+    All,
+    /// No trees.
+    LinearLaw,
+}
+
+fn fit_parts(
+    history: &History,
+    config: &TrainConfig,
+    device: &Device,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    parts: Parts,
+) -> Result<Fitted, Error> {
     let started = Instant::now();
     check(history, config)?;
-    let layout = layout(history, config);
     if progress(&Progress::of_stage("base")).is_break() {
         return Err(Error::Stopped);
     }
+    let roles = Roles::new(&history.roles, history.values.n_series())?;
+    let mut covariates = Covariates::fit(history, &roles, config, device, progress)?;
+    let modelled = match &covariates {
+        _ if roles.are_all_targets() => Cow::Borrowed(history),
+        None => Cow::Owned(history.columns(&roles.modelled)),
+        Some(covariates) => Cow::Owned(covariates.beside_history(history, &roles)),
+    };
+    let history = &*modelled;
+    let layout = TokenLayout { n_known: roles.known.len(), ..layout(history, config) };
     // What is chosen on the last fold must not know its values, not even their spread.
     let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
     let last = plan.folds.n_folds() - 1;
@@ -209,7 +259,8 @@ pub fn fit(
     let trees = Plan { n_rows: config.budget.n_tree_rows(), seed: config.seed };
     let mut best: Option<Candidate<'_>> = None;
     for kind in [ScalingKind::Linear, ScalingKind::NormalScore] {
-        let data = Data::new(history, kind, &early_rows, layout);
+        let mut data = Data::new(history, &roles, kind, &early_rows, layout);
+        let effects = data.take_out_effects(&plan, &earlier, None);
         let fitter = data.linear_fitter(&plan);
         let linear = fitter.choose(&history.seasons);
         let cross = fitter.cross_fit(&linear, &earlier);
@@ -217,11 +268,12 @@ pub fn fit(
         let uncorrected = data.measure(cross.clone(), earlier.clone(), Some(Shares::default()), trees);
         let loss = data.choose_law(&uncorrected)?.loss;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
-            best = Some(Candidate { kind, data, linear, cross, loss });
+            best = Some(Candidate { kind, effects, data, linear, cross, loss });
         }
     }
-    let Some(Candidate { kind, data, linear, cross, .. }) = best else { return Err(Error::Covariance) };
-    let measured = data.measure(cross, earlier, None, trees);
+    let Some(Candidate { kind, effects, data, linear, cross, .. }) = best else { return Err(Error::Covariance) };
+    let shares = (parts == Parts::LinearLaw).then(Shares::default);
+    let measured = data.measure(cross, earlier, shares, trees);
     let law = data.choose_law(&measured)?;
     let shares = measured.shares;
     let stage = data.stage(measured, law)?;
@@ -230,13 +282,15 @@ pub fn fit(
     let trainer = Trainer { config, network: &network, device, started };
     let selection = trainer.select(&data, &stage, progress)?;
 
-    let data = Data::new(history, kind, &history.values, layout);
+    let mut data = Data::new(history, &roles, kind, &history.values, layout);
+    data.take_out_effects(&plan, &all, Some(effects));
     let cross = data.linear_fitter(&plan).cross_fit(&linear, &all);
     let full = data.stage(data.measure(cross, all, Some(shares), trees), law)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
         scaling: kind,
+        effects,
         base: format!("{}, {} lags up to {}", linear.kind, linear.lags.len(), linear.context() - 1),
         shares,
         estimation: law.estimation,
@@ -253,10 +307,16 @@ pub fn fit(
     report.n_parameters = denoiser.num_params();
     report.seconds = started.elapsed().as_secs_f64();
     let (base, innovation, pool, base_errors) = full.into_parts();
+    let (effects, scaling) = data.into_parts();
+    if let Some(covariates) = &mut covariates {
+        covariates.effects = effects;
+    }
     let model = Model {
+        roles,
+        covariates,
         layout,
         seasons: history.seasons.clone(),
-        scaling: data.scaling,
+        scaling,
         base,
         innovation,
         pool,
@@ -271,6 +331,7 @@ pub fn fit(
 /// A way into standard units with what follows from it, measured on the last fold.
 struct Candidate<'a> {
     kind: ScalingKind,
+    effects: Option<EffectKind>,
     data: Data<'a>,
     linear: Linear,
     /// The linear forecaster without each of the folds before the last one.

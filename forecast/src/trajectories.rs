@@ -72,6 +72,13 @@ impl Trajectories {
         Self { first_step: 1, n_steps: self.n_steps - skipped, values, ..*self }
     }
 
+    /// Some of the series, in the given order.
+    pub(crate) fn columns(&self, columns: &[usize]) -> Trajectories {
+        let rows = self.values.chunks_exact(self.n_series);
+        let values = rows.flat_map(|row| columns.iter().map(|&series| row[series])).collect();
+        Self { n_series: columns.len(), values, ..*self }
+    }
+
     /// The draws of one element, ascending.
     pub fn sorted(&self, step: usize, series: usize) -> Vec<f32> {
         let mut draws: Vec<f32> = (0..self.n_samples).map(|sample| self.value(sample, step, series)).collect();

@@ -19,6 +19,7 @@ fn history() -> History {
         calendar: Calendar::new(0, vec![]).expect("no features"),
         seasons: vec![12],
         bounds: vec![Bounds::default(); 2],
+        roles: vec![],
     }
 }
 

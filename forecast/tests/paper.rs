@@ -27,6 +27,7 @@ fn history(n_steps: usize) -> History {
         calendar: Calendar::new(1, features).expect("whole rows"),
         seasons: vec![12],
         bounds: vec![Bounds::default(); 3],
+        roles: vec![],
     }
 }
 

@@ -42,6 +42,7 @@ fn history(n_steps: usize, seed: u64) -> History {
         calendar: Calendar::new(2, calendar.collect()).expect("whole rows").rows(0..n_steps),
         seasons: vec![SEASON],
         bounds: vec![Bounds::default(); N_SERIES],
+        roles: vec![],
     }
 }
 
@@ -233,7 +234,8 @@ fn random_conditioning(layout: &TokenLayout, seed: u64) -> Conditioning {
 
 #[test]
 fn finished_tokens_are_never_touched_again() {
-    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let layout =
+        TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
     let (_, denoiser) = random_network(6, 4);
     let device = device();
     let sampler = Sampler { denoiser: &denoiser, velocity_share: 1.0, layout: &layout, device: &device };
@@ -253,7 +255,8 @@ fn finished_tokens_are_never_touched_again() {
 
 #[test]
 fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
-    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let layout =
+        TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
     let (_, denoiser) = random_network(6, 4);
     let device = device();
     let sampler = Sampler { denoiser: &denoiser, velocity_share: 1.0, layout: &layout, device: &device };
@@ -291,7 +294,8 @@ impl Denoise for Forgetful<'_> {
 
 #[test]
 fn remembering_finished_tokens_changes_nothing_whatever_the_schedule_and_the_number_of_passes() {
-    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let layout =
+        TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
     let (_, network) = random_network(6, 4);
     let device = device();
     let sampler = Sampler { denoiser: &network, velocity_share: 0.8, layout: &layout, device: &device };
@@ -319,7 +323,8 @@ fn remembering_finished_tokens_changes_nothing_whatever_the_schedule_and_the_num
 
 #[test]
 fn believing_nothing_of_the_network_leaves_the_noise() {
-    let layout = TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4 };
+    let layout =
+        TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
     let (_, denoiser) = random_network(6, 4);
     let device = device();
     let sampler = Sampler { denoiser: &denoiser, velocity_share: 0.0, layout: &layout, device: &device };
@@ -586,7 +591,7 @@ fn a_checkpoint_gives_the_same_forecast_and_a_damaged_one_is_refused() {
     let config = folder.path().join("config.json");
     let newer = std::fs::read_to_string(&config)
         .expect("the config")
-        .replace("\"format_version\": 1", "\"format_version\": 99");
+        .replace("\"format_version\": 2", "\"format_version\": 99");
     std::fs::write(&config, newer).expect("a writable folder");
     assert!(matches!(Model::load(folder.path(), &device()), Err(Error::CheckpointVersion { found: 99, .. })));
     assert!(matches!(Model::load(&folder.path().join("nowhere"), &device()), Err(Error::CheckpointFile { .. })));

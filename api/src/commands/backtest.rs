@@ -65,6 +65,14 @@ pub struct Args {
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
     pub upper_bound: Option<f64>,
 
+    /// Series that are covariates whose future is known; the test sees what became of it.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub known: Vec<String>,
+
+    /// Series that are covariates of which only the past helps.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub past: Vec<String>,
+
     /// Where the model computes.
     #[command(flatten)]
     pub device: DeviceConfig,
@@ -99,12 +107,20 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
     print_report(&loaded);
     let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
+    let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
+    anyhow::ensure!(
+        roles.is_empty() || args.config == ModelConfig::Default,
+        "the model of --config paper takes no covariates"
+    );
     let config = PanelConfig {
+        roles,
         bounds: vec![bounds; loaded.frame.series().len()],
         ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
     let panel = Panel::from_frame(config, &loaded.frame)?;
     let history = panel.history()?;
+    // What is only planned is no part of the test.
+    let panel = panel.rows(0..history.values.n_steps());
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
     let result = train_and_test(args, &history, &device, &mut |progress| {
@@ -115,7 +131,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let result = result.context("the backtest failed")?;
 
     curves.write(&args.out).with_context(|| format!("writing {} in {}", curves::FILE_NAME, args.out.display()))?;
-    let metrics = json!({
+    let mut metrics = json!({
         "data": {
             "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),
             "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
@@ -126,10 +142,15 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         "rows": result.rows,
         "reliability": result.reliability,
     });
+    if !panel.roles().is_empty() {
+        metrics["data"]["roles"] = json!(panel.roles());
+    }
     let path = args.out.join("metrics.json");
     fs::write(&path, serde_json::to_vec_pretty(&metrics)?).with_context(|| format!("writing {}", path.display()))?;
     let windows = result.trajectories.iter().enumerate().map(|(window, trajectories)| (window as i32, trajectories));
-    trajectories::write_parquet(&args.out.join("trajectories.parquet"), windows, panel.series())?;
+    let names = panel.series();
+    let targets: Vec<String> = panel.targets().into_iter().map(|series| names[series].clone()).collect();
+    trajectories::write_parquet(&args.out.join("trajectories.parquet"), windows, &targets)?;
     let report = Report {
         panel: &panel,
         horizon: args.horizon,

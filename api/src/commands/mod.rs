@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use ::forecast::Budget;
+use ::forecast::{Budget, Role};
 use anyhow::Context;
 
 use crate::config::DatabaseConfig;
@@ -50,6 +50,26 @@ fn quoted(field: &str) -> String {
     }
 }
 
+/// What each series of a file is, by the names of covariates; empty when there are none.
+///
+/// # Errors
+/// For a name that the file does not have, or that is given twice.
+fn roles(series: &[String], known: &[String], past: &[String]) -> anyhow::Result<Vec<Role>> {
+    if known.is_empty() && past.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut roles = vec![Role::Target; series.len()];
+    let given = known.iter().map(|name| (name, Role::Known, "known"));
+    for (name, role, flag) in given.chain(past.iter().map(|name| (name, Role::Past, "past"))) {
+        let position = series.iter().position(|series| series == name);
+        let position = position
+            .with_context(|| format!("--{flag}: there is no series `{name}`; the file has {}", series.join(", ")))?;
+        anyhow::ensure!(roles[position] == Role::Target, "--{flag}: the role of series `{name}` is given twice");
+        roles[position] = role;
+    }
+    Ok(roles)
+}
+
 /// The name of the panel that a file holds: that of the file, up to its first dot.
 fn panel_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -89,4 +109,22 @@ async fn make_reader(config: &DatabaseConfig, database: &Database, role: &RoleNa
     let place = config.postgres_listen.map_or_else(|| "the database".to_owned(), |address| address.to_string());
     eprintln!("dashboards may read {place} as `{role}`, with {origin}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covariates_are_named_and_the_rest_are_targets() {
+        let series = ["a", "b", "c"].map(str::to_owned);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let found = roles(&series, &names(&["c"]), &names(&["a"])).expect("names of the file");
+        assert_eq!(found, [Role::Past, Role::Target, Role::Known]);
+        assert!(roles(&series, &[], &[]).expect("no names").is_empty());
+        let unknown = roles(&series, &names(&["d"]), &[]).expect_err("no such series").to_string();
+        assert_eq!(unknown, "--known: there is no series `d`; the file has a, b, c");
+        let twice = roles(&series, &names(&["a"]), &names(&["a"])).expect_err("given twice").to_string();
+        assert_eq!(twice, "--past: the role of series `a` is given twice");
+    }
 }

@@ -56,18 +56,19 @@ impl Report<'_> {
     /// Never for trajectories of the panel.
     pub fn html(&self) -> Result<String, Error> {
         let (name, n_windows) = (self.panel.name(), self.trajectories.len());
+        let targets = self.panel.targets();
         let content = html! {
             h1 { (name) }
             p.lead {
-                (n_windows) " windows of " (self.horizon) " steps, " (self.panel.series().len())
+                (n_windows) " windows of " (self.horizon) " steps, " (targets.len())
                 " series. Training has seen nothing of them."
             }
             (scores(self.rows))
             (self.calibration())
             h2 { "The last window" }
-            @for series in 0..self.panel.series().len().min(SERIES_DRAWN) { (self.last_window(series)?) }
-            @if self.panel.series().len() > SERIES_DRAWN {
-                p.quiet { "The first " (SERIES_DRAWN) " of " (self.panel.series().len()) " series." }
+            @for target in 0..targets.len().min(SERIES_DRAWN) { (self.last_window(target, targets[target])?) }
+            @if targets.len() > SERIES_DRAWN {
+                p.quiet { "The first " (SERIES_DRAWN) " of " (targets.len()) " series." }
             }
         };
         Ok(shell::standalone(&format!("Backtest of {name}"), &content).into_string())
@@ -100,14 +101,14 @@ impl Report<'_> {
         }
     }
 
-    /// Observations and the forecast of one series in the last window.
-    fn last_window(&self, series: usize) -> Result<Markup, Error> {
+    /// Observations and the forecast of one target, which is a column of the panel, in the last window.
+    fn last_window(&self, target: usize, series: usize) -> Result<Markup, Error> {
         let Some(trajectories) = self.trajectories.last() else { return Ok(html! {}) };
         let (n_rows, name) = (self.panel.n_steps(), &self.panel.series()[series]);
         let first_ahead = n_rows.saturating_sub(self.horizon);
         let wall_time = |row: usize| self.panel.valid_time(row).with_timezone(&self.panel.time_zone()).naive_local();
         let valid_times = (first_ahead..n_rows).map(wall_time).collect();
-        let fan = Fan::of(wall_time(first_ahead), valid_times, trajectories, series)?;
+        let fan = Fan::of(wall_time(first_ahead), valid_times, trajectories, target)?;
         let rows = first_ahead.saturating_sub(ROWS_PER_HORIZON * self.horizon)..n_rows;
         let value = |row: usize| Some(self.panel.values().get(row, series)).filter(|value| value.is_finite());
         let observed = Path { valid_time: rows.clone().map(wall_time).collect(), value: rows.map(value).collect() };

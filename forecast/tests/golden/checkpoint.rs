@@ -1,10 +1,11 @@
-//! A checkpoint that an earlier build wrote must stay loadable and forecast the same.
+//! Checkpoints that earlier builds wrote must stay loadable and forecast the same.
 //!
-//! `cargo run --release -p forecast --example golden_checkpoint` wrote the folder `checkpoint`, and says when to do so again.
+//! `cargo run --release -p forecast --example golden_checkpoint` wrote the folder `checkpoint_2`, and says when to do so again.
+//! `checkpoint` has format 1, from before there were covariates; nothing writes it any more.
 
 use std::path::Path;
 
-use forecast::{Bounds, Calendar, Grid, Model, SampleConfig, Window};
+use forecast::{Bounds, Calendar, Grid, Model, Role, SampleConfig, Window};
 use serde::Deserialize;
 
 /// Relative to the spread of a series. Another machine adds up in another order; another noise, level or weight shows.
@@ -18,6 +19,8 @@ struct Golden {
     context: Vec<Option<f64>>,
     /// `[time, feature]`, context and horizon.
     calendar: Vec<f64>,
+    /// `[step, series]`, gaps null; none when nothing of the future is known.
+    future: Option<Vec<Option<f64>>>,
     n_samples: usize,
     seed: u64,
     passes: usize,
@@ -38,14 +41,27 @@ fn spreads(context: &Grid) -> Vec<f64> {
 }
 
 #[test]
-fn a_checkpoint_of_an_earlier_build_forecasts_the_same() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint");
+fn a_checkpoint_of_format_1_forecasts_the_same() {
+    let model = check("checkpoint");
+    assert!(model.roles().iter().all(|role| *role == Role::Target));
+}
+
+#[test]
+fn a_checkpoint_of_format_2_forecasts_the_same() {
+    let model = check("checkpoint_2");
+    assert_eq!(model.targets(), [0, 1, 2]);
+}
+
+fn check(folder: &str) -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
     let json = std::fs::read(folder.join("forecast.json")).expect("written by golden_checkpoint.rs");
     let golden: Golden = serde_json::from_slice(&json).expect("the format of golden_checkpoint.rs");
     let model = Model::load(&folder, &forecast::cpu()).expect("a format that is still read");
-    let n_series = model.n_series();
-    let context = golden.context.iter().map(|value| value.unwrap_or(f64::NAN)).collect();
-    let context = Grid::new(n_series, context).expect("whole rows");
+    let n_series = model.roles().len();
+    let grid = |values: &[Option<f64>]| {
+        Grid::new(n_series, values.iter().map(|value| value.unwrap_or(f64::NAN)).collect()).expect("whole rows")
+    };
+    let context = grid(&golden.context);
     let n_features = golden.calendar.len() / (context.n_steps() + golden.horizon);
     let spreads = spreads(&context);
     let window = Window {
@@ -53,7 +69,7 @@ fn a_checkpoint_of_an_earlier_build_forecasts_the_same() {
         calendar: Calendar::new(n_features, golden.calendar).expect("whole rows"),
         horizon: golden.horizon,
         bounds: golden.bounds,
-        future: None,
+        future: golden.future.as_deref().map(grid),
     };
     let sample = SampleConfig {
         n_samples: golden.n_samples,
@@ -64,7 +80,8 @@ fn a_checkpoint_of_an_earlier_build_forecasts_the_same() {
     let ours = model.forecast(&window, &sample).expect("the window of the model");
     assert_eq!((ours.first_step(), ours.values().len()), (golden.first_step, golden.trajectories.len()));
     for (index, (ours, golden)) in ours.values().iter().zip(&golden.trajectories).enumerate() {
-        let error = (f64::from(*ours) - golden) / spreads[index % n_series];
+        let error = (f64::from(*ours) - golden) / spreads[index % model.targets().len()];
         assert!(error.abs() < TOLERANCE, "value {index}: {ours}, was {golden}");
     }
+    model
 }

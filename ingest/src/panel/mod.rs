@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use forecast::{Bounds, Calendar, Grid, History, Window};
+use forecast::{Bounds, Calendar, Grid, History, Role, Window};
 
 use crate::{Error, Frame, Frequency, calendar};
 
@@ -24,13 +24,19 @@ pub struct PanelConfig {
     pub publication_delay: TimeDelta,
     /// Declared range of each series; empty when none is declared.
     pub bounds: Vec<Bounds>,
+    /// What each series is to a model; empty when all are targets.
+    pub roles: Vec<Role>,
 }
 
 impl PanelConfig {
-    /// A panel whose values are known as soon as their interval ends, without declared ranges.
+    /// A panel of targets whose values are known as soon as their interval ends, without declared ranges.
     pub fn new(name: impl Into<String>, frequency: Frequency, time_zone: Tz) -> Self {
-        let (publication_delay, bounds) = (TimeDelta::zero(), Vec::new());
-        Self { name: name.into(), frequency, time_zone, publication_delay, bounds }
+        let (publication_delay, bounds, roles) = (TimeDelta::zero(), Vec::new(), Vec::new());
+        Self { name: name.into(), frequency, time_zone, publication_delay, bounds, roles }
+    }
+
+    fn is_known(&self, series: usize) -> bool {
+        self.roles.get(series) == Some(&Role::Known)
     }
 }
 
@@ -95,6 +101,7 @@ impl Panel {
     /// # Errors
     /// - [`Error::NoObservations`] when there are no series or no observations
     /// - [`Error::BoundsCount`] when bounds are declared, but not one per series
+    /// - [`Error::Forecast`] when roles are declared, but not one per series
     /// - [`Error::UnknownSeries`] when an index is beyond the series
     /// - [`Error::ObservationNotFinite`] for NaN and infinities: a gap is no observation
     /// - [`Error::Forecast`] when a standard deviation is negative or not finite
@@ -111,6 +118,10 @@ impl Panel {
         if config.bounds.len() != series.len() {
             let (n_series, n_bounds) = (series.len(), config.bounds.len());
             return Err(Error::BoundsCount { panel: config.name, n_series, n_bounds });
+        }
+        if !config.roles.is_empty() && config.roles.len() != series.len() {
+            let (given, expected) = (config.roles.len(), series.len());
+            return Err(forecast::Error::SeriesCount { given, expected }.into());
         }
         let placed: Vec<(i64, Observation)> = observations
             .into_iter()
@@ -154,6 +165,17 @@ impl Panel {
     /// Zone whose calendar the grid follows.
     pub fn time_zone(&self) -> Tz {
         self.config.time_zone
+    }
+
+    /// What each series is to a model; empty when all are targets.
+    pub fn roles(&self) -> &[Role] {
+        &self.config.roles
+    }
+
+    /// Columns of the series that are forecast.
+    pub fn targets(&self) -> Vec<usize> {
+        let is_target = |series: &usize| self.config.roles.get(*series).is_none_or(|role| *role == Role::Target);
+        (0..self.series.len()).filter(is_target).collect()
     }
 
     /// Declared range of each series.
@@ -214,21 +236,31 @@ impl Panel {
         Ok(Calendar::new(n_features, features)?)
     }
 
-    /// All that a model may learn from: the latest values of all rows.
+    /// All that a model may learn from: the latest values of all rows, up to the last one in which there is more than the
+    /// supplied future of known covariates.
     ///
     /// # Errors
     /// As [`Panel::calendar`].
     pub fn history(&self) -> Result<History, Error> {
+        let is_observed = |&row: &usize| {
+            let values = self.values.row(row).iter().enumerate();
+            values.into_iter().any(|(series, value)| !value.is_nan() && !self.config.is_known(series))
+        };
+        let rows = 0..(0..self.n_steps()).rev().find(is_observed).map_or(self.n_steps(), |last| last + 1);
         Ok(History {
-            values: self.values.clone(),
-            calendar: self.calendar(0..self.n_steps())?,
+            values: self.values.rows(rows.clone()),
+            calendar: self.calendar(rows)?,
             seasons: self.config.frequency.seasons(),
             bounds: self.config.bounds.clone(),
+            roles: self.config.roles.clone(),
         })
     }
 
     /// What a forecast issued at `issue_time` may see: values with `available_at <= issue_time`, the
     /// rest NaN, and the calendar of context and horizon.
+    ///
+    /// Of known covariates it sees the future, too, as far as it was known at `issue_time`. A value of theirs whose source does
+    /// not say when it became known counts as known in advance.
     ///
     /// The context ends with the last interval that starts before `issue_time`, whether or not
     /// anything is observed there. It has fewer than `context_length` rows near the panel's start.
@@ -241,13 +273,25 @@ impl Panel {
             return Err(Error::IssueTimeTooEarly { panel: self.config.name.clone(), start: self.start(), issue_time });
         }
         let rows = issue_row.saturating_sub(context_length)..issue_row;
+        let future =
+            self.config.roles.contains(&Role::Known).then(|| self.known_future(issue_time, issue_row, horizon));
         Ok(Window {
             context: self.known_at(issue_time, rows.clone())?,
             calendar: self.calendar(rows.start..rows.end.saturating_add(horizon))?,
             horizon,
             bounds: self.config.bounds.clone(),
-            future: None,
+            future: future.transpose()?,
         })
+    }
+
+    /// Values `[horizon, series]` of known covariates from a row on, as known at `issue_time`; NaN for all other series.
+    fn known_future(&self, issue_time: DateTime<Utc>, row: usize, horizon: usize) -> Result<Grid, Error> {
+        let rows = self.known_at(issue_time, row..row.saturating_add(horizon))?;
+        let n_series = self.series.len();
+        let known = |(index, &value): (usize, &f64)| {
+            if self.config.is_known(index % n_series) { value } else { f64::NAN }
+        };
+        Ok(Grid::new(n_series, rows.values().iter().enumerate().map(known).collect())?)
     }
 
     /// The panel cut to a range of rows, for backtests. Rows beyond the last one are left out.
@@ -273,10 +317,13 @@ impl Panel {
         let mut sd = vec![0.0; if self.values.is_exact() { 0 } else { values.len() }];
         for (index, row) in rows.clone().enumerate() {
             let end_of_interval = self.valid_time(row + 1);
-            if row < self.n_steps() && is_known(&self.config, end_of_interval, issue_time) {
-                let cells = index * n_series..(index + 1) * n_series;
-                values[cells.clone()].copy_from_slice(self.values.row(row));
-                for (series, sd) in sd.get_mut(cells).unwrap_or_default().iter_mut().enumerate() {
+            if row >= self.n_steps() {
+                break;
+            }
+            let is_past = assumed_available_at(&self.config, end_of_interval) <= issue_time;
+            for series in (0..n_series).filter(|&series| is_past || self.config.is_known(series)) {
+                values[index * n_series + series] = self.values.get(row, series);
+                if let Some(sd) = sd.get_mut(index * n_series + series) {
                     *sd = self.values.sd(row, series);
                 }
             }
@@ -303,10 +350,6 @@ impl Panel {
 /// When a value becomes known whose source does not say.
 fn assumed_available_at(config: &PanelConfig, end_of_interval: DateTime<Utc>) -> DateTime<Utc> {
     end_of_interval.checked_add_signed(config.publication_delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
-fn is_known(config: &PanelConfig, end_of_interval: DateTime<Utc>, issue_time: DateTime<Utc>) -> bool {
-    assumed_available_at(config, end_of_interval) <= issue_time
 }
 
 /// Checks an observation and finds the number of its interval.
@@ -368,7 +411,10 @@ fn lay_out(
         let (value, sd) = (values[index], sds.get(index).copied().unwrap_or(0.0));
         if !value.is_nan() {
             let end_of_interval = config.frequency.start(first + step as i64 + 1, config.time_zone);
-            let available_at = assumed_available_at(config, end_of_interval);
+            let available_at = match config.is_known(series) {
+                true => DateTime::<Utc>::MIN_UTC,
+                false => assumed_available_at(config, end_of_interval),
+            };
             corrected.push(Revision { step, series, available_at, value, sd });
         }
     }

@@ -240,3 +240,49 @@ fn a_window_has_the_measurement_error_of_the_version_that_it_sees() {
     let negative = Panel::from_observations(config, names(1), [at(0, None, 1.0, Some(-0.5))]);
     assert!(matches!(negative, Err(Error::Forecast(forecast::Error::MeasurementError { .. }))));
 }
+
+/// A panel with a target, of which the last two hours are not observed, and a known covariate.
+fn with_plan(plan_is_dated: bool) -> Panel {
+    let start = utc("2024-01-01T00:00:00Z");
+    let observations = (0..6).flat_map(|hour| {
+        let valid_time = start + TimeDelta::hours(hour);
+        // What is planned for an hour is settled two hours before.
+        let settled = plan_is_dated.then(|| valid_time - TimeDelta::hours(2));
+        let target = Observation { series: 0, valid_time, available_at: None, value: hour as f64, sd: None };
+        let plan = Observation { series: 1, available_at: settled, value: 10.0 + hour as f64, ..target };
+        (hour < 4).then_some(target).into_iter().chain([plan])
+    });
+    let roles = vec![Role::Target, Role::Known];
+    let config = PanelConfig { roles, ..PanelConfig::new("p", Frequency::HOUR, Tz::UTC) };
+    Panel::from_observations(config, names(2), observations).expect("a panel")
+}
+
+#[test]
+fn the_future_of_a_known_covariate_is_in_the_window_and_not_in_the_history() {
+    let panel = with_plan(false);
+    let window = panel.window(utc("2024-01-01T02:00:00Z"), 2, 3).expect("a window");
+    assert_eq!(shown(&window.context), [0.0, 10.0, 1.0, 11.0]);
+    assert_eq!(shown(&window.future.expect("a known covariate")), [-1.0, 12.0, -1.0, 13.0, -1.0, 14.0]);
+    let window = panel.window(utc("2024-01-01T04:00:00Z"), 1, 3).expect("a window");
+    assert_eq!(shown(&window.future.expect("a known covariate")), [-1.0, 14.0, -1.0, 15.0, -1.0, -1.0]);
+    let history = panel.history().expect("a history");
+    assert_eq!((panel.n_steps(), history.values.n_steps()), (6, 4), "what is only planned teaches nothing");
+    assert_eq!(history.calendar.n_steps(), Some(4));
+    assert_eq!(history.roles, [Role::Target, Role::Known]);
+}
+
+#[test]
+fn a_plan_that_was_settled_later_is_not_known_yet() {
+    let window = with_plan(true).window(utc("2024-01-01T02:00:00Z"), 2, 4).expect("a window");
+    let future = window.future.expect("a known covariate");
+    assert_eq!(shown(&future), [-1.0, 12.0, -1.0, 13.0, -1.0, 14.0, -1.0, -1.0]);
+}
+
+#[test]
+fn a_role_for_each_series_or_none() {
+    let config = PanelConfig { roles: vec![Role::Known], ..PanelConfig::new("p", Frequency::HOUR, Tz::UTC) };
+    let valid_time = utc("2024-01-01T00:00:00Z");
+    let one = Observation { series: 0, valid_time, available_at: None, value: 1.0, sd: None };
+    let refused = Panel::from_observations(config, names(2), [one]).expect_err("one role for two series");
+    assert!(matches!(refused, Error::Forecast(forecast::Error::SeriesCount { given: 1, expected: 2 })), "{refused}");
+}

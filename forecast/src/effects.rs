@@ -1,0 +1,308 @@
+//! Linear effects of known covariates on the modelled series.
+//!
+//! As in a regression with autocorrelated errors, the effect of the covariates is taken out of a series, and what is left
+//! of it is forecast: `standard(t) = effect(x(t)) + rest(t)`. The effect is a weighted sum of functions of the covariates at
+//! a step (value, hinges at its quartiles, the value before, the mean over a season, and value times calendar), so that every
+//! forecaster of the rest stays as it is.
+//!
+//! Weights are those that make the *forecasts* best, not those of a regression of levels, which would take any common trend
+//! or season for an effect: a linear forecaster of the rest is applied to series and functions alike, and the errors that it
+//! makes on the series are regressed on those that it makes on the functions, over several leads at once.
+
+use nalgebra::{DMatrix, DVector};
+use serde::{Deserialize, Serialize};
+
+use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
+use crate::scaling::fill_from_past;
+use crate::{Calendar, parallel};
+
+/// Ridge penalties that are tried, as shares of the variance of a function's errors.
+const PENALTIES: [f64; 3] = [1e-3, 1e-2, 1e-1];
+/// Effects must lower the squared error on the last fold by this share: what is taken out has to be worth it.
+const PRICE: f64 = 0.005;
+/// The forecaster of the rest and the effects depend on each other: each is found so often.
+const N_ROUNDS: usize = 2;
+/// Leads whose errors are regressed.
+const N_LEADS: usize = 8;
+/// Errors that weights are found from, in all series together, and the least for each.
+const N_ROWS_MAX: usize = 200_000;
+const N_ROWS_OF_SERIES: std::ops::RangeInclusive<usize> = 2000..=12_000;
+/// Functions of the covariates: their normal equations are as many rows and columns.
+const N_FUNCTIONS_MAX: usize = 128;
+
+/// Which functions are used, and how hard their weights are held to 0.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectKind {
+    /// Whether values times calendar features are among the functions: an effect that depends on hour or weekday.
+    pub with_calendar: bool,
+    /// Ridge penalty.
+    pub penalty: f64,
+}
+
+/// Effects of covariates; none by default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Effects {
+    pub functions: Functions,
+    /// For each modelled series, the weights of the first functions, standard units; empty when there are no effects.
+    pub weights: Vec<Vec<f64>>,
+}
+
+/// The functions of the covariates at a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Functions {
+    pub n_known: usize,
+    /// Covariate and value at which each hinge begins.
+    pub hinges: Vec<(usize, f64)>,
+    /// Whether values times calendar features come last.
+    pub with_calendar: bool,
+}
+
+impl Functions {
+    /// All functions that may be of use, by the values that the covariates have at some steps.
+    fn all(n_known: usize, calendar: &Calendar, n_steps: usize) -> Self {
+        let mut functions = Self { n_known, hinges: vec![], with_calendar: false };
+        let quartiles = |covariate: usize| -> Vec<f64> {
+            let mut values: Vec<f64> = (0..n_steps).map(|step| calendar.covariates(step)[covariate]).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            let mut quartiles: Vec<f64> = [1, 2, 3].map(|nth| values[nth * (n_steps - 1) / 4]).to_vec();
+            quartiles.dedup();
+            // A hinge at the smallest or largest value says nothing that the value itself does not say.
+            quartiles.retain(|&quartile| quartile > values[0] && quartile < values[n_steps - 1]);
+            quartiles
+        };
+        let hinges: Vec<(usize, f64)> = (0..n_known)
+            .flat_map(|covariate| quartiles(covariate).into_iter().map(move |quartile| (covariate, quartile)))
+            .collect();
+        if functions.n_plain() + hinges.len() <= N_FUNCTIONS_MAX {
+            functions.hinges = hinges;
+        }
+        let n_products = n_known * calendar.n_features();
+        functions.with_calendar = n_products > 0 && functions.n_plain() + n_products <= N_FUNCTIONS_MAX;
+        functions
+    }
+
+    /// Number of functions without those of the calendar.
+    fn n_plain(&self) -> usize {
+        3 * self.n_known + self.hinges.len()
+    }
+
+    /// Number of functions, for so many features of the calendar.
+    pub fn len(&self, n_calendar: usize) -> usize {
+        self.n_plain() + if self.with_calendar { self.n_known * n_calendar } else { 0 }
+    }
+
+    /// Their values at a step.
+    fn at(&self, calendar: &Calendar, step: usize, out: &mut Vec<f64>) {
+        let covariates = calendar.covariates(step);
+        out.clear();
+        out.extend_from_slice(&covariates[..3 * self.n_known]);
+        out.extend(self.hinges.iter().map(|&(covariate, at)| (covariates[covariate] - at).max(0.0)));
+        if self.with_calendar {
+            let calendar = calendar.row(step);
+            out.extend(covariates[..self.n_known].iter().flat_map(|value| calendar.iter().map(move |c| value * c)));
+        }
+    }
+}
+
+impl Effects {
+    /// Whether there are any.
+    pub fn is_none(&self) -> bool {
+        self.weights.is_empty()
+    }
+
+    /// Effects on each modelled series at a step, standard units.
+    pub fn at(&self, calendar: &Calendar, step: usize) -> Vec<f64> {
+        let mut functions = vec![];
+        self.functions.at(calendar, step, &mut functions);
+        self.weights.iter().map(|weights| weights.iter().zip(&functions).map(|(w, f)| w * f).sum()).collect()
+    }
+
+    /// Takes the effects out of standard values `[step, series]` whose first row is some row of the calendar.
+    pub fn take_out(&self, standard: &mut [f64], calendar: &Calendar, first_row: usize) {
+        if self.is_none() {
+            return;
+        }
+        for (step, row) in standard.chunks_exact_mut(self.weights.len()).enumerate() {
+            let effects = self.at(calendar, first_row + step);
+            row.iter_mut().zip(effects).for_each(|(value, effect)| *value -= effect);
+        }
+    }
+}
+
+/// What effects are found from: standard values of the modelled series, and the calendar with the covariates beside it.
+pub(crate) struct EffectFitter<'a> {
+    /// `[time, series]`, gaps `NaN`.
+    pub standard: &'a [f64],
+    pub n_series: usize,
+    /// The series whose errors decide.
+    pub targets: &'a [usize],
+    pub n_known: usize,
+    pub calendar: &'a Calendar,
+    /// The shortest season.
+    pub season: Option<usize>,
+    pub plan: &'a LinearPlan,
+}
+
+/// Normal equations of errors of a series and of functions.
+struct Equations {
+    gram: DMatrix<f64>,
+    moment: DVector<f64>,
+    squares: f64,
+}
+
+impl Equations {
+    fn new(n_functions: usize) -> Self {
+        Self { gram: DMatrix::zeros(n_functions, n_functions), moment: DVector::zeros(n_functions), squares: 0.0 }
+    }
+
+    /// Ridge weights of the first functions; zeros when they cannot be told apart.
+    fn weights(&self, n_functions: usize, penalty: f64) -> DVector<f64> {
+        let mut gram = self.gram.view((0, 0), (n_functions, n_functions)).into_owned();
+        for function in 0..n_functions {
+            // A function that never changes has no weight.
+            gram[(function, function)] += penalty * gram[(function, function)] + 1e-9;
+        }
+        let moment = self.moment.rows(0, n_functions).into_owned();
+        gram.cholesky().map_or_else(|| DVector::zeros(n_functions), |gram| gram.solve(&moment))
+    }
+
+    /// Sum of squared errors with some weights.
+    fn squares_with(&self, weights: &DVector<f64>) -> f64 {
+        let n = weights.len();
+        let gram = self.gram.view((0, 0), (n, n));
+        self.squares - 2.0 * weights.dot(&self.moment.rows(0, n)) + weights.dot(&(gram * weights))
+    }
+}
+
+impl EffectFitter<'_> {
+    /// Effects from the given folds. Where no kind is given it is chosen on the last fold, which must not be used; `None` is
+    /// the kind without effects.
+    pub fn fit(&self, used: &[usize], kind: Option<Option<EffectKind>>) -> (Effects, Option<EffectKind>) {
+        if kind == Some(None) {
+            return (Effects::default(), None);
+        }
+        let n_steps = self.standard.len() / self.n_series;
+        let mut functions = Functions::all(self.n_known, self.calendar, n_steps);
+        let last = self.plan.folds.n_folds() - 1;
+        let short = self.plan.short();
+        let mut values = vec![];
+        let mut row = vec![];
+        for step in 0..n_steps {
+            functions.at(self.calendar, step, &mut row);
+            values.extend_from_slice(&row);
+        }
+        let n_functions = row.len();
+        let plain = self.calendar.clone().with_covariates(0, vec![]);
+
+        let filled = fill_from_past(self.standard, self.n_series, self.season);
+        let (mut effects, mut chosen) = (Effects::default(), kind.flatten());
+        for round in 0..N_ROUNDS {
+            let mut rest = self.standard.to_vec();
+            effects.take_out(&mut rest, self.calendar, 0);
+            let filled_rest = fill_from_past(&rest, self.n_series, self.season);
+            let input = BaseInput { filled: &filled_rest, n_series: self.n_series, calendar: &plain, past: &[] };
+            let Some(linear) = LinearFitter::new(input, &rest, &short).ridge_of_all_lags(used) else {
+                return (Effects::default(), None);
+            };
+            let input = BaseInput { filled: &filled, ..input };
+            let equations = |folds: &[usize]| {
+                let all: Vec<usize> = (0..self.n_series).collect();
+                parallel::map(&all, |&series| self.equations(series, folds, &linear, input, &values, n_functions))
+            };
+            let found = equations(used);
+            if kind.is_none() && round == 0 {
+                chosen = self.choose(&found, &equations(&[last]), &functions, n_functions);
+            }
+            let Some(kind) = chosen else { return (Effects::default(), None) };
+            let n_used = if kind.with_calendar { n_functions } else { functions.n_plain() };
+            let weights = found.iter().map(|series| series.weights(n_used, kind.penalty).as_slice().to_vec());
+            effects = Effects { weights: weights.collect(), functions: functions.clone() };
+        }
+        functions.with_calendar &= chosen.is_some_and(|kind| kind.with_calendar);
+        (Effects { functions, ..effects }, chosen)
+    }
+
+    /// The kind with the smallest squared error on later folds, relative to that without effects, as a mean over the targets.
+    fn choose(
+        &self,
+        found: &[Equations],
+        later: &[Equations],
+        functions: &Functions,
+        n_functions: usize,
+    ) -> Option<EffectKind> {
+        let loss = |n_used: usize, penalty: f64| {
+            let ratio = |&series: &usize| {
+                let without = later[series].squares;
+                let with = later[series].squares_with(&found[series].weights(n_used, penalty));
+                if without > 0.0 { with / without } else { 1.0 }
+            };
+            self.targets.iter().map(ratio).sum::<f64>() / self.targets.len() as f64
+        };
+        let mut best = (1.0 - PRICE, None);
+        for with_calendar in [false, true] {
+            if with_calendar && !functions.with_calendar {
+                continue;
+            }
+            let n_used = if with_calendar { n_functions } else { functions.n_plain() };
+            for penalty in PENALTIES {
+                let loss = loss(n_used, penalty);
+                if loss < best.0 {
+                    best = (loss, Some(EffectKind { with_calendar, penalty }));
+                }
+            }
+        }
+        best.1
+    }
+
+    /// Normal equations over errors of a forecaster at some leads, from evenly spread origins of some folds.
+    fn equations(
+        &self,
+        series: usize,
+        folds: &[usize],
+        linear: &Linear,
+        input: BaseInput<'_>,
+        functions: &[f64],
+        n_functions: usize,
+    ) -> Equations {
+        let horizon = linear.horizon;
+        let leads: Vec<usize> = (1..=horizon).step_by(horizon.div_ceil(N_LEADS)).collect();
+        let n_rows = (N_ROWS_MAX / self.n_series).clamp(*N_ROWS_OF_SERIES.start(), *N_ROWS_OF_SERIES.end());
+        let origins: Vec<usize> = folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)).collect();
+        let stride = (origins.len() * leads.len()).div_ceil(n_rows).max(1);
+        let weights = &linear.weights[series % linear.weights.len()];
+        let lag_weights = &weights[weights.len() - linear.lags.len() * horizon..];
+        let at = |step: usize| &functions[step * n_functions..(step + 1) * n_functions];
+        let mut equations = Equations::new(n_functions);
+        let (mut features, mut path) = (vec![], vec![0.0; horizon]);
+        let mut rows = vec![];
+        let mut errors = vec![];
+        for origin in origins.into_iter().step_by(stride) {
+            linear.path(input, origin, series, &mut features, &mut path);
+            for &lead in &leads {
+                let truth = self.standard[(origin + lead) * self.n_series + series];
+                if truth.is_nan() {
+                    continue;
+                }
+                errors.push(truth - path[lead - 1]);
+                let first = rows.len();
+                rows.extend_from_slice(at(origin + lead));
+                let row: &mut [f64] = &mut rows[first..];
+                let mut of_last = 1.0;
+                for (&lag, weights) in linear.lags.iter().zip(lag_weights.chunks_exact(horizon)) {
+                    let weight = weights[lead - 1];
+                    if lag <= origin && weight != 0.0 {
+                        of_last -= weight;
+                        row.iter_mut().zip(at(origin - lag)).for_each(|(error, value)| *error -= weight * value);
+                    }
+                }
+                row.iter_mut().zip(at(origin)).for_each(|(error, value)| *error -= of_last * value);
+            }
+        }
+        let rows = DMatrix::from_vec(n_functions, errors.len(), rows);
+        let errors = DVector::from_vec(errors);
+        equations.gram = &rows * rows.transpose();
+        equations.moment = &rows * &errors;
+        equations.squares = errors.norm_squared();
+        equations
+    }
+}
