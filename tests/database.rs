@@ -388,7 +388,7 @@ async fn a_new_partition_waits_for_a_load_without_stopping_readers(pool: PgPool)
     let observation = observation::NewObservation {
         series_id: loaded.series_ids[0],
         valid_time: hour(1),
-        interval_end: hour(2),
+        known_since: hour(2),
         available_at: None,
         value: 2.0,
         sd: None,

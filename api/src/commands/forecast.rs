@@ -100,6 +100,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         panel: args.panel.clone(),
         horizon: args.horizon,
         issue_time: args.issue_time,
+        covariates: vec![],
         quantile_levels: levels,
         sampling: SampleConfig { n_samples: args.num_samples, seed: args.seed, ..SampleConfig::default() },
         cost_max,

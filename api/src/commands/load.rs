@@ -92,9 +92,17 @@ pub struct Args {
     #[arg(long)]
     pub kind: Option<Kind>,
 
-    /// Role of the series: target, known or past.
+    /// Role of all series: target, known or past.
     #[arg(long)]
     pub role: Option<Role>,
+
+    /// Series that are covariates whose future is supplied.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "role")]
+    pub known: Vec<String>,
+
+    /// Series that are covariates of which only the past helps.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "role")]
+    pub past: Vec<String>,
 
     /// Unit of the series.
     #[arg(long)]
@@ -132,14 +140,19 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         .context("reading the file")?
         .with_context(|| format!("nothing was loaded from {}", args.file.display()))?;
     print_report(&loaded);
+    let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
     if args.check {
         println!("nothing stored: --check was given");
         return Ok(());
     }
     let database = super::open(&args.database).await?;
+    let role_of = |name: &str| {
+        let position = loaded.frame.series().iter().position(|series| series == name)?;
+        roles.get(position).map(|&role| role.into())
+    };
     let declare = |name: &str| NewSeries {
         name: name.to_owned(),
-        role: args.role,
+        role: role_of(name).or(args.role),
         kind: args.kind,
         unit: args.unit.clone(),
         lower_bound: args.lower_bound,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::matrix::Matrix;
 use super::partition::Partitioned;
+use super::series::Series;
 use super::words::{Quality, Status};
 use super::{Error, partition};
 
@@ -326,6 +327,29 @@ pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> R
     .bind(tenant_id)
     .bind(panel_id)
     .fetch_optional(db)
+    .await?)
+}
+
+/// The series that a forecast has values of, in order of their position: covariates are not forecast.
+pub async fn series(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<Vec<Series>, Error> {
+    Ok(sqlx::query_as(
+        "select series_id, s.panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer
+         from panel_version_series v
+         join series s using (tenant_id, series_id)
+         where tenant_id = $1 and panel_version_id = $2
+           and exists (
+               select
+               from forecast_value
+               where forecast_value.tenant_id = $1 and forecast_id = $3 and forecast_value.series_id = s.series_id
+                 and valid_time = $4
+           )
+         order by position",
+    )
+    .bind(tenant_id)
+    .bind(forecast.panel_version_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.first_valid_time)
+    .fetch_all(db)
     .await?)
 }
 

@@ -1,6 +1,6 @@
 //! A load: everything that one file or request brings, in one transaction.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
 use super::observation::{Counts, NewObservation};
@@ -8,7 +8,12 @@ use super::panel::{NewPanel, Panel};
 use super::panel_version::PanelVersion;
 use super::partition::Partitioned;
 use super::series::NewSeries;
+use super::words::Role;
 use super::{Error, observation, panel, panel_version, partition, series};
+
+/// How long before its interval a value of a known covariate counts as known where the source does not say: far longer than
+/// any horizon.
+const KNOWN_AHEAD: TimeDelta = TimeDelta::days(3653);
 
 /// One value of a load.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +60,9 @@ pub struct Loaded {
 
 /// Stores all of it, or nothing. A second load of the same changes nothing.
 ///
+/// A plan, a price or a holiday is known ahead: the first value of a known covariate whose source does not say when it became
+/// known counts as known ten years before its interval.
+///
 /// # Errors
 /// Those of [`panel::ensure`], [`series::ensure`] and [`observation::insert`].
 ///
@@ -69,13 +77,18 @@ pub async fn load(pool: &PgPool, tenant_id: i32, load: &Load<'_>) -> Result<Load
     let all_series = series::list_ids(&mut *transaction, tenant_id, panel.panel_id).await?;
     let panel_version = panel_version::ensure(&mut transaction, tenant_id, panel.panel_id, &all_series).await?;
 
+    let known = series::with_role(&mut *transaction, tenant_id, panel.panel_id, Role::Known).await?;
     let observations: Vec<NewObservation> = load
         .values
         .iter()
         .map(|v| NewObservation {
             series_id: series_ids[v.series],
             valid_time: v.valid_time,
-            interval_end: v.interval_end,
+            known_since: if known.contains(&series_ids[v.series]) {
+                v.valid_time.checked_sub_signed(KNOWN_AHEAD).unwrap_or(v.valid_time)
+            } else {
+                v.interval_end
+            },
             available_at: v.available_at,
             value: v.value,
             sd: v.sd,

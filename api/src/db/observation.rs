@@ -5,7 +5,7 @@
 //! - A value whose source says when it became known is stored with that instant, unless the value known then was the
 //!   same.
 //! - Otherwise, the *first* value of a series and `valid_time` counts as known at the end of its interval plus the
-//!   panel's publication delay (flagged `assumed`), or at the load time if that is earlier: then nothing is assumed.
+//!   panel's publication delay (flagged `assumed`; for a known covariate: ten years before its interval), or at the load time if that is earlier: then nothing is assumed.
 //! - A *different* value that arrives later is known from its load time: a correction, a new row.
 //! - An *equal* value makes no row, so loading a file twice equals loading it once.
 
@@ -25,8 +25,9 @@ pub struct NewObservation {
     pub series_id: i32,
     /// Start of the interval that the value refers to.
     pub valid_time: DateTime<Utc>,
-    /// End of that interval, by the panel's frequency and time zone.
-    pub interval_end: DateTime<Utc>,
+    /// From when on, but for the panel's publication delay, it counts as known if the source does not say: the end of that
+    /// interval by the panel's frequency and time zone, or for a known covariate long before it.
+    pub known_since: DateTime<Utc>,
     /// When the value became known, if the source says so.
     pub available_at: Option<DateTime<Utc>>,
     /// The value, in the unit of its series.
@@ -76,7 +77,7 @@ pub async fn insert(
                 .bind(panel.publication_delay)
                 .bind(rows.iter().map(|o| o.series_id).collect::<Vec<_>>())
                 .bind(rows.iter().map(|o| o.valid_time).collect::<Vec<_>>())
-                .bind(rows.iter().map(|o| o.interval_end).collect::<Vec<_>>())
+                .bind(rows.iter().map(|o| o.known_since).collect::<Vec<_>>())
                 .bind(rows.iter().map(|o| o.available_at).collect::<Vec<_>>())
                 .bind(rows.iter().map(|o| o.value).collect::<Vec<_>>())
                 .bind(rows.iter().map(|o| o.sd).collect::<Vec<_>>())
@@ -253,11 +254,12 @@ pub async fn newest_valid_time(
 pub struct Span {
     /// The earliest `valid_time` of any series.
     pub first_valid_time: DateTime<Utc>,
-    /// The latest `valid_time` of any series.
+    /// The latest `valid_time` of any series that is not a known covariate.
     pub last_valid_time: DateTime<Utc>,
 }
 
-/// From when to when values of a panel version were known at `issue_time`; `None` when there was none.
+/// From when to when values of a panel version were known at `issue_time`; `None` when there was none, or none but of known
+/// covariates, whose supplied future does not count.
 pub async fn span(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
@@ -266,23 +268,24 @@ pub async fn span(
 ) -> Result<Option<Span>, Error> {
     // Two index probes per series and partition, however long the history is.
     let (first, last): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = sqlx::query_as(
-        "select min(first.valid_time), max(last.valid_time)
+        "select min(first.valid_time), max(last.valid_time) filter (where role <> 'known')
          from panel_version_series s
+         join series using (tenant_id, series_id)
          cross join lateral (
              select valid_time
              from observation o
-             where o.tenant_id = $1 and o.series_id = s.series_id and available_at <= $3
+             where o.tenant_id = $1 and o.series_id = series.series_id and available_at <= $3
              order by valid_time
              limit 1
          ) as first
          cross join lateral (
              select valid_time
              from observation o
-             where o.tenant_id = $1 and o.series_id = s.series_id and available_at <= $3
+             where o.tenant_id = $1 and o.series_id = series.series_id and available_at <= $3
              order by valid_time desc
              limit 1
          ) as last
-         where s.tenant_id = $1 and s.panel_version_id = $2",
+         where tenant_id = $1 and s.panel_version_id = $2",
     )
     .bind(tenant_id)
     .bind(panel_version_id)
@@ -303,7 +306,7 @@ mod tests {
         NewObservation {
             series_id,
             valid_time: time(hour),
-            interval_end: time(hour + 1),
+            known_since: time(hour + 1),
             available_at: available_at.map(time),
             value: 0.0,
             sd: None,

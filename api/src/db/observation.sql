@@ -3,16 +3,16 @@
 --
 -- $1 tenant_id, $2 load time, $3 publication delay of the panel, $4 … $9 the columns of the given values.
 with given as (
-    select series_id, valid_time, interval_end, available_at, value, sd
+    select series_id, valid_time, known_since, available_at, value, sd
     from unnest($4::integer[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::float8[], $9::float8[])
-        as given (series_id, valid_time, interval_end, available_at, value, sd)
+        as given (series_id, valid_time, known_since, available_at, value, sd)
 ),
 
 -- What each is compared with: the value known at its available_at, or, if the source does not say, the latest one.
 -- A source that states two values for the same instant has corrected itself since: again the latest one counts.
 compared as (
     select
-        given.series_id, given.valid_time, given.interval_end, given.value, given.sd,
+        given.series_id, given.valid_time, given.known_since, given.value, given.sd,
         case when given.available_at = known.available_at then null else given.available_at end as available_at,
         case when given.available_at = known.available_at then latest.available_at else known.available_at end
             as stored_available_at,
@@ -47,9 +47,9 @@ news as (
             -- Known since it was loaded, and after what it corrects even if clocks disagree.
             when stored_available_at is not null then greatest($2, stored_available_at + interval '1 microsecond')
             -- Nobody says when it became known. It cannot have been after it was loaded.
-            else least(interval_end + $3, $2)
+            else least(known_since + $3, $2)
         end as available_at,
-        available_at is null and stored_available_at is null and interval_end + $3 <= $2 as assumed,
+        available_at is null and stored_available_at is null and known_since + $3 <= $2 as assumed,
         stored_available_at is not null as is_correction
     from compared
     where not is_known

@@ -1,5 +1,7 @@
 //! Series.
 
+use std::collections::HashSet;
+
 use sqlx::{PgConnection, PgExecutor};
 
 use super::Error;
@@ -141,6 +143,26 @@ pub async fn list(
     .bind(limit)
     .fetch_all(db)
     .await?)
+}
+
+/// Identifiers of the series of a panel that have a role.
+pub async fn with_role(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    role: Role,
+) -> Result<HashSet<i32>, Error> {
+    let ids: Vec<i32> = sqlx::query_scalar(
+        "select series_id
+         from series
+         where tenant_id = $1 and panel_id = $2 and role = $3",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(role)
+    .fetch_all(db)
+    .await?;
+    Ok(ids.into_iter().collect())
 }
 
 /// Identifiers of all series of a panel, in their order.

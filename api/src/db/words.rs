@@ -98,6 +98,26 @@ words! {
     }
 }
 
+impl From<Role> for forecast::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Target => Self::Target,
+            Role::Known => Self::Known,
+            Role::Past => Self::Past,
+        }
+    }
+}
+
+impl From<forecast::Role> for Role {
+    fn from(role: forecast::Role) -> Self {
+        match role {
+            forecast::Role::Target => Self::Target,
+            forecast::Role::Known => Self::Known,
+            forecast::Role::Past => Self::Past,
+        }
+    }
+}
+
 words! {
     /// What a value of a series means over its interval.
     Kind {

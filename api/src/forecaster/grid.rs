@@ -56,7 +56,7 @@ pub fn known_panel(
         time_zone: grid.time_zone,
         publication_delay: panel.publication_delay,
         bounds,
-        roles: vec![],
+        roles: series.iter().map(|series| series.role.into()).collect(),
     };
     let names = series.iter().map(|series| series.name.clone()).collect();
     let observations = observations.iter().map(|observation| ingest::Observation {

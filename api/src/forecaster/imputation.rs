@@ -36,7 +36,7 @@ pub struct Imputation {
     pub panel: Panel,
     /// The model that filled them.
     pub model: Model,
-    /// The series, with the gaps of each.
+    /// The targets, with the gaps of each.
     pub series: Vec<(Series, Vec<Gap>)>,
     /// What the reader should know.
     pub warnings: Vec<Warning>,
@@ -71,7 +71,7 @@ pub async fn impute(
     let model = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
         .await?
         .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
-    let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
+    let mut series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
     let grid = Grid::of(&panel)?;
 
     let folder = ModelFolder {
@@ -80,8 +80,14 @@ pub async fn impute(
         digest: model.digest.clone(),
     };
     let wanted = folder.clone();
-    let (n_before, n_after) =
-        predictor.run(move |models| models.get(&wanted).map(|model| (model.context_length(), model.horizon()))).await?;
+    let (n_before, n_after, roles) = predictor
+        .run(move |models| {
+            let model = models.get(&wanted)?;
+            Ok((model.context_length(), model.horizon(), model.roles().to_vec()))
+        })
+        .await?;
+    // What counts is what the series were when the model was trained.
+    series.iter_mut().zip(roles).for_each(|(series, role)| series.role = role.into());
     let n_steps = grid.frequency.index_between(order.start, order.end, grid.time_zone).max(0);
     let n_steps = usize::try_from(n_steps).unwrap_or(usize::MAX).saturating_add(n_before + n_after);
     let cost = [n_steps, order.sampling.n_samples, series.len()]
@@ -100,7 +106,7 @@ pub async fn impute(
     }
     let known = known_panel(&panel, grid, &series, &observations)?;
     let history = known.history().map_err(|error| Error::internal("building the window", error))?;
-    let n_rows = known.n_steps();
+    let n_rows = history.values.n_steps();
     let window = history.window(n_rows, n_rows, 0);
     let sampling = order.sampling;
     let timed = metrics.clone();
@@ -116,15 +122,19 @@ pub async fn impute(
     let rows = row(order.start)..row(order.end);
     let first = n_rows - imputed.n_steps();
     let is_gap = |row: &usize, column: usize| known.values().get(*row, column).is_nan();
-    let gap = |row: usize, column: usize| Gap {
+    // The draws are those of the targets.
+    let targets = known.targets();
+    let gap = |row: usize, target: usize| Gap {
         valid_time: known.valid_time(row),
-        draws: (0..imputed.n_samples()).map(|sample| imputed.value(sample, row - first, column)).collect(),
+        draws: (0..imputed.n_samples()).map(|sample| imputed.value(sample, row - first, target)).collect(),
     };
-    let gaps = |column: usize| {
+    let gaps = |(target, &column): (usize, &usize)| {
         let rows = rows.start.max(first)..rows.end;
-        rows.filter(|row| is_gap(row, column)).map(|row| gap(row, column)).collect::<Vec<_>>()
+        let gaps = rows.filter(|row| is_gap(row, column)).map(|row| gap(row, target)).collect::<Vec<_>>();
+        (series[column].clone(), gaps)
     };
-    let n_left = (rows.start..first.min(rows.end)).filter(|row| (0..series.len()).any(|c| is_gap(row, c))).count();
+    let has_gap = |row: &usize| targets.iter().any(|&column| is_gap(row, column));
+    let n_left = (rows.start..first.min(rows.end)).filter(has_gap).count();
     let warning = || {
         let start = known.valid_time(first).to_rfc3339();
         let message =
@@ -133,7 +143,7 @@ pub async fn impute(
     };
     Ok(Imputation {
         warnings: (n_left > 0).then(warning).into_iter().collect(),
-        series: series.iter().enumerate().map(|(column, series)| (series.clone(), gaps(column))).collect(),
+        series: targets.iter().enumerate().map(gaps).collect(),
         panel,
         model,
     })

@@ -2,6 +2,7 @@
 //!
 //! This is the path of a request, a scheduled run and a backfill alike. It knows no route.
 
+mod covariates;
 mod grid;
 pub mod imputation;
 mod issue_time;
@@ -11,12 +12,13 @@ mod warning;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use forecast::{Effort, Guided, QuantileLevel, SampleConfig, Trajectories};
+use forecast::{Effort, Guided, QuantileLevel, SampleConfig, Trajectories, UnknownCovariate};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use self::scenario::Resolved;
 pub use self::{
+    covariates::{SuppliedFuture, SuppliedValue},
     grid::{Grid, known_panel},
     issue_time::default_issue_time,
     scenario::{Guidance, Scenario},
@@ -31,7 +33,7 @@ use crate::{
         observation::Observation,
         panel::Panel,
         series::Series,
-        words::Quality,
+        words::{Quality, Role},
     },
     metrics::{Metrics, Stage},
     predictor::{ModelFolder, Models, Predictor},
@@ -47,6 +49,8 @@ pub struct Order {
     pub horizon: usize,
     /// When the forecast is made; `None` chooses by [`default_issue_time`].
     pub issue_time: Option<DateTime<Utc>>,
+    /// Futures of known covariates that take the place of what is stored.
+    pub covariates: Vec<SuppliedFuture>,
     /// Levels of the quantiles that are stored, ascending.
     pub quantile_levels: Vec<QuantileLevel>,
     /// How trajectories are drawn.
@@ -75,7 +79,7 @@ pub struct Forecast {
     pub panel: Panel,
     /// The model that made it.
     pub model: Model,
-    /// The series, in the order of the values.
+    /// The targets, in the order of the values.
     pub series: Vec<Series>,
     /// When it was made.
     pub issue_time: DateTime<Utc>,
@@ -97,6 +101,8 @@ pub struct Forecast {
     pub scenario: Option<serde_json::Value>,
     /// What the conditions of the scenario did.
     pub guidance: Option<Guidance>,
+    /// Futures of known covariates that came with the order.
+    pub covariates: Vec<SuppliedFuture>,
     /// What the reader should know.
     pub warnings: Vec<Warning>,
 }
@@ -114,7 +120,7 @@ impl Forecast {
 /// # Errors
 /// - [`Error::UnknownPanel`], [`Error::NoModel`], [`Error::NoObservations`]
 /// - [`Error::TooCostly`] when the forecast is larger than the order allows
-/// - [`Error::InvalidBody`] when the issue time is after `now`
+/// - [`Error::InvalidBody`] when the issue time is after `now`, or a supplied future is none of a known covariate
 /// - [`Error::QueueFull`], [`Error::BrokenModel`], [`Error::Database`]
 pub async fn make(
     pool: &PgPool,
@@ -130,7 +136,7 @@ pub async fn make(
     let model = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
         .await?
         .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
-    let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
+    let mut series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
     check_cost(order, series.len())?;
     let grid = Grid::of(&panel)?;
 
@@ -140,8 +146,14 @@ pub async fn make(
         digest: model.digest.clone(),
     };
     let wanted = folder.clone();
-    let (context_length, trained_horizon) =
-        predictor.run(move |models| models.get(&wanted).map(|model| (model.context_length(), model.horizon()))).await?;
+    let (context_length, trained_horizon, roles) = predictor
+        .run(move |models| {
+            let model = models.get(&wanted)?;
+            Ok((model.context_length(), model.horizon(), model.roles().to_vec()))
+        })
+        .await?;
+    // What counts is what the series were when the model was trained.
+    series.iter_mut().zip(roles).for_each(|(series, role)| series.role = role.into());
 
     let issue_time = match order.issue_time {
         Some(issue_time) if issue_time > now => {
@@ -151,15 +163,21 @@ pub async fn make(
         None => issue_time::latest(pool, &panel, &model, grid, trained_horizon, now).await?,
     };
     let context_start = grid.advance(issue_time, -(context_length as i64));
+    let supplied = covariates::place(&order.covariates, &series, grid, issue_time, order.horizon)?;
+    // Of the future there are only values of known covariates in the window.
+    let has_known = series.iter().any(|series| series.role == Role::Known);
+    let n_ahead = if has_known { order.horizon as i64 } else { 0 };
+    let valid_times = context_start..grid.advance(issue_time, n_ahead).max(issue_time);
     let observations =
-        db::observation::as_of(pool, DEFAULT_TENANT, model.panel_version_id, issue_time, context_start..issue_time)
-            .await?;
+        db::observation::as_of(pool, DEFAULT_TENANT, model.panel_version_id, issue_time, valid_times).await?;
     let data_cutoff = observations
         .iter()
         .map(|observation| observation.available_at)
         .max()
         .ok_or_else(|| Error::NoObservations { panel: panel.name.clone(), issue_time })?;
-    let mut warnings = warning::silent_series(&series, &observations);
+    let is_supplied = |series: &&Series| order.covariates.iter().any(|future| future.series == series.name);
+    let stored: Vec<Series> = series.iter().filter(|series| !is_supplied(series)).cloned().collect();
+    let mut warnings = warning::silent_series(&stored, &observations);
     warnings.extend(warning::of_order(order, trained_horizon));
     metrics.observe_stage(Stage::Load, started_at.elapsed());
 
@@ -179,6 +197,7 @@ pub async fn make(
         grid,
         series: series.clone(),
         observations,
+        supplied,
         issue_time,
         context_length,
         horizon: order.horizon,
@@ -187,7 +206,7 @@ pub async fn make(
         effort: effort(order, series.len()),
     };
     let timed = metrics.clone();
-    let Guided { trajectories, guidance } = predictor
+    let (Guided { trajectories, guidance }, unknown) = predictor
         .run(move |models| {
             let started_at = Instant::now();
             let guided = draw.run(models)?;
@@ -196,6 +215,8 @@ pub async fn make(
         })
         .await?;
     warnings.extend(warning::of_guidance(&guidance));
+    warnings.extend(covariates::warnings(&unknown, &series, grid, issue_time));
+    series.retain(|series| series.role == Role::Target);
     metrics.trajectories.inc_by(guidance.n_drawn as u64);
     metrics.sampler_passes.inc_by(order.sampling.passes as u64);
 
@@ -231,6 +252,7 @@ pub async fn make(
             .transpose()
             .map_err(|error| Error::internal("writing a scenario", error))?,
         guidance: (!guidance.conditions.is_empty()).then(|| Guidance::from(&guidance)),
+        covariates: order.covariates.clone(),
         warnings,
     })
 }
@@ -242,6 +264,7 @@ struct Draw {
     grid: Grid,
     series: Vec<Series>,
     observations: Vec<Observation>,
+    supplied: Vec<covariates::Placed>,
     issue_time: DateTime<Utc>,
     context_length: usize,
     horizon: usize,
@@ -259,17 +282,21 @@ struct Supposed {
 }
 
 impl Draw {
-    fn run(self, models: &mut Models) -> Result<Guided, Error> {
+    /// Trajectories of the targets, and the covariates whose future is not known to the end.
+    fn run(self, models: &mut Models) -> Result<(Guided, Vec<UnknownCovariate>), Error> {
         let model = models.get(&self.folder)?;
         let mut window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
             .window(self.issue_time, self.context_length, self.horizon)
             .map_err(|error| Error::internal("building the window", error))?;
+        covariates::supply(&mut window, &self.supplied)?;
         let mut conditions = [].as_slice();
         if let Some(supposed) = &self.supposed {
-            window.future.clone_from(&supposed.resolved.future);
+            if let Some(future) = &supposed.resolved.future {
+                covariates::suppose(&mut window, future)?;
+            }
             conditions = &supposed.resolved.conditions;
         }
-        model.forecast_under(&window, conditions, &self.sampling, &self.effort).map_err(|error| {
+        let guided = model.forecast_under(&window, conditions, &self.sampling, &self.effort).map_err(|error| {
             let refuse = |supposed: &Supposed| supposed.scenario.refused(&error, &self.series, &supposed.boundaries);
             match (self.supposed.as_ref().and_then(refuse), error) {
                 (Some(refused), _) => refused,
@@ -278,7 +305,8 @@ impl Draw {
                 }
                 (None, other) => Error::internal("drawing trajectories", other),
             }
-        })
+        })?;
+        Ok((guided, model.unknown_covariates(&window)))
     }
 }
 
@@ -306,7 +334,7 @@ pub async fn store(
         Quality::Ok
     };
     let schedule = schedule::name(forecast.sampling.schedule);
-    let params = serde_json::json!({
+    let mut params = serde_json::json!({
         "panel": forecast.panel.name,
         "horizon": forecast.horizon(),
         "issue_time": forecast.issue_time,
@@ -318,6 +346,9 @@ pub async fn store(
         "guidance": forecast.guidance,
         "warnings": forecast.warnings,
     });
+    if !forecast.covariates.is_empty() {
+        params["covariates"] = serde_json::json!(forecast.covariates);
+    }
     let series_ids: Vec<i32> = forecast.series.iter().map(|series| series.series_id).collect();
 
     db::forecast::insert(

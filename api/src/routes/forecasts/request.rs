@@ -1,5 +1,7 @@
 //! The request for a forecast, and what is checked of it before anything is read.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use forecast::SampleConfig;
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     Error,
     config::Limits,
-    forecaster::{Order, Scenario},
+    forecaster::{Order, Scenario, SuppliedFuture, SuppliedValue},
     instant::rfc3339_option,
     problem::Violation,
     routes::levels,
@@ -37,6 +39,10 @@ pub struct ForecastRequest {
     /// known at most one trained horizon ago; otherwise the instant at which it became known.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "rfc3339_option")]
     pub issue_time: Option<DateTime<Utc>>,
+    /// Futures of `known` covariates, by the names of their series: values at steps of the forecast, which take the place of what
+    /// is stored. Where neither is known, the covariate is drawn, and the answer has the warning `unknown-covariate`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub covariates: BTreeMap<String, Vec<SuppliedValue>>,
     /// Quantile levels, between 0 and 1. Default: 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantiles: Option<Vec<f64>>,
@@ -124,6 +130,11 @@ impl ForecastRequest {
             panel: self.panel.clone(),
             horizon: self.horizon,
             issue_time: self.issue_time,
+            covariates: self
+                .covariates
+                .iter()
+                .map(|(series, values)| SuppliedFuture { series: series.clone(), values: values.clone() })
+                .collect(),
             quantile_levels,
             sampling: SampleConfig { n_samples: self.num_samples, seed: self.seed, passes: self.passes, schedule },
             cost_max: limits.cost_max,

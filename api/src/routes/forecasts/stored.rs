@@ -26,7 +26,7 @@ pub struct Stored {
     pub panel: Panel,
     /// The model that made it.
     pub model: Model,
-    /// The series, in their order.
+    /// The series that were forecast, in their order.
     pub series: Vec<Series>,
 }
 
@@ -40,7 +40,7 @@ impl Stored {
         let forecast_id = Uuid::try_parse(identifier).map_err(|_| unknown())?;
         let forecast = db::forecast::get(pool, DEFAULT_TENANT, forecast_id).await?.ok_or_else(unknown)?;
         let (panel, model) = references(pool, &forecast).await?;
-        let series = db::panel_version::series(pool, DEFAULT_TENANT, forecast.panel_version_id).await?;
+        let series = db::forecast::series(pool, DEFAULT_TENANT, &forecast).await?;
         Ok(Self { forecast, panel, model, series })
     }
 
