@@ -10,6 +10,7 @@ mod dashboards;
 mod database;
 mod forecasts;
 mod imputation;
+mod jobs;
 mod openapi;
 mod page;
 mod postgres;

@@ -14,6 +14,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use forecast::DeviceName;
+use serde::{Deserialize, Serialize};
 
 use crate::reader::Reader;
 use crate::{database, postgres};
@@ -44,6 +45,15 @@ pub struct Config {
     /// What a client may ask for.
     #[command(flatten)]
     pub limits: Limits,
+
+    /// Whether this process does jobs, too. Give `false` where `plumecast work` does them.
+    #[arg(long, env = "PLUMECAST_WITH_WORKER", value_name = "BOOL", action = clap::ArgAction::Set,
+          default_value_t = Config::default().with_worker)]
+    pub with_worker: bool,
+
+    /// How it does them.
+    #[command(flatten)]
+    pub worker: WorkerConfig,
 }
 
 impl Default for Config {
@@ -55,12 +65,15 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             device: DeviceConfig::default(),
             limits: Limits::default(),
+            with_worker: true,
+            worker: WorkerConfig::default(),
         }
     }
 }
 
 /// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One readable line per event.
     Text,
@@ -217,6 +230,19 @@ pub struct Limits {
     #[arg(long, env = "PLUMECAST_MODELS_LOADED_MAX", value_name = "N", default_value_t = Limits::default().models_loaded_max)]
     pub models_loaded_max: usize,
 
+    /// Most values (trajectories * steps * series) of one forecast as a job.
+    #[arg(long, env = "PLUMECAST_JOB_COST_MAX", value_name = "VALUES", default_value_t = Limits::default().job_cost_max)]
+    pub job_cost_max: u64,
+
+    /// Attempts at a job before it counts as failed.
+    #[arg(long, env = "PLUMECAST_JOB_ATTEMPTS_MAX", value_name = "N", default_value_t = Limits::default().job_attempts_max,
+          value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub job_attempts_max: i32,
+
+    /// Most jobs that wait for a worker; the next one is refused with 503.
+    #[arg(long, env = "PLUMECAST_JOBS_WAITING_MAX", value_name = "N", default_value_t = Limits::default().jobs_waiting_max)]
+    pub jobs_waiting_max: i64,
+
     /// Seconds after which a request is answered with 504. Too low: long forecasts never arrive.
     /// Too high: clients give up first.
     #[arg(long, env = "PLUMECAST_REQUEST_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
@@ -239,8 +265,60 @@ impl Default for Limits {
             page_rows_max: 1_000,
             queue_length_max: 16,
             models_loaded_max: 8,
+            job_cost_max: 20_000_000,
+            job_attempts_max: 3,
+            jobs_waiting_max: 10_000,
             request_timeout: Duration::from_secs(120),
             shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How jobs are done.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct WorkerConfig {
+    /// Jobs that this process does at a time, at most one of them a long one (training). Each is a process of its own.
+    #[arg(long, env = "PLUMECAST_JOBS_AT_ONCE", value_name = "N", default_value_t = WorkerConfig::default().jobs_at_once)]
+    pub jobs_at_once: usize,
+
+    /// How much a job yields the processors to the service and to others: 0 (not at all) to 19 (to everybody).
+    #[arg(long, env = "PLUMECAST_JOB_NICENESS", value_name = "N", default_value_t = WorkerConfig::default().job_niceness,
+          value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub job_niceness: i32,
+
+    /// Processors that a job may use; all when not given.
+    #[arg(long, env = "PLUMECAST_JOB_THREADS", value_name = "N")]
+    pub job_threads: Option<usize>,
+
+    /// Seconds between two looks for jobs to do and for jobs that were cancelled. Too high: jobs begin and end late.
+    #[arg(long, env = "PLUMECAST_JOB_POLL_SECONDS", value_name = "SECONDS", value_parser = seconds, default_value = "0.5")]
+    pub job_poll: Duration,
+
+    /// Seconds after which a worker that does not answer counts as dead, and its jobs are taken over. Too low: a worker
+    /// that is cut off for a moment loses its work.
+    #[arg(long, env = "PLUMECAST_JOB_LEASE_SECONDS", value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub job_lease: Duration,
+
+    /// Seconds from a failed attempt to the next; doubled after each further one.
+    #[arg(long, env = "PLUMECAST_JOB_RETRY_SECONDS", value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    pub job_retry: Duration,
+
+    /// Seconds that one attempt may take.
+    #[arg(long, env = "PLUMECAST_JOB_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds,
+          default_value = "86400")]
+    pub job_timeout: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            jobs_at_once: 2,
+            job_niceness: 10,
+            job_threads: None,
+            job_poll: Duration::from_millis(500),
+            job_lease: Duration::from_secs(30),
+            job_retry: Duration::from_secs(10),
+            job_timeout: Duration::from_secs(86_400),
         }
     }
 }
@@ -367,6 +445,8 @@ mod tests {
         Cli::command().debug_assert();
         let config = Cli::try_parse_from(["plumecast"]).expect("no flag is required").config;
         assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.worker, WorkerConfig::default());
+        assert!(config.with_worker);
         assert_eq!(config.listen, Config::default().listen);
         assert_eq!(config.database.pool_timeout, DatabaseConfig::default().pool_timeout);
         assert_eq!(config.database.statement_timeout, DatabaseConfig::default().statement_timeout);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     db,
+    db::words::JobState,
     problem::{Problem, Violation},
 };
 
@@ -109,6 +110,28 @@ pub enum Error {
     /// The idempotency key was used before, for another request.
     #[error("the idempotency key was used for a different request")]
     IdempotencyConflict,
+    /// No job has this identifier.
+    #[error("there is no job `{job}`")]
+    UnknownJob {
+        /// The identifier as given.
+        job: String,
+    },
+    /// The job is not in a state in which this can be done to it.
+    #[error("job {job_id} is {state}; {needed}")]
+    WrongJobState {
+        /// The job.
+        job_id: Uuid,
+        /// Its state.
+        state: JobState,
+        /// What would be right.
+        needed: &'static str,
+    },
+    /// Too many jobs wait for a worker.
+    #[error("{limit} jobs wait for a worker, which is the limit; try again later")]
+    TooManyJobs {
+        /// The limit.
+        limit: i64,
+    },
     /// Too many requests wait for the model.
     #[error("too many requests wait for the model; try again later")]
     QueueFull {
@@ -237,6 +260,13 @@ impl Error {
             Self::IdempotencyConflict => {
                 Kind(StatusCode::CONFLICT, "idempotency-conflict", "The idempotency key belongs to another request")
             }
+            Self::UnknownJob { .. } => Kind(StatusCode::NOT_FOUND, "unknown-job", "There is no such job"),
+            Self::WrongJobState { .. } => {
+                Kind(StatusCode::CONFLICT, "wrong-job-state", "The job is not in a state in which this can be done")
+            }
+            Self::TooManyJobs { .. } => {
+                Kind(StatusCode::SERVICE_UNAVAILABLE, "too-many-jobs", "Too many jobs wait for a worker")
+            }
             Self::QueueFull { .. } => Kind(StatusCode::SERVICE_UNAVAILABLE, "queue-full", "The model is busy"),
             Self::Stopping => Kind(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
             Self::Timeout { .. } => Kind(StatusCode::GATEWAY_TIMEOUT, "timeout", "The request took too long"),
@@ -256,6 +286,12 @@ impl Error {
         }
     }
 
+    /// Whether the request was wrong, so that the same one would be refused again.
+    #[must_use]
+    pub fn is_of_client(&self) -> bool {
+        self.kind().0.is_client_error()
+    }
+
     /// Seconds after which the same request may succeed, for failures that pass.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
@@ -263,6 +299,7 @@ impl Error {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Database(db::Error::Unavailable(_)) | Self::NotReady { .. } => Some(5),
             Self::Stopping => Some(10),
+            Self::TooManyJobs { .. } => Some(60),
             _ => None,
         }
     }
@@ -295,6 +332,17 @@ impl Error {
     }
 }
 
+/// An error and what caused it, in one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         self.kind().0
@@ -314,6 +362,12 @@ impl From<sqlx::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_logged_with_its_causes() {
+        let error = Error::internal("reading", std::io::Error::other("disk gone"));
+        assert_eq!(causes(&error), "reading failed: disk gone");
+    }
 
     #[test]
     fn a_failure_of_ours_reveals_nothing() {

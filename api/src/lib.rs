@@ -9,6 +9,7 @@ pub mod db;
 mod error;
 pub mod forecaster;
 pub mod instant;
+pub mod jobs;
 pub mod loading;
 pub mod metrics;
 pub mod openapi;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use api::commands::{anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, openapi, serve, train};
+use api::commands::{
+    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, openapi, run_job, serve, train, work,
+};
 use api::config::{self, Config, DatabaseConfig};
 use clap::{CommandFactory, FromArgMatches, Parser};
 
@@ -20,6 +22,10 @@ enum Command {
     Demo(Box<demo::Args>),
     /// Serve REST, page and metrics.
     Serve(Box<Config>),
+    Work(Box<work::Args>),
+    /// Do the one job that a worker names on standard input.
+    #[command(hide = true)]
+    RunJob,
     /// Bring the schema of the database up to date.
     Migrate(DatabaseConfig),
     Load(Box<load::Args>),
@@ -51,6 +57,8 @@ async fn run() -> anyhow::Result<ExitCode> {
     match parse()?.command {
         Command::Demo(args) => demo::run(&args).await?,
         Command::Serve(config) => serve::run(&config).await?,
+        Command::Work(args) => work::run(&args).await?,
+        Command::RunJob => run_job::run().await?,
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Load(args) => load::run(&args).await?,
         Command::Train(args) => train::run(&args).await?,

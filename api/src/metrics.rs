@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -28,6 +28,12 @@ pub struct Metrics {
     pub queue_length: IntGauge,
     /// Requests refused because the queue was full.
     pub queue_refused: IntCounter,
+    /// Seconds that an attempt at a job took, by `kind` and `outcome`; of the jobs that this process did.
+    pub job_duration: HistogramVec,
+    /// Jobs, by `state` and `kind`.
+    pub jobs: IntGaugeVec,
+    /// Seconds since any worker was last seen.
+    pub worker_heartbeat_age: Gauge,
     /// Connections to Postgres, by `state`: `idle` or `in_use`.
     pub database_connections: IntGaugeVec,
     /// Seconds since the newest forecast's issue time, by `panel`. The first thing to alert on.
@@ -68,6 +74,9 @@ impl Stage {
 /// Upper bounds of the duration histograms in seconds: from a cached answer to the longest forecast.
 const DURATION_BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0, 60.0];
 
+/// Upper bounds of the durations of jobs in seconds: from a forecast to a day of training.
+const JOB_DURATION_BUCKETS: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1800.0, 7200.0, 86400.0];
+
 impl Metrics {
     /// All metrics, at zero.
     ///
@@ -95,8 +104,13 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let durations = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let options = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
+        let seconds_gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let metric = Gauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let durations = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| -> Result<_, prometheus::Error> {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let metric = HistogramVec::new(options, labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
@@ -119,11 +133,13 @@ impl Metrics {
                 "plumecast_http_request_duration_seconds",
                 "Time from a request's head to its response's head.",
                 &["route", "method"],
+                &DURATION_BUCKETS,
             )?,
             forecast_duration: durations(
                 "plumecast_forecast_duration_seconds",
                 "Time spent on a forecast.",
                 &["stage"],
+                &DURATION_BUCKETS,
             )?,
             trajectories: counter("plumecast_trajectories_total", "Trajectories drawn.")?,
             sampler_passes: counter(
@@ -134,6 +150,17 @@ impl Metrics {
             queue_refused: counter(
                 "plumecast_queue_refused_total",
                 "Requests refused because too many waited for the model.",
+            )?,
+            job_duration: durations(
+                "plumecast_job_duration_seconds",
+                "Time that an attempt at a job took.",
+                &["kind", "outcome"],
+                &JOB_DURATION_BUCKETS,
+            )?,
+            jobs: gauges("plumecast_jobs", "Jobs.", &["state", "kind"])?,
+            worker_heartbeat_age: seconds_gauge(
+                "plumecast_worker_heartbeat_age_seconds",
+                "Time since any worker was last seen.",
             )?,
             database_connections: gauges("plumecast_database_connections", "Connections to Postgres.", &["state"])?,
             forecast_age: seconds_gauges(

@@ -9,7 +9,7 @@ use utoipa::{
 use crate::{
     Error,
     problem::{self, Problem, Violation},
-    routes::{forecasts, health, imputation, models, observations, panels},
+    routes::{forecasts, health, imputation, jobs, models, observations, panels},
 };
 
 #[derive(OpenApi)]
@@ -36,6 +36,12 @@ use crate::{
         observations::list,
         imputation::read,
         models::list,
+        jobs::create,
+        jobs::list,
+        jobs::read,
+        jobs::log,
+        jobs::cancel,
+        jobs::retry,
         health::live,
         health::ready,
         health::version,
@@ -47,6 +53,7 @@ use crate::{
         (name = "forecasts", description = "Trajectories, and what is read off them"),
         (name = "panels", description = "What is measured"),
         (name = "models", description = "What forecasts"),
+        (name = "jobs", description = "Long work"),
         (name = "service", description = "The service itself"),
     )
 )]

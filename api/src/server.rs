@@ -28,6 +28,7 @@ use uuid::Uuid;
 use crate::{
     Error,
     config::{Config, Limits},
+    error::causes,
     metrics::Metrics,
     predictor::Predictor,
     routes,
@@ -59,6 +60,7 @@ pub struct State {
 pub struct Application {
     address: SocketAddr,
     server: Server,
+    metrics: Metrics,
 }
 
 /// Stops a running service.
@@ -122,7 +124,7 @@ impl Application {
         )
         .map_err(StartError::Threads)?;
 
-        let state = State { pool, predictor, metrics, limits: Arc::clone(&limits) };
+        let state = State { pool, predictor, metrics: metrics.clone(), limits: Arc::clone(&limits) };
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(state.clone()))
@@ -137,13 +139,19 @@ impl Application {
         .listen(listener)
         .map_err(listen)?
         .run();
-        Ok(Self { address, server })
+        Ok(Self { address, server, metrics })
     }
 
     /// Where the service listens, with the port that the system chose.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the service counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Stops the service from elsewhere.
@@ -290,17 +298,6 @@ fn is_request_id(id: &str) -> bool {
     (1..=REQUEST_ID_LENGTH_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// An error and what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,11 +313,5 @@ mod tests {
         ] {
             assert_eq!(is_request_id(id), is_accepted, "{id:?}");
         }
-    }
-
-    #[test]
-    fn a_failure_is_logged_with_its_causes() {
-        let error = Error::internal("reading", std::io::Error::other("disk gone"));
-        assert_eq!(causes(&error), "reading failed: disk gone");
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{Device, Fitted, History, Progress, TrainConfig, backtest, fit};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{Acquire, PgPool, Postgres};
 use uuid::Uuid;
 
 use crate::curves::Curves;
@@ -105,7 +105,7 @@ pub fn train(
 /// # Errors
 /// When a file cannot be written or the database fails.
 pub async fn register(
-    pool: &PgPool,
+    db: impl Acquire<'_, Database = Postgres>,
     data_dir: &Path,
     data: &TrainingData,
     config: &TrainConfig,
@@ -135,5 +135,5 @@ pub async fn register(
         artefact_path: &folder,
         data_cutoff,
     };
-    Ok(db::model::insert(pool, DEFAULT_TENANT, &new).await?)
+    Ok(db::model::insert(db, DEFAULT_TENANT, &new).await?)
 }

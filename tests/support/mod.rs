@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::config::{Config, Limits};
 use api::db::forecast::{NewForecast, NewValues};
@@ -62,6 +62,11 @@ impl Service {
         format!("http://{}{path}", self.address)
     }
 
+    /// The data folder.
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
     /// The folder of the models.
     pub fn models_dir(&self) -> PathBuf {
         self.data_dir.path().join("models")
@@ -110,6 +115,12 @@ impl Service {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
+        self.send(request.body(body.to_string().into_bytes()).unwrap()).await
+    }
+
+    /// `POST` with a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header("content-type", "application/json");
         self.send(request.body(body.to_string().into_bytes()).unwrap()).await
     }
 

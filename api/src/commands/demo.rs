@@ -65,7 +65,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
     let application = Application::build(&args.config, pool.clone())?;
     let (address, stop) = (application.address(), application.stop_handle());
-    super::serve::stop_on_signal(stop.clone())?;
+    let worker = super::work::start_beside(&args.config, &database, &application)?;
+    super::serve::stop_on_signal(stop.clone(), worker.as_ref())?;
     let serving = tokio::spawn(application.run());
     let made = tokio::task::spawn_blocking(move || {
         SHOWS
@@ -85,6 +86,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         println!("\nchecked: forecasts, quantiles, trajectories, totals and the page answer as they should");
     }
     let served = serving.await.context("serving")?;
+    if let Some(worker) = worker {
+        worker.stop().await;
+    }
     database.close().await;
     Ok(served?)
 }

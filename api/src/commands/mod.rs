@@ -22,8 +22,10 @@ pub mod impute;
 pub mod load;
 pub mod migrate;
 pub mod openapi;
+pub mod run_job;
 pub mod serve;
 pub mod train;
+pub mod work;
 
 /// Prints lines to standard output. A reader that has seen enough and went away is no failure.
 ///

@@ -1,8 +1,8 @@
-//! `plumecast serve`: REST, page and metrics.
+//! `plumecast serve`: REST, page and metrics, and a worker.
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::work;
 use crate::server::StopHandle;
 use crate::{Application, Config, telemetry};
 
@@ -15,25 +15,29 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let database = super::open(&config.database).await?;
     let application = Application::build(config, database.pool().clone())?;
     tracing::info!("listening on http://{}", application.address());
-    stop_on_signal(application.stop_handle())?;
+    let worker = work::start_beside(config, &database, &application)?;
+    stop_on_signal(application.stop_handle(), worker.as_ref())?;
     let result = application.run().await.context("serving");
+    if let Some(worker) = worker {
+        worker.stop().await;
+    }
     database.close().await;
     result
 }
 
-/// Stops the service on SIGINT or SIGTERM.
+/// Stops the service, and the worker beside it, on SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When the system lets no handler be set.
-pub(super) fn stop_on_signal(stop: StopHandle) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+pub(super) fn stop_on_signal(stop: StopHandle, worker: Option<&work::Handle>) -> anyhow::Result<()> {
+    let signal = work::stop_signal()?;
+    let worker_stop = worker.map(work::Handle::stopper);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        signal.await;
         tracing::info!("stopping");
+        if let Some(stop) = worker_stop {
+            stop.send_replace(true);
+        }
         stop.stop().await;
     });
     Ok(())

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::matrix::Matrix;
@@ -131,6 +131,22 @@ pub async fn insert(
     forecast: &NewForecast<'_>,
     values: &NewValues<'_>,
 ) -> Result<(), Error> {
+    Ok(insert_uncommitted(pool, tenant_id, forecast, values).await?.commit().await?)
+}
+
+/// Like [`insert`], in a transaction that is left to the caller to commit, so that more can go with it.
+///
+/// # Errors
+/// Those of [`insert`].
+///
+/// # Panics
+/// When the lengths disagree, or there is no step.
+pub async fn insert_uncommitted(
+    pool: &PgPool,
+    tenant_id: i32,
+    forecast: &NewForecast<'_>,
+    values: &NewValues<'_>,
+) -> Result<Transaction<'static, Postgres>, Error> {
     let (n_series, n_steps) = (values.series_ids.len(), values.valid_times.len());
     assert_eq!(values.means.len(), n_steps * n_series, "a mean per step and series");
     assert_eq!(
@@ -151,8 +167,7 @@ pub async fn insert(
     insert_forecast(&mut transaction, tenant_id, forecast, values.valid_times).await?;
     insert_values(&mut transaction, tenant_id, forecast, values).await?;
     insert_trajectories(&mut transaction, tenant_id, forecast, values).await?;
-    transaction.commit().await?;
-    Ok(())
+    Ok(transaction)
 }
 
 async fn insert_forecast(

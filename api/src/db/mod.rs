@@ -7,6 +7,7 @@
 
 mod error;
 pub mod forecast;
+pub mod job;
 pub mod load;
 pub mod matrix;
 pub mod model;
@@ -18,6 +19,7 @@ pub mod partition;
 pub mod reader;
 pub mod series;
 pub mod words;
+pub mod worker;
 
 pub use error::Error;
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgExecutor, PgPool};
+use sqlx::{Acquire, PgExecutor, Postgres};
 
 use super::Error;
 use super::words::Stage;
@@ -60,8 +60,12 @@ pub struct NewModel<'a> {
 /// # Errors
 /// - [`Error::UnknownReference`] when there is no such panel version.
 /// - [`Error::NotAllowed`] when a digest is not one.
-pub async fn insert(pool: &PgPool, tenant_id: i32, model: &NewModel<'_>) -> Result<Model, Error> {
-    let mut transaction = pool.begin().await?;
+pub async fn insert(
+    db: impl Acquire<'_, Database = Postgres>,
+    tenant_id: i32,
+    model: &NewModel<'_>,
+) -> Result<Model, Error> {
+    let mut transaction = db.begin().await?;
 
     // Numbers of versions are given one at a time.
     let panel_id: Option<i32> = sqlx::query_scalar(
@@ -159,8 +163,12 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error::UnknownModel`].
-pub async fn promote(pool: &PgPool, tenant_id: i32, model_id: i32) -> Result<(), Error> {
-    let mut transaction = pool.begin().await?;
+pub async fn promote(
+    db: impl Acquire<'_, Database = Postgres>,
+    tenant_id: i32,
+    model_id: i32,
+) -> Result<(), Error> {
+    let mut transaction = db.begin().await?;
 
     // One promotion of a panel at a time.
     let panel_id: Option<i32> = sqlx::query_scalar(

@@ -170,6 +170,22 @@ words! {
     }
 }
 
+words! {
+    /// How far a job has come.
+    JobState {
+        /// It waits for a worker, for its time, or for another attempt.
+        Waiting = "waiting",
+        /// A worker does it.
+        Running = "running",
+        /// Its effect is stored.
+        Succeeded = "succeeded",
+        /// It could not be done.
+        Failed = "failed",
+        /// Somebody withdrew it.
+        Cancelled = "cancelled",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use forecast::{Effort, Guided, QuantileLevel, SampleConfig, Trajectories, UnknownCovariate};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use self::scenario::Resolved;
@@ -68,6 +68,14 @@ pub struct RequestKey {
     pub key: String,
     /// SHA-256 of the request as it was understood, in hexadecimal.
     pub digest: String,
+}
+
+impl RequestKey {
+    /// As the database takes it.
+    #[must_use]
+    pub fn as_idempotency(&self) -> Idempotency<'_> {
+        Idempotency { key: &self.key, request_digest: &self.digest }
+    }
 }
 
 /// A forecast that has been made.
@@ -328,6 +336,20 @@ pub async fn store(
     request_key: Option<&RequestKey>,
 ) -> Result<(), db::Error> {
     let started_at = Instant::now();
+    store_uncommitted(pool, forecast, request_key).await?.commit().await?;
+    metrics.observe_stage(Stage::Store, started_at.elapsed());
+    Ok(())
+}
+
+/// Like [`store`], in a transaction that is left to the caller to commit.
+///
+/// # Errors
+/// Those of [`store`].
+pub async fn store_uncommitted(
+    pool: &PgPool,
+    forecast: &Forecast,
+    request_key: Option<&RequestKey>,
+) -> Result<Transaction<'static, Postgres>, db::Error> {
     let quality = if forecast.warnings.iter().any(|warning| warning.code == warning::SILENT_SERIES) {
         Quality::Degraded
     } else {
@@ -351,7 +373,7 @@ pub async fn store(
     }
     let series_ids: Vec<i32> = forecast.series.iter().map(|series| series.series_id).collect();
 
-    db::forecast::insert(
+    db::forecast::insert_uncommitted(
         pool,
         DEFAULT_TENANT,
         &NewForecast {
@@ -369,7 +391,7 @@ pub async fn store(
             params: &params,
             quality,
             scenario: forecast.scenario.as_ref(),
-            idempotency: request_key.map(|request| Idempotency { key: &request.key, request_digest: &request.digest }),
+            idempotency: request_key.map(RequestKey::as_idempotency),
         },
         &NewValues {
             series_ids: &series_ids,
@@ -379,9 +401,7 @@ pub async fn store(
             trajectories: forecast.trajectories.values(),
         },
     )
-    .await?;
-    metrics.observe_stage(Stage::Store, started_at.elapsed());
-    Ok(())
+    .await
 }
 
 fn check_cost(order: &Order, n_series: usize) -> Result<(), Error> {

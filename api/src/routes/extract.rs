@@ -11,6 +11,7 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Error, problem::Violation, server::State};
 
@@ -73,6 +74,21 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     })?;
     parser.end().map_err(|error| Error::MalformedBody { reason: error.to_string() })?;
     Ok(value)
+}
+
+/// Reads an object that stands within a body; pointers begin at it.
+///
+/// # Errors
+/// [`Error::InvalidBody`] with the place of what is wrong.
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
+    if !value.is_object() {
+        return Err(Error::invalid_body("", "wrong-type", "must be an object"));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let pointer = json_pointer(error.path());
+        let message = error.into_inner().to_string();
+        Error::invalid_body(&pointer, data_error_code(&message), message)
+    })
 }
 
 /// A stable code for what serde says about a value of the wrong shape.

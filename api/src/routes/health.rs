@@ -94,6 +94,11 @@ pub async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     connections.with_label_values(&["idle"]).set(n_idle);
     connections.with_label_values(&["in_use"]).set((n_open - n_idle).max(0));
 
+    match tokio::time::timeout(CHECK_TIMEOUT, measure_jobs(&state)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("cannot count jobs: {error}"),
+        Err(_) => tracing::warn!("cannot count jobs: the database is slow"),
+    }
     // Metrics of the process are worth having when the database is away, so this failure is not one of the answer.
     match tokio::time::timeout(CHECK_TIMEOUT, measure_panels(&state)).await {
         Ok(Ok(())) => {}
@@ -102,6 +107,19 @@ pub async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     }
     let text = state.metrics.render().map_err(|error| Error::internal("writing metrics", error))?;
     Ok(HttpResponse::Ok().content_type(Metrics::CONTENT_TYPE).body(text))
+}
+
+/// Sets the metrics that say how many jobs there are, and whether somebody does them.
+async fn measure_jobs(state: &State) -> Result<(), Error> {
+    let metrics = &state.metrics;
+    metrics.jobs.reset();
+    for (job_state, kind, count) in db::job::counts(&state.pool, DEFAULT_TENANT).await? {
+        metrics.jobs.with_label_values(&[job_state.as_str(), &kind]).set(count);
+    }
+    if let Some(worker) = db::worker::list(&state.pool, DEFAULT_TENANT).await?.first() {
+        metrics.worker_heartbeat_age.set((Utc::now() - worker.seen_at).as_seconds_f64().max(0.0));
+    }
+    Ok(())
 }
 
 /// Sets the metrics that say how fresh each panel's data and forecasts are, and which model serves it.

@@ -4,7 +4,9 @@ pub mod cursor;
 pub mod extract;
 pub mod forecasts;
 pub mod health;
+pub mod idempotency;
 pub mod imputation;
+pub mod jobs;
 pub mod levels;
 pub mod models;
 pub mod observations;
@@ -35,6 +37,11 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
         .service(web::resource("/v1/panels/{panel}/imputation").get(imputation::read))
         .service(web::resource("/v1/models").get(models::list))
+        .service(web::resource("/v1/jobs").get(jobs::list).post(jobs::create))
+        .service(web::resource("/v1/jobs/{job_id}").get(jobs::read))
+        .service(web::resource("/v1/jobs/{job_id}/log").get(jobs::log))
+        .service(web::resource("/v1/jobs/{job_id}/cancel").post(jobs::cancel))
+        .service(web::resource("/v1/jobs/{job_id}/retry").post(jobs::retry))
         .service(web::resource("/livez").get(health::live))
         .service(web::resource("/readyz").get(health::ready))
         .service(web::resource("/metrics").get(health::metrics))

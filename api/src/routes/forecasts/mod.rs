@@ -28,17 +28,17 @@ use self::{
 use super::{
     cursor,
     extract::{Body, FromQuery, Parameters, Query},
+    idempotency,
+    jobs::{self, JobBody},
     respond,
 };
 use crate::{
     Error,
     db::{self, DEFAULT_TENANT},
     forecaster::{self, RequestKey},
+    jobs::Work,
     server::State,
 };
-
-/// Longest idempotency key.
-const KEY_LENGTH_MAX: usize = 255;
 
 /// Forecasts of a page, unless the request says otherwise.
 const PAGE_ROWS_DEFAULT: usize = 50;
@@ -46,7 +46,8 @@ const PAGE_ROWS_DEFAULT: usize = 50;
 /// Make a forecast
 ///
 /// Draws trajectories of all series of a panel together, and stores them with their quantiles. The request is answered
-/// when the forecast is made; one that is too large for that is refused with `too-costly`.
+/// when the forecast is made. One that is too large for that becomes a job, and so does one with the header
+/// `Prefer: respond-async`; one that is too large for a job is refused with `too-costly`.
 ///
 /// A request with the header `Idempotency-Key` can be repeated without harm: the same key and request give the forecast
 /// that was made the first time, the same key with another request is refused.
@@ -55,11 +56,16 @@ const PAGE_ROWS_DEFAULT: usize = 50;
     path = "/v1/forecasts", operation_id = "makeForecast",
     tag = "forecasts",
     request_body = ForecastRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Names the request, so that it can be repeated")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the request, so that it can be repeated"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: make the forecast as a job"),
+    ),
     responses(
         (status = 201, description = "The forecast", body = ForecastBody,
             headers(("Location" = String, description = "Where the stored forecast is"))),
         (status = 200, description = "The forecast, which was not to be stored", body = ForecastBody),
+        (status = 202, description = "The job that makes the forecast", body = JobBody,
+            headers(("Location" = String, description = "Where the job is"))),
         (status = 400, description = "The body is not JSON, or a header is wrong"),
         (status = 404, description = "No such panel"),
         (status = 409, description = "No model or no observations yet, or the key belongs to another request"),
@@ -78,13 +84,29 @@ pub async fn create(
     let request = body.0;
     let order = request.order(&state.limits)?;
     let request_key = request_key(&http_request, &request)?;
-    if let Some(key) = &request_key
-        && let Some(earlier) = find_earlier(&state, key).await?
-    {
-        return created(earlier).await;
+    if let Some(key) = &request_key {
+        if let Some(earlier) = find_earlier(&state, key).await? {
+            return created(earlier).await;
+        }
+        if let Some(earlier) = jobs::find_earlier(&state, key).await? {
+            return jobs::accepted(earlier).await;
+        }
     }
 
-    let forecast = forecaster::make(&state.pool, &state.predictor, &state.metrics, &order, Utc::now()).await?;
+    if request.store && prefers_async(&http_request) {
+        return jobs::accept(&state, &Work::Forecast(request), request_key.as_ref()).await;
+    }
+    let made = forecaster::make(&state.pool, &state.predictor, &state.metrics, &order, Utc::now()).await;
+    let forecast = match made {
+        Err(Error::TooCostly { cost, .. }) if request.store => {
+            let limit = state.limits.job_cost_max;
+            if cost > limit {
+                return Err(Error::TooCostly { cost, limit });
+            }
+            return jobs::accept(&state, &Work::Forecast(request), request_key.as_ref()).await;
+        }
+        made => made?,
+    };
     if !request.store {
         return respond::json(StatusCode::OK, ForecastBody::of_made(&forecast, false)).await;
     }
@@ -110,16 +132,17 @@ async fn created(body: ForecastBody) -> Result<HttpResponse, Error> {
 
 /// The key of a request, if it has one.
 fn request_key(http_request: &HttpRequest, request: &ForecastRequest) -> Result<Option<RequestKey>, Error> {
-    let Some(value) = http_request.headers().get("idempotency-key") else {
-        return Ok(None);
-    };
-    let refuse = |message: &str| Error::invalid_parameter("Idempotency-Key", "invalid-value", message);
-    let key = value.to_str().ok().filter(|key| (1..=KEY_LENGTH_MAX).contains(&key.len()));
-    let key = key.ok_or_else(|| refuse("must be 1 to 255 visible ASCII characters"))?;
-    if !request.store {
-        return Err(refuse("needs a forecast that is stored"));
+    let key = idempotency::request_key(http_request, request)?;
+    if key.is_some() && !request.store {
+        return Err(idempotency::refuse_key("needs a forecast that is stored"));
     }
-    Ok(Some(RequestKey { key: key.to_owned(), digest: request.digest()? }))
+    Ok(key)
+}
+
+/// Whether the client does not want to wait (RFC 7240).
+fn prefers_async(http_request: &HttpRequest) -> bool {
+    let preferences = http_request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split([',', ';'])).any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
 /// The forecast that an earlier request with this key made.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use forecast::SampleConfig;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::{
@@ -25,7 +24,7 @@ const SEED_MAX: u64 = (1 << 53) - 1;
 const PASSES_MAX: usize = 256;
 
 /// What to forecast, and how.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"panel": "valencia", "horizon": 48, "level": [50, 80, 90], "num_samples": 100, "seed": 7}))]
 pub struct ForecastRequest {
@@ -141,16 +140,6 @@ impl ForecastRequest {
             scenario: self.scenario.clone(),
         })
     }
-
-    /// SHA-256 of the request with its defaults filled in, in hexadecimal: spaces and the order of fields make no
-    /// difference.
-    ///
-    /// # Errors
-    /// When the request cannot be written as JSON, which a request that was read always can.
-    pub fn digest(&self) -> Result<String, Error> {
-        let text = serde_json::to_vec(self).map_err(|error| Error::internal("writing a request", error))?;
-        Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
-    }
 }
 
 #[cfg(test)]
@@ -159,6 +148,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::routes::idempotency::digest;
 
     fn request(body: serde_json::Value) -> ForecastRequest {
         serde_json::from_value(body).expect("a request")
@@ -196,7 +186,7 @@ mod tests {
     #[test]
     fn the_same_request_has_the_same_digest_however_it_is_written() {
         let digest =
-            |text: &str| serde_json::from_str::<ForecastRequest>(text).expect("a request").digest().expect("JSON");
+            |text: &str| digest(&serde_json::from_str::<ForecastRequest>(text).expect("a request")).expect("JSON");
         let short = digest(r#"{"panel": "a", "horizon": 3}"#);
         assert_eq!(short, digest(r#"{"seed": 0, "horizon": 3, "store": true,   "panel": "a"}"#));
         assert_ne!(short, digest(r#"{"panel": "a", "horizon": 4}"#));

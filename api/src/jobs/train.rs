@@ -1,0 +1,155 @@
+//! The kind `train`: a model of a panel, as `plumecast train` makes it.
+
+use std::ops::ControlFlow;
+
+use ::forecast::{Budget, Progress, SampleConfig, TrainConfig};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{Context, Failure, Reporter, Succeeded, Task};
+use crate::config::Limits;
+use crate::db::{self, DEFAULT_TENANT};
+use crate::problem::Violation;
+use crate::training::{self, TestWindows};
+use crate::{Error, blocking};
+
+/// Most minutes of training: a day.
+const MINUTES_MAX: f64 = 1440.0;
+
+/// Most optimiser steps of training.
+const STEPS_MAX: usize = 1_000_000;
+
+/// Most windows of a test.
+const TEST_WINDOWS_MAX: usize = 1000;
+
+/// A model to be trained.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"panel": "valencia", "horizon": 24, "train_minutes": 5}))]
+pub struct TrainOrder {
+    /// Name of the panel.
+    pub panel: String,
+    /// Steps to learn; any other horizon can be forecast later.
+    #[schema(minimum = 1)]
+    pub horizon: usize,
+    /// Minutes to train.
+    #[serde(default = "train_minutes_default")]
+    #[schema(default = 5.0, maximum = 1440)]
+    pub train_minutes: f64,
+    /// Optimiser steps to train instead of minutes: the same on every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub train_steps: Option<usize>,
+    /// Windows at the end of the data that are kept out of training and scored.
+    #[serde(default)]
+    #[schema(default = 0, maximum = 1000)]
+    pub test_windows: usize,
+    /// Seed of weights, windows and noise.
+    #[serde(default = "seed_default")]
+    #[schema(default = 1)]
+    pub seed: u64,
+    /// Use only what was known at this instant. Default: when the job is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<DateTime<Utc>>,
+    /// Whether the model becomes the panel's champion; otherwise it is kept as a candidate.
+    #[serde(default = "promote_default")]
+    #[schema(default = true)]
+    pub promote: bool,
+}
+
+fn train_minutes_default() -> f64 {
+    5.0
+}
+
+fn seed_default() -> u64 {
+    1
+}
+
+fn promote_default() -> bool {
+    true
+}
+
+impl Task for TrainOrder {
+    const IS_LONG: bool = true;
+
+    fn panel(&self) -> Option<&str> {
+        Some(&self.panel)
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        let mut require = |is_right: bool, pointer: &str, range: String| {
+            if !is_right {
+                errors.push(Violation::at(pointer, "out-of-range", format!("must lie between {range}")));
+            }
+        };
+        let horizon_max = limits.horizon_max;
+        require((1..=horizon_max).contains(&self.horizon), "/horizon", format!("1 and {horizon_max}"));
+        let is_budget = self.train_minutes > 0.0 && self.train_minutes <= MINUTES_MAX;
+        require(is_budget, "/train_minutes", format!("0 (excluded) and {MINUTES_MAX}"));
+        let is_steps = self.train_steps.is_none_or(|steps| (1..=STEPS_MAX).contains(&steps));
+        require(is_steps, "/train_steps", format!("1 and {STEPS_MAX}"));
+        require(self.test_windows <= TEST_WINDOWS_MAX, "/test_windows", format!("0 and {TEST_WINDOWS_MAX}"));
+        if errors.is_empty() { Ok(()) } else { Err(Error::InvalidBody { errors }) }
+    }
+
+    async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
+        let device = context.device()?;
+        reporter.progress(0.0, "reading observations");
+        if db::panel::get(&context.pool, DEFAULT_TENANT, &self.panel).await?.is_none() {
+            return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
+        }
+        let as_of = self.as_of.unwrap_or_else(|| context.now());
+        let data = training::read(&context.pool, &self.panel, as_of).await?;
+        let history = data.values.history()?;
+        reporter.log(format!("{} steps of {} series", history.values.n_steps(), history.values.n_series()));
+
+        let budget = self.train_steps.map_or(Budget::Seconds(self.train_minutes * 60.0), Budget::Steps);
+        let config = TrainConfig::new(self.horizon, budget, self.seed);
+        let sample = SampleConfig { seed: self.seed, ..SampleConfig::default() };
+        let test = TestWindows { n_windows: self.test_windows, sample };
+        let (training_config, told) = (config.clone(), reporter.clone());
+        let trained = blocking::run("training", move || {
+            training::train(&history, &training_config, &test, &device, &mut |progress| {
+                told.progress(share_done(progress), activity(progress));
+                ControlFlow::Continue(())
+            })
+        })
+        .await??;
+        let report = &trained.fitted.report;
+        reporter.log(format!("base forecaster: {}; network: {} steps", report.base, report.best_step));
+        reporter.progress(0.99, "storing the model");
+
+        let mut transaction = reporter.begin().await?;
+        let model =
+            training::register(&mut *transaction, &context.settings.data_dir, &data, &config, &trained).await?;
+        if self.promote {
+            db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id).await?;
+        }
+        let stage = if self.promote { "champion" } else { "candidate" };
+        reporter.log(format!("model version {} is {stage}", model.version));
+        let result = json!({
+            "model": { "name": self.panel, "version": model.version }, "stage": stage, "backtest": trained.scores,
+        });
+        reporter.succeed(transaction, &result).await
+    }
+}
+
+/// The share of a training run that is done: choosing how long to learn takes about as long as learning.
+fn share_done(progress: &Progress) -> f64 {
+    let done = progress.step as f64 / progress.n_steps.max(1) as f64;
+    match progress.stage {
+        "base" => 0.01,
+        "select" => 0.1 + 0.4 * done,
+        _ => 0.55 + 0.4 * done,
+    }
+}
+
+fn activity(progress: &Progress) -> String {
+    match progress.n_steps {
+        0 => progress.stage.to_owned(),
+        n_steps => format!("{} {}/{n_steps}, loss {:.3}", progress.stage, progress.step, progress.loss),
+    }
+}
