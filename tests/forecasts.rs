@@ -312,7 +312,7 @@ async fn the_page_shows_the_fan_and_brings_its_script_along(pool: PgPool) {
 async fn the_service_says_how_it_fares(pool: PgPool) {
     let (service, _) = with_stored(&pool).await;
     assert_eq!(service.get("/livez").await.expect(200), json!({"status": "ok"}));
-    assert_eq!(service.get("/readyz").await.expect(200), json!({"status": "ok"}));
+    assert_eq!(service.get("/readyz").await.expect(200), json!({"status": "ok", "reasons": []}));
     assert_eq!(service.get("/version").await.expect(200)["name"], "plumecast");
     assert_eq!(service.get("/openapi.json").await.expect(200)["openapi"], "3.1.0");
 

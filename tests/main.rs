@@ -17,6 +17,7 @@ mod postgres;
 mod problems;
 mod reader;
 mod scenarios;
+mod schedules;
 mod story;
 mod support;
 mod tidy;

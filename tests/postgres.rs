@@ -19,21 +19,22 @@ fn plumecast() -> PathBuf {
 }
 
 /// A folder that every user can enter.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
 /// `plumecast dev-db --data-dir DIR`, running until it is told to stop.
-struct Running {
+pub struct Running {
     child: Child,
-    url: String,
+    /// Where to connect to it.
+    pub url: String,
 }
 
 impl Running {
     /// Starts it and waits until the database is there.
-    fn start(data_dir: &Path) -> Self {
+    pub fn start(data_dir: &Path) -> Self {
         // The command ends when its input does: when we close it, or die.
         let mut child = Command::new(plumecast())
             .args(["dev-db", "--data-dir"])
@@ -65,7 +66,7 @@ impl Running {
     }
 
     /// Lets it end in order.
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
     }

@@ -218,7 +218,7 @@ async fn an_issue_time_at_which_there_is_nothing_to_forecast_from(pool: PgPool) 
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_forecast_over_the_cost_limit(pool: PgPool) {
-    let service = Service::start_with(&pool, Limits { cost_max: 100, ..Limits::default() }).await;
+    let service = Service::start_with(&pool, Limits { cost_max: 100, job_cost_max: 100, ..Limits::default() }).await;
     let loaded = load_panel(&pool, "city", 240).await;
     train(&pool, &service, &loaded).await;
 

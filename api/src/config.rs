@@ -14,8 +14,10 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use forecast::DeviceName;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::scheduler::Declaration;
 use crate::reader::Reader;
 use crate::{database, postgres};
 
@@ -335,7 +337,7 @@ pub enum ConfigFileError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{path} is not TOML")]
+    #[error("{path} is not TOML, or not what is expected in it")]
     NotToml {
         /// The file.
         path: PathBuf,
@@ -365,13 +367,12 @@ pub enum ConfigFileError {
 /// # Errors
 /// When the file cannot be read, is not TOML, or has a key that is no flag.
 pub fn with_file_defaults(command: clap::Command, path: &Path) -> Result<clap::Command, ConfigFileError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigFileError::Unreadable { path: path.to_owned(), source })?;
-    let table: toml::Table =
-        toml::from_str(&text).map_err(|source| ConfigFileError::NotToml { path: path.to_owned(), source })?;
-
+    let table: toml::Table = read_toml(path)?;
     let mut command = command;
     for (key, value) in table {
+        if key == SCHEDULES {
+            continue;
+        }
         let text = match value {
             toml::Value::String(text) => text,
             toml::Value::Integer(number) => number.to_string(),
@@ -386,6 +387,29 @@ pub fn with_file_defaults(command: clap::Command, path: &Path) -> Result<clap::C
         }
     }
     Ok(command)
+}
+
+/// Key of the tables that declare schedules, in place of a flag.
+const SCHEDULES: &str = "schedule";
+
+/// The schedules that a TOML file declares, as `[[schedule]]`.
+///
+/// # Errors
+/// When the file cannot be read, is not TOML, or a table is no schedule.
+pub fn schedules(path: &Path) -> Result<Vec<Declaration>, ConfigFileError> {
+    /// What else the file holds are flags, which are read elsewhere.
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        schedule: Vec<Declaration>,
+    }
+    Ok(read_toml::<File>(path)?.schedule)
+}
+
+fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigFileError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigFileError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigFileError::NotToml { path: path.to_owned(), source })
 }
 
 /// Sets the default of the flag `--{name}` in `command` and below; tells whether there is one.
@@ -457,6 +481,28 @@ mod tests {
         let config = with_file("horizon-max = 7\nsamples-max = 8", &["--samples-max", "9"]).expect("the file is valid");
         assert_eq!(config.limits.horizon_max, 7);
         assert_eq!(config.limits.samples_max, 9);
+    }
+
+    #[test]
+    fn schedules_stand_beside_the_flags() {
+        let text = r#"
+            horizon-max = 7
+
+            [[schedule]]
+            name = "nightly"
+            cron = "30 2 * * *"
+            kind = "train"
+            arguments = { panel = "air", horizon = 24 }
+        "#;
+        assert_eq!(with_file(text, &[]).expect("the file is valid").limits.horizon_max, 7);
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), text).expect("the file is written");
+        let schedules = schedules(file.path()).expect("they are valid");
+        assert_eq!((schedules.len(), schedules[0].name.as_str()), (1, "nightly"));
+        assert_eq!(schedules[0].arguments, serde_json::json!({"panel": "air", "horizon": 24}));
+
+        std::fs::write(file.path(), "[[schedule]]\nname = 'x'\ncolour = 1").expect("the file is written");
+        assert!(super::schedules(file.path()).is_err());
     }
 
     #[test]

@@ -116,6 +116,18 @@ pub enum Error {
         /// The identifier as given.
         job: String,
     },
+    /// No schedule has this name.
+    #[error("there is no schedule `{schedule}`")]
+    UnknownSchedule {
+        /// The name.
+        schedule: String,
+    },
+    /// There is a schedule of this name.
+    #[error("there is a schedule `{schedule}` already; change it with PUT")]
+    ScheduleExists {
+        /// The name.
+        schedule: String,
+    },
     /// The job is not in a state in which this can be done to it.
     #[error("job {job_id} is {state}; {needed}")]
     WrongJobState {
@@ -261,6 +273,12 @@ impl Error {
                 Kind(StatusCode::CONFLICT, "idempotency-conflict", "The idempotency key belongs to another request")
             }
             Self::UnknownJob { .. } => Kind(StatusCode::NOT_FOUND, "unknown-job", "There is no such job"),
+            Self::UnknownSchedule { .. } => {
+                Kind(StatusCode::NOT_FOUND, "unknown-schedule", "There is no such schedule")
+            }
+            Self::ScheduleExists { .. } => {
+                Kind(StatusCode::CONFLICT, "schedule-exists", "There is a schedule of this name")
+            }
             Self::WrongJobState { .. } => {
                 Kind(StatusCode::CONFLICT, "wrong-job-state", "The job is not in a state in which this can be done")
             }

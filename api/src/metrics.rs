@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// The metrics of one service.
@@ -34,6 +34,8 @@ pub struct Metrics {
     pub jobs: IntGaugeVec,
     /// Seconds since any worker was last seen.
     pub worker_heartbeat_age: Gauge,
+    /// Seconds since any worker last looked after the schedules, with success.
+    pub scheduler_age: Gauge,
     /// Connections to Postgres, by `state`: `idle` or `in_use`.
     pub database_connections: IntGaugeVec,
     /// Seconds since the newest forecast's issue time, by `panel`. The first thing to alert on.
@@ -161,6 +163,10 @@ impl Metrics {
             worker_heartbeat_age: seconds_gauge(
                 "plumecast_worker_heartbeat_age_seconds",
                 "Time since any worker was last seen.",
+            )?,
+            scheduler_age: seconds_gauge(
+                "plumecast_scheduler_age_seconds",
+                "Time since any worker last looked after the schedules.",
             )?,
             database_connections: gauges("plumecast_database_connections", "Connections to Postgres.", &["state"])?,
             forecast_age: seconds_gauges(

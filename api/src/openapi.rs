@@ -9,7 +9,7 @@ use utoipa::{
 use crate::{
     Error,
     problem::{self, Problem, Violation},
-    routes::{forecasts, health, imputation, jobs, models, observations, panels},
+    routes::{forecasts, health, imputation, jobs, models, observations, panels, schedules},
 };
 
 #[derive(OpenApi)]
@@ -42,6 +42,11 @@ use crate::{
         jobs::log,
         jobs::cancel,
         jobs::retry,
+        schedules::create,
+        schedules::list,
+        schedules::read,
+        schedules::put,
+        schedules::delete,
         health::live,
         health::ready,
         health::version,
@@ -54,6 +59,7 @@ use crate::{
         (name = "panels", description = "What is measured"),
         (name = "models", description = "What forecasts"),
         (name = "jobs", description = "Long work"),
+        (name = "schedules", description = "Work that is done again and again"),
         (name = "service", description = "The service itself"),
     )
 )]
@@ -65,7 +71,7 @@ struct Problems;
 impl Modify for Problems {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for item in document.paths.paths.values_mut() {
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten() {
                 let responses = &mut operation.responses.responses;
                 let failures = responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5']));
                 for (_, response) in failures {

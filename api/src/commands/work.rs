@@ -1,7 +1,7 @@
 //! `plumecast work`: jobs and schedules, without REST.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 
 use crate::config::{DatabaseConfig, DeviceConfig, Limits, LogFormat, WorkerConfig};
 use crate::database::Database;
-use crate::jobs::Settings;
 use crate::jobs::worker::{Worker, this_program};
+use crate::jobs::{Settings, scheduler};
 use crate::metrics::Metrics;
-use crate::{Application, Config, telemetry};
+use crate::{Application, Config, Error, config, telemetry};
 
 /// Do jobs. Any number of such processes may share a database, on one machine or on several.
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let url = url(&database, &args.database)?;
     let metrics = Metrics::new().context("setting up the metrics")?;
     let settings = Settings::new(url, &args.database, args.device, &args.limits, &args.worker, args.log_format);
+    if let Some(file) = &args.config {
+        declare_schedules(&database, file, &args.limits).await?;
+    }
     let signal = stop_signal()?;
-    let worker = Handle::start(&database, args.worker.clone(), settings, metrics);
+    let worker = Handle::start(&database, args.worker.clone(), settings, args.limits.clone(), metrics);
     signal.await;
     tracing::info!("stopping");
     worker.stop().await;
@@ -72,11 +75,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    fn start(database: &Database, config: WorkerConfig, settings: Settings, metrics: Metrics) -> Self {
+    fn start(database: &Database, config: WorkerConfig, settings: Settings, limits: Limits, metrics: Metrics) -> Self {
         let worker = Worker {
             pool: database.pool().clone(),
             config,
             settings,
+            limits,
             program: this_program(),
             clock: Arc::new(Utc::now),
             metrics,
@@ -111,7 +115,34 @@ pub(super) fn start_beside(
     let url = url(database, &config.database)?;
     let settings =
         Settings::new(url, &config.database, config.device, &config.limits, &config.worker, config.log_format);
-    Ok(Some(Handle::start(database, config.worker.clone(), settings, application.metrics().clone())))
+    Ok(Some(Handle::start(
+        database,
+        config.worker.clone(),
+        settings,
+        config.limits.clone(),
+        application.metrics().clone(),
+    )))
+}
+
+/// Stores the schedules that a configuration file declares. Those that it does not declare stay as they are.
+///
+/// # Errors
+/// When the file cannot be read, or a schedule in it is wrong. One whose panel is not there yet is left for the next start.
+pub(super) async fn declare_schedules(database: &Database, file: &Path, limits: &Limits) -> anyhow::Result<()> {
+    for declaration in config::schedules(file)? {
+        let mut connection = database.pool().acquire().await?;
+        match scheduler::declare(&mut connection, &declaration, limits, Utc::now()).await {
+            Ok(_) => {}
+            Err(Error::UnknownPanel { panel }) => {
+                tracing::warn!("schedule {} is left out: there is no panel `{panel}` yet", declaration.name);
+            }
+            Err(error) => {
+                let place = format!("schedule `{}` in {}", declaration.name, file.display());
+                return Err(error).context(place);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the opened database is.

@@ -99,7 +99,9 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(database) => {
                 let postgres = database.downcast_ref::<PgDatabaseError>();
                 match (postgres.code(), postgres.constraint()) {
-                    ("23505", Some("forecast_idempotency_key_key" | "job_idempotency_key_key")) => Error::IdempotencyKeyInUse,
+                    ("23505", Some("forecast_idempotency_key_key" | "job_idempotency_key_key")) => {
+                        Error::IdempotencyKeyInUse
+                    }
                     ("23505", Some(name)) => Error::Exists { constraint: name.to_owned() },
                     ("23503", Some(name)) => Error::UnknownReference { constraint: name.to_owned() },
                     ("23514", Some(name)) => Error::NotAllowed { constraint: name.to_owned() },

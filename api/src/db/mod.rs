@@ -17,6 +17,7 @@ pub mod panel;
 pub mod panel_version;
 pub mod partition;
 pub mod reader;
+pub mod schedule;
 pub mod series;
 pub mod words;
 pub mod worker;

@@ -163,11 +163,7 @@ pub async fn list(
 ///
 /// # Errors
 /// [`Error::UnknownModel`].
-pub async fn promote(
-    db: impl Acquire<'_, Database = Postgres>,
-    tenant_id: i32,
-    model_id: i32,
-) -> Result<(), Error> {
+pub async fn promote(db: impl Acquire<'_, Database = Postgres>, tenant_id: i32, model_id: i32) -> Result<(), Error> {
     let mut transaction = db.begin().await?;
 
     // One promotion of a panel at a time.

@@ -186,6 +186,18 @@ words! {
     }
 }
 
+words! {
+    /// What becomes of occasions of a schedule that nobody was there for.
+    CatchUp {
+        /// They are left out.
+        Skip = "skip",
+        /// One job makes up for all of them.
+        Once = "once",
+        /// Each has a job, up to a limit.
+        All = "all",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! The kind `forecast`: a forecast as `POST /v1/forecasts` makes it, with nobody waiting for it.
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
 
 use super::{Context, Failure, Reporter, Succeeded, Task};
@@ -26,6 +27,10 @@ impl Task for ForecastRequest {
         Err(Error::InvalidBody { errors: vec![Violation::at("/store", "invalid-value", message)] })
     }
 
+    fn dated(self, instant: DateTime<Utc>) -> Self {
+        Self { issue_time: self.issue_time.or(Some(instant)), ..self }
+    }
+
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let order = self.order(&context.settings.limits())?;
         let metrics = Metrics::new().map_err(|error| Error::internal("setting up the metrics", error))?;
@@ -33,8 +38,7 @@ impl Task for ForecastRequest {
         let predictor = Predictor::start(&models_dir, 1, 1, context.device()?, metrics.clone())
             .map_err(|error| Error::internal("starting the model thread", error))?;
         reporter.progress(0.0, "drawing trajectories");
-        let mut forecast =
-            forecaster::make(&context.pool, &predictor, &metrics, &order, context.now()).await?;
+        let mut forecast = forecaster::make(&context.pool, &predictor, &metrics, &order, context.now()).await?;
         // A job makes one forecast, whoever does it in the end.
         forecast.forecast_id = reporter.lease().job_id;
         reporter.progress(0.9, "storing the forecast");

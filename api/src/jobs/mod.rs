@@ -20,6 +20,8 @@ mod failure;
 pub mod forecast;
 pub mod process;
 mod reporter;
+pub mod scheduler;
+pub mod timetable;
 pub mod train;
 pub mod work;
 pub mod worker;
@@ -37,11 +39,11 @@ pub use failure::Failure;
 pub use reporter::{Reporter, Succeeded};
 pub use work::{Task, Work};
 
+use crate::Error;
 use crate::config::{DatabaseConfig, DeviceConfig, Limits, LogFormat, WorkerConfig};
-use crate::db::job::NewJob;
+use crate::db::job::{Inserted, NewJob, Occasion};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::RequestKey;
-use crate::Error;
 
 /// Tells the time. The program gives the clock of the machine, a test its own.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -158,14 +160,42 @@ pub async fn enqueue(
     ask: &Ask<'_>,
     limits: &Limits,
 ) -> Result<Uuid, Error> {
+    let job_id = insert(connection, work, ask, None, limits).await?;
+    job_id.ok_or_else(|| Error::internal("adding a job", "it is there already"))
+}
+
+/// Adds the job of an occasion, unless it has one already: then `None`.
+///
+/// # Errors
+/// Those of [`enqueue`].
+pub async fn enqueue_occasion(
+    connection: &mut PgConnection,
+    work: &Work,
+    ask: &Ask<'_>,
+    occasion: Occasion,
+    limits: &Limits,
+) -> Result<Option<Uuid>, Error> {
+    insert(connection, work, ask, Some(occasion), limits).await
+}
+
+/// The panel that a work is about.
+async fn panel_id(connection: &mut PgConnection, work: &Work) -> Result<Option<i32>, Error> {
+    let Some(name) = work.panel() else { return Ok(None) };
+    match db::panel::get(connection, DEFAULT_TENANT, name).await? {
+        Some(panel) => Ok(Some(panel.panel_id)),
+        None => Err(Error::UnknownPanel { panel: name.to_owned() }),
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    work: &Work,
+    ask: &Ask<'_>,
+    occasion: Option<Occasion>,
+    limits: &Limits,
+) -> Result<Option<Uuid>, Error> {
     work.check(limits)?;
-    let panel_id = match work.panel() {
-        Some(name) => {
-            let panel = db::panel::get(&mut *connection, DEFAULT_TENANT, name).await?;
-            Some(panel.ok_or_else(|| Error::UnknownPanel { panel: name.to_owned() })?.panel_id)
-        }
-        None => None,
-    };
+    let panel_id = panel_id(connection, work).await?;
     let job_id = Uuid::now_v7();
     let new = NewJob {
         job_id,
@@ -177,11 +207,12 @@ pub async fn enqueue(
         run_after: ask.run_after,
         created_at: ask.now,
         idempotency: ask.key.map(RequestKey::as_idempotency),
+        occasion,
     };
-    let waiting_max = limits.jobs_waiting_max;
-    if db::job::insert(connection, DEFAULT_TENANT, &new, waiting_max).await? {
-        Ok(job_id)
-    } else {
-        Err(Error::TooManyJobs { limit: waiting_max })
+    let limit = limits.jobs_waiting_max;
+    match db::job::insert(connection, DEFAULT_TENANT, &new, limit).await? {
+        Inserted::Added => Ok(Some(job_id)),
+        Inserted::Exists => Ok(None),
+        Inserted::Full => Err(Error::TooManyJobs { limit }),
     }
 }

@@ -65,12 +65,7 @@ pub struct Process {
 impl Process {
     /// Starts the process of an assignment; `changed` is notified when it ends.
     #[must_use]
-    pub fn start(
-        program: &OsStr,
-        assignment: &Assignment,
-        share: Share,
-        changed: Arc<Notify>,
-    ) -> Self {
+    pub fn start(program: &OsStr, assignment: &Assignment, share: Share, changed: Arc<Notify>) -> Self {
         let line = assignment.line();
         let mut command = Command::new(program);
         // Ctrl-C in a terminal reaches a whole group of processes; the worker hands jobs back in its own way.
@@ -105,12 +100,7 @@ impl Process {
 }
 
 /// Starts the process and waits for its end, or kills it.
-fn look_after(
-    mut command: Command,
-    line: &[u8],
-    share: Share,
-    killed: &Receiver<()>,
-) -> io::Result<ExitStatus> {
+fn look_after(mut command: Command, line: &[u8], share: Share, killed: &Receiver<()>) -> io::Result<ExitStatus> {
     // The process inherits both from this thread, with all threads that it will have.
     yield_to_others(share.niceness);
     if let Some(n_threads) = share.n_threads {

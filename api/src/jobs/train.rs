@@ -95,6 +95,10 @@ impl Task for TrainOrder {
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidBody { errors }) }
     }
 
+    fn dated(self, instant: DateTime<Utc>) -> Self {
+        Self { as_of: self.as_of.or(Some(instant)), ..self }
+    }
+
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let device = context.device()?;
         reporter.progress(0.0, "reading observations");
@@ -123,8 +127,7 @@ impl Task for TrainOrder {
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;
-        let model =
-            training::register(&mut *transaction, &context.settings.data_dir, &data, &config, &trained).await?;
+        let model = training::register(&mut *transaction, &context.settings.data_dir, &data, &config, &trained).await?;
         if self.promote {
             db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,6 +27,10 @@ pub trait Task: Serialize + DeserializeOwned + Send + Sync {
     /// # Errors
     /// [`Error::InvalidBody`] with everything that is wrong.
     fn check(&self, limits: &Limits) -> Result<(), Error>;
+
+    /// The same work, as it would have been done at an instant in the past.
+    #[must_use]
+    fn dated(self, instant: DateTime<Utc>) -> Self;
 
     /// Does the work, and stores its effect in the transaction that [`Reporter::begin`] gives and
     /// [`Reporter::succeed`] commits. The process may end at any point.
@@ -110,6 +115,14 @@ macro_rules! kinds {
                 .map_err(below_arguments)
             }
 
+            /// The same work, as it would have been done at an instant in the past.
+            #[must_use]
+            pub fn dated(self, instant: DateTime<Utc>) -> Self {
+                match self {
+                    $(Self::$variant(arguments) => Self::$variant(arguments.dated(instant)),)+
+                }
+            }
+
             /// Does the work.
             ///
             /// # Errors
@@ -182,10 +195,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back_as_what_it_was() {
-        for (kind, arguments) in [
-            ("forecast", json!({"panel": "a", "horizon": 24})),
-            ("train", json!({"panel": "a", "horizon": 24})),
-        ] {
+        for (kind, arguments) in
+            [("forecast", json!({"panel": "a", "horizon": 24})), ("train", json!({"panel": "a", "horizon": 24}))]
+        {
             let work = Work::parse(kind, arguments).expect("it is valid");
             work.check(&Limits::default()).expect("it is within the limits");
             assert_eq!((work.kind(), work.panel()), (kind, Some("a")));

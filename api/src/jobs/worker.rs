@@ -13,8 +13,8 @@ use tokio::sync::{Notify, watch};
 
 use super::attempt::wait_after;
 use super::process::{Assignment, Process, Share};
-use super::{Clock, Settings, Work};
-use crate::config::WorkerConfig;
+use super::{Clock, Settings, Work, scheduler};
+use crate::config::{Limits, WorkerConfig};
 use crate::db::job::queue::{self, Lease};
 use crate::db::words::JobState;
 use crate::db::{self, DEFAULT_TENANT};
@@ -32,6 +32,8 @@ pub struct Worker {
     pub config: WorkerConfig,
     /// What its jobs need to know.
     pub settings: Settings,
+    /// What schedules may ask for.
+    pub limits: Limits,
     /// The program that runs jobs: this one.
     pub program: OsString,
     /// The time.
@@ -59,6 +61,7 @@ enum End {
     Exited(ExitStatus),
     NotStarted(io::Error),
     TimedOut(Duration),
+    LeaseGone,
 }
 
 impl fmt::Display for End {
@@ -66,6 +69,7 @@ impl fmt::Display for End {
         match self {
             Self::Exited(status) => write!(formatter, "the process of the job ended early ({status})"),
             Self::NotStarted(error) => write!(formatter, "the process of the job could not be started: {error}"),
+            Self::LeaseGone => formatter.write_str("the job was over, cancelled or taken over"),
             Self::TimedOut(limit) => write!(formatter, "the attempt took longer than {} s", limit.as_secs_f64()),
         }
     }
@@ -120,17 +124,20 @@ impl Worker {
         ended: &mut Vec<Ended>,
     ) -> Result<(), db::Error> {
         self.collect(running, ended);
+        self.renew(running, ended).await?;
         while let Some(one) = ended.last() {
             self.record(one).await?;
             ended.pop();
         }
-        self.renew(running).await?;
         queue::bury(&self.pool, (self.clock)()).await?;
         while running.len() < self.config.jobs_at_once {
             let Some(one) = self.take(name, changed, running).await? else { break };
             running.push(one);
         }
-        db::worker::seen(&self.pool, DEFAULT_TENANT, name, (self.clock)()).await
+        let now = (self.clock)();
+        db::worker::seen(&self.pool, DEFAULT_TENANT, name, now).await?;
+        scheduler::look(&self.pool, &self.limits, now).await?;
+        db::worker::scheduled(&self.pool, DEFAULT_TENANT, name, now).await
     }
 
     /// Moves the jobs whose process has ended, or took too long.
@@ -173,28 +180,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Renews the leases of what runs; ends the processes of what was cancelled or taken over.
-    async fn renew(&self, running: &mut Vec<Running>) -> Result<(), db::Error> {
+    /// Renews the leases of what runs; ends the processes of what was cancelled or taken over, or has recorded its end and
+    /// is about to exit.
+    async fn renew(&self, running: &mut Vec<Running>, ended: &mut Vec<Ended>) -> Result<(), db::Error> {
         let mut index = 0;
         while index < running.len() {
             if queue::renew(&self.pool, &running[index].lease, self.config.job_lease).await? {
                 index += 1;
             } else {
-                let Running { lease, kind, process, .. } = running.remove(index);
+                let Running { lease, kind, begun, process } = running.remove(index);
                 process.kill().await;
-                tracing::info!(job.id = %lease.job_id, "stopped job of kind {kind}: it is not ours any more");
+                ended.push(Ended { lease, kind, seconds: begun.elapsed().as_secs_f64(), end: End::LeaseGone });
             }
         }
         Ok(())
     }
 
     /// Takes a job and starts its process. Long jobs are taken one at a time.
-    async fn take(
-        &self,
-        name: &str,
-        changed: &Arc<Notify>,
-        running: &[Running],
-    ) -> Result<Option<Running>, db::Error> {
+    async fn take(&self, name: &str, changed: &Arc<Notify>, running: &[Running]) -> Result<Option<Running>, db::Error> {
         let short = Work::short_kinds();
         let has_long = running.iter().any(|one| !short.contains(&one.kind.as_str()));
         let kinds = if has_long { &short } else { Work::KINDS };

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::{
@@ -19,6 +20,9 @@ use crate::{
 /// How long a check may wait for the database before it counts as away.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long something may be due before it counts as standing still.
+const STILL_AFTER: TimeDelta = TimeDelta::minutes(2);
+
 /// Most panels that have metrics of their own.
 const PANELS_MEASURED: i64 = 100;
 
@@ -28,6 +32,16 @@ pub struct Health {
     /// Always `ok`.
     #[schema(example = "ok")]
     pub status: &'static str,
+}
+
+/// A service that answers, perhaps not with everything around it as it should be.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ok`, or `degraded`: requests are answered, but something else does not go on.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+    /// What does not go on.
+    pub reasons: Vec<Violation>,
 }
 
 /// What runs.
@@ -51,27 +65,54 @@ pub async fn live() -> web::Json<Health> {
 
 /// Tell whether requests will be answered
 ///
-/// Send no requests while this fails: the database is away, or its schema is not up to date.
+/// Send no requests while this fails: the database is away, or its schema is not up to date. A service whose schedules or
+/// jobs stand still is ready, but `degraded`.
 #[utoipa::path(
     get,
     path = "/readyz", operation_id = "tellReady",
     tag = "service",
     responses(
-        (status = 200, description = "They will", body = Health),
+        (status = 200, description = "They will; perhaps schedules do not run, or jobs are not done", body = Readiness),
         (status = 503, description = "What is missing"),
     )
 )]
-pub async fn ready(state: web::Data<State>) -> Result<web::Json<Health>, Error> {
-    let missing = |code, message: String| {
-        Err(Error::NotReady { errors: vec![Violation { pointer: None, parameter: None, code, message }] })
-    };
+pub async fn ready(state: web::Data<State>) -> Result<web::Json<Readiness>, Error> {
+    let missing = |code, message: String| Err(Error::NotReady { errors: vec![reason(code, message)] });
+    let away = || missing("database", "the database cannot be reached".to_owned());
     match tokio::time::timeout(CHECK_TIMEOUT, database::n_pending_migrations(&state.pool)).await {
-        Ok(Ok(0)) => Ok(web::Json(Health { status: "ok" })),
+        Ok(Ok(0)) => {}
         Ok(Ok(n_pending)) => {
-            missing("migrations".to_owned(), format!("{n_pending} migrations are missing; run `plumecast migrate`"))
+            return missing("migrations", format!("{n_pending} migrations are missing; run `plumecast migrate`"));
         }
-        Ok(Err(_)) | Err(_) => missing("database".to_owned(), "the database cannot be reached".to_owned()),
+        Ok(Err(_)) | Err(_) => return away(),
     }
+    match tokio::time::timeout(CHECK_TIMEOUT, standing_still(&state.pool, Utc::now())).await {
+        Ok(Ok(reasons)) => {
+            let status = if reasons.is_empty() { "ok" } else { "degraded" };
+            Ok(web::Json(Readiness { status, reasons }))
+        }
+        Ok(Err(_)) | Err(_) => away(),
+    }
+}
+
+fn reason(code: &str, message: String) -> Violation {
+    Violation { pointer: None, parameter: None, code: code.to_owned(), message }
+}
+
+/// What of schedules and jobs should go on and does not.
+async fn standing_still(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<Violation>, db::Error> {
+    let mut reasons = Vec::new();
+    if let Some((name, next_run)) = db::schedule::longest_due(pool, DEFAULT_TENANT, now - STILL_AFTER).await? {
+        let message = format!("schedule `{name}` has been due since {next_run}, and no scheduler has looked at it");
+        reasons.push(reason("scheduler", message));
+    }
+    if let Some(since) = db::job::oldest_due(pool, DEFAULT_TENANT, now - STILL_AFTER).await? {
+        let workers = db::worker::list(pool, DEFAULT_TENANT).await?;
+        if workers.iter().all(|worker| worker.seen_at < now - STILL_AFTER) {
+            reasons.push(reason("worker", format!("a job has waited since {since}, and no worker is there")));
+        }
+    }
+    Ok(reasons)
 }
 
 /// Tell which version runs
@@ -116,8 +157,14 @@ async fn measure_jobs(state: &State) -> Result<(), Error> {
     for (job_state, kind, count) in db::job::counts(&state.pool, DEFAULT_TENANT).await? {
         metrics.jobs.with_label_values(&[job_state.as_str(), &kind]).set(count);
     }
-    if let Some(worker) = db::worker::list(&state.pool, DEFAULT_TENANT).await?.first() {
-        metrics.worker_heartbeat_age.set((Utc::now() - worker.seen_at).as_seconds_f64().max(0.0));
+    let now = Utc::now();
+    let workers = db::worker::list(&state.pool, DEFAULT_TENANT).await?;
+    let age = |newest: Option<DateTime<Utc>>| newest.map(|time| (now - time).as_seconds_f64().max(0.0));
+    if let Some(seconds) = age(workers.iter().map(|worker| worker.seen_at).max()) {
+        metrics.worker_heartbeat_age.set(seconds);
+    }
+    if let Some(seconds) = age(workers.iter().filter_map(|worker| worker.scheduled_at).max()) {
+        metrics.scheduler_age.set(seconds);
     }
     Ok(())
 }

@@ -404,10 +404,7 @@ pub async fn log(
     let limit_plus_one = cursor::limit_plus_one(limit);
     let rows = db::job::log::list(&state.pool, DEFAULT_TENANT, job.job_id, cursor, limit_plus_one).await?;
     let (rows, next) = cursor::page(rows, limit, |line| line.line_id)?;
-    let lines = rows.into_iter().map(|line| JobLogLine {
-        attempt: line.attempt,
-        written_at: line.written_at,
-        text: line.text,
-    });
+    let lines =
+        rows.into_iter().map(|line| JobLogLine { attempt: line.attempt, written_at: line.written_at, text: line.text });
     Ok(web::Json(JobLog { lines: lines.collect(), next }))
 }

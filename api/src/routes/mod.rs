@@ -12,6 +12,7 @@ pub mod models;
 pub mod observations;
 pub mod panels;
 pub mod respond;
+pub mod schedules;
 
 use actix_web::{
     HttpResponse,
@@ -42,6 +43,13 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/v1/jobs/{job_id}/log").get(jobs::log))
         .service(web::resource("/v1/jobs/{job_id}/cancel").post(jobs::cancel))
         .service(web::resource("/v1/jobs/{job_id}/retry").post(jobs::retry))
+        .service(web::resource("/v1/schedules").get(schedules::list).post(schedules::create))
+        .service(
+            web::resource("/v1/schedules/{schedule}")
+                .get(schedules::read)
+                .put(schedules::put)
+                .delete(schedules::delete),
+        )
         .service(web::resource("/livez").get(health::live))
         .service(web::resource("/readyz").get(health::ready))
         .service(web::resource("/metrics").get(health::metrics))

@@ -74,9 +74,31 @@ pub struct NewJob<'a> {
     pub created_at: DateTime<Utc>,
     /// The request's key, if it had one.
     pub idempotency: Option<Idempotency<'a>>,
+    /// The occasion that it is for, if a schedule asks.
+    pub occasion: Option<Occasion>,
 }
 
-/// Adds a job, unless `waiting_max` wait already; tells whether it did.
+/// An occasion of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occasion {
+    /// The schedule.
+    pub schedule_id: i32,
+    /// When it was due.
+    pub scheduled_for: DateTime<Utc>,
+}
+
+/// What became of a job that was to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It waits.
+    Added,
+    /// The occasion has a job already.
+    Exists,
+    /// Too many jobs wait.
+    Full,
+}
+
+/// Adds a job, unless its occasion has one or `waiting_max` wait already.
 ///
 /// The limit is one of order of magnitude: jobs that are added at the same moment do not see each other.
 ///
@@ -87,12 +109,20 @@ pub async fn insert(
     tenant_id: i32,
     job: &NewJob<'_>,
     waiting_max: i64,
-) -> Result<bool, Error> {
-    let inserted = sqlx::query(
-        "insert into job (tenant_id, job_id, kind, arguments, panel_id, asked_by, attempts_max, run_after, created_at,
-             idempotency_key, request_digest)
-         select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
-         where (select count(*) from job where tenant_id = $1 and state = 'waiting') < $12",
+) -> Result<Inserted, Error> {
+    let (is_added, is_full): (bool, bool) = sqlx::query_as(
+        "with queue as (
+             select count(*) >= $12 as is_full from job where tenant_id = $1 and state = 'waiting'
+         ), added as (
+             insert into job (tenant_id, job_id, kind, arguments, panel_id, asked_by, attempts_max, run_after,
+                 created_at, idempotency_key, request_digest, schedule_id, scheduled_for)
+             select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $13, $14
+             from queue
+             where not is_full
+             on conflict (tenant_id, schedule_id, scheduled_for) do nothing
+             returning 1
+         )
+         select exists (select from added), is_full from queue",
     )
     .bind(tenant_id)
     .bind(job.job_id)
@@ -106,9 +136,15 @@ pub async fn insert(
     .bind(job.idempotency.map(|i| i.key))
     .bind(job.idempotency.map(|i| i.request_digest))
     .bind(waiting_max)
-    .execute(db)
+    .bind(job.occasion.map(|occasion| occasion.schedule_id))
+    .bind(job.occasion.map(|occasion| occasion.scheduled_for))
+    .fetch_one(db)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    Ok(match (is_added, is_full) {
+        (true, _) => Inserted::Added,
+        (false, true) => Inserted::Full,
+        (false, false) => Inserted::Exists,
+    })
 }
 
 /// One job.
@@ -127,11 +163,7 @@ pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, job_id: Uuid) -> Resul
 }
 
 /// The job that a request with this key made, and the digest of that request.
-pub async fn find_by_key(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    key: &str,
-) -> Result<Option<(Uuid, String)>, Error> {
+pub async fn find_by_key(db: impl PgExecutor<'_>, tenant_id: i32, key: &str) -> Result<Option<(Uuid, String)>, Error> {
     Ok(sqlx::query_as("select job_id, request_digest from job where tenant_id = $1 and idempotency_key = $2")
         .bind(tenant_id)
         .bind(key)
@@ -183,12 +215,7 @@ pub async fn list(
 
 /// Withdraws a job that waits or runs. The process of a running one ends as soon as its worker notices, and can change
 /// nothing more from now on. Tells whether there was something to withdraw.
-pub async fn cancel(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    job_id: Uuid,
-    now: DateTime<Utc>,
-) -> Result<bool, Error> {
+pub async fn cancel(db: impl PgExecutor<'_>, tenant_id: i32, job_id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
     let cancelled = sqlx::query(
         "update job
          set state = 'cancelled', lease_id = null, lease_until = null, activity = '', finished_at = $3
@@ -203,12 +230,7 @@ pub async fn cancel(
 }
 
 /// Lets a job that failed or was cancelled wait again, with all its attempts. Tells whether it had.
-pub async fn retry(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    job_id: Uuid,
-    now: DateTime<Utc>,
-) -> Result<bool, Error> {
+pub async fn retry(db: impl PgExecutor<'_>, tenant_id: i32, job_id: Uuid, now: DateTime<Utc>) -> Result<bool, Error> {
     let retried = sqlx::query(
         "update job
          set state = 'waiting', attempts = 0, progress = 0, activity = '', failure = null, run_after = $3,
@@ -221,6 +243,21 @@ pub async fn retry(
     .execute(db)
     .await?;
     Ok(retried.rows_affected() == 1)
+}
+
+/// Since when the job has waited that has been due longest, if that was before an instant.
+pub async fn oldest_due(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    before: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    Ok(sqlx::query_scalar(
+        "select min(run_after) from job where tenant_id = $1 and state = 'waiting' and run_after < $2",
+    )
+    .bind(tenant_id)
+    .bind(before)
+    .fetch_one(db)
+    .await?)
 }
 
 /// Number of jobs by state and kind.
