@@ -428,6 +428,7 @@ async fn insert_model(pool: &PgPool, loaded: &Loaded) -> db::model::Model {
         digest: DIGEST,
         snapshot_digest: DIGEST,
         artefact_path: "air/1",
+        artefact_bytes: None,
         data_cutoff: hour(48),
     };
     db::model::insert(pool, TENANT, &model).await.unwrap()
@@ -445,7 +446,7 @@ async fn a_panel_has_one_champion(pool: PgPool) {
     assert_eq!(db::model::champion(&pool, TENANT, panel_id).await.unwrap(), None);
 
     for model in [&first, &second, &second] {
-        db::model::promote(&pool, TENANT, model.model_id).await.unwrap();
+        db::model::promote(&pool, TENANT, model.model_id, "better").await.unwrap();
         let champion = db::model::champion(&pool, TENANT, panel_id).await.unwrap().unwrap();
         assert_eq!(champion.model_id, model.model_id);
     }
@@ -454,7 +455,7 @@ async fn a_panel_has_one_champion(pool: PgPool) {
     assert_eq!(stages, [Stage::Champion, Stage::Archived]);
     assert_eq!(db::model::list(&pool, TENANT, panel_id, Some(2), 9).await.unwrap().len(), 1);
 
-    let error = db::model::promote(&pool, TENANT, 999).await.unwrap_err();
+    let error = db::model::promote(&pool, TENANT, 999, "better").await.unwrap_err();
     assert!(matches!(error, Error::UnknownModel { model_id: 999 }));
     assert_eq!(db::model::get(&pool, TENANT, 999).await.unwrap(), None);
     let two = sqlx::query("update model set stage = 'champion'").execute(&pool).await.unwrap_err();

@@ -85,6 +85,50 @@ pub enum Error {
         /// The forecast.
         forecast_id: Uuid,
     },
+    /// The panel has no model with this version.
+    #[error("panel `{panel}` has no model of version {version}")]
+    UnknownModel {
+        /// The panel.
+        panel: String,
+        /// The version as given.
+        version: String,
+    },
+    /// The model was not made by retraining.
+    #[error("version {version} of panel `{panel}` was compared with nothing")]
+    NoComparison {
+        /// The panel.
+        panel: String,
+        /// The version.
+        version: i32,
+    },
+    /// The model serves: it can be neither archived nor deleted.
+    #[error("version {version} of panel `{panel}` serves; promote another one first")]
+    ChampionServes {
+        /// The panel.
+        panel: String,
+        /// The version.
+        version: i32,
+    },
+    /// Forecasts of the model are stored, and must stay traceable to it.
+    #[error("stored forecasts were made by version {version} of panel `{panel}`; archive it instead")]
+    ModelInUse {
+        /// The panel.
+        panel: String,
+        /// The version.
+        version: i32,
+    },
+    /// There is nothing to roll back to.
+    #[error("the champion of panel `{panel}` has replaced no model that still exists")]
+    NoEarlierChampion {
+        /// The panel.
+        panel: String,
+    },
+    /// Another model serves than the request says.
+    #[error("the champion of panel `{panel}` is another one by now")]
+    ChampionChanged {
+        /// The panel.
+        panel: String,
+    },
     /// The panel has no champion model yet.
     #[error("panel `{panel}` has no model yet; train one with `plumecast train`")]
     NoModel {
@@ -261,6 +305,20 @@ impl Error {
             }
             Self::NoTrajectories { .. } => {
                 Kind(StatusCode::NOT_FOUND, "no-trajectories", "The forecast has no stored trajectories")
+            }
+            Self::UnknownModel { .. } => Kind(StatusCode::NOT_FOUND, "unknown-model", "There is no such model"),
+            Self::NoComparison { .. } => {
+                Kind(StatusCode::NOT_FOUND, "no-comparison", "The model was compared with nothing")
+            }
+            Self::ChampionServes { .. } => Kind(StatusCode::CONFLICT, "champion-serves", "The model serves"),
+            Self::ModelInUse { .. } => {
+                Kind(StatusCode::CONFLICT, "model-in-use", "Stored forecasts refer to the model")
+            }
+            Self::NoEarlierChampion { .. } => {
+                Kind(StatusCode::CONFLICT, "no-earlier-champion", "There is no model to roll back to")
+            }
+            Self::ChampionChanged { .. } => {
+                Kind(StatusCode::CONFLICT, "champion-changed", "Another model serves by now")
             }
             Self::NoModel { .. } => Kind(StatusCode::CONFLICT, "no-model", "The panel has no model yet"),
             Self::NoObservations { .. } => {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use api::commands::{
-    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, openapi, run_job, serve, train, work,
+    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, models, openapi, retrain, run_job,
+    score, serve, train, work,
 };
 use api::config::{self, Config, DatabaseConfig};
 use clap::{CommandFactory, FromArgMatches, Parser};
@@ -30,6 +31,9 @@ enum Command {
     Migrate(DatabaseConfig),
     Load(Box<load::Args>),
     Train(Box<train::Args>),
+    Retrain(Box<retrain::Args>),
+    Models(Box<models::Args>),
+    Score(Box<score::Args>),
     Forecast(Box<forecast::Args>),
     Impute(Box<impute::Args>),
     Backtest(Box<backtest::Args>),
@@ -62,6 +66,9 @@ async fn run() -> anyhow::Result<ExitCode> {
         Command::Migrate(database) => migrate::run(&database).await?,
         Command::Load(args) => load::run(&args).await?,
         Command::Train(args) => train::run(&args).await?,
+        Command::Retrain(args) => retrain::run(&args).await?,
+        Command::Models(args) => models::run(&args).await?,
+        Command::Score(args) => score::run(&args).await?,
         Command::Forecast(args) => forecast::run(&args).await?,
         Command::Impute(args) => impute::run(&args).await?,
         Command::Backtest(args) => backtest::run(*args).await?,

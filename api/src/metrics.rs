@@ -44,6 +44,12 @@ pub struct Metrics {
     pub observation_lag: GaugeVec,
     /// 1 for each panel's champion, with its `panel` and `version`.
     pub model_info: IntGaugeVec,
+    /// Share of the truth inside the champion's central 80 % intervals in the last days, by `panel`.
+    pub coverage_80: GaugeVec,
+    /// CRPS of the champion's forecasts in the last days, relative to that of its backtest, by `panel`.
+    pub crps_ratio: GaugeVec,
+    /// Alarms that were raised, by `panel`.
+    pub drift_events: IntGaugeVec,
 }
 
 /// A stage of making a forecast.
@@ -101,7 +107,7 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let seconds_gauges = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+        let float_gauges = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
             let metric = GaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
@@ -169,17 +175,28 @@ impl Metrics {
                 "Time since any worker last looked after the schedules.",
             )?,
             database_connections: gauges("plumecast_database_connections", "Connections to Postgres.", &["state"])?,
-            forecast_age: seconds_gauges(
+            forecast_age: float_gauges(
                 "plumecast_forecast_age_seconds",
                 "Time since the newest forecast's issue time.",
                 &["panel"],
             )?,
-            observation_lag: seconds_gauges(
+            observation_lag: float_gauges(
                 "plumecast_observation_lag_seconds",
                 "Time since the end of the newest observed interval.",
                 &["panel"],
             )?,
             model_info: gauges("plumecast_model_info", "1 for the model that serves a panel.", &["panel", "version"])?,
+            coverage_80: float_gauges(
+                "plumecast_coverage_80",
+                "Share of the truth inside the champion's central 80 % intervals in the last seven days.",
+                &["panel"],
+            )?,
+            crps_ratio: float_gauges(
+                "plumecast_crps_ratio",
+                "CRPS of the champion's forecasts in the last seven days, relative to that of its backtest.",
+                &["panel"],
+            )?,
+            drift_events: gauges("plumecast_drift_events", "Alarms that were raised.", &["panel"])?,
             registry,
         })
     }

@@ -9,7 +9,9 @@ use utoipa::{
 use crate::{
     Error,
     problem::{self, Problem, Violation},
-    routes::{forecasts, health, imputation, jobs, models, observations, panels, schedules},
+    routes::{
+        comparisons, drift_events, forecasts, health, imputation, jobs, models, observations, panels, schedules, scores,
+    },
 };
 
 #[derive(OpenApi)]
@@ -36,6 +38,14 @@ use crate::{
         observations::list,
         imputation::read,
         models::list,
+        models::read,
+        comparisons::read,
+        models::promote,
+        models::roll_back,
+        models::archive,
+        models::delete,
+        scores::list,
+        drift_events::list,
         jobs::create,
         jobs::list,
         jobs::read,
@@ -58,6 +68,7 @@ use crate::{
         (name = "forecasts", description = "Trajectories, and what is read off them"),
         (name = "panels", description = "What is measured"),
         (name = "models", description = "What forecasts"),
+        (name = "scores", description = "How forecasts did once the truth arrived"),
         (name = "jobs", description = "Long work"),
         (name = "schedules", description = "Work that is done again and again"),
         (name = "service", description = "The service itself"),

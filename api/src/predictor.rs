@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::{
-    Error,
+    Error, db,
     metrics::{Metrics, Stage},
 };
 
@@ -37,6 +37,25 @@ pub struct ModelFolder {
     pub folder: PathBuf,
     /// SHA-256 of its `config.json`, which names the digests of its other files, in hexadecimal.
     pub digest: String,
+}
+
+impl ModelFolder {
+    /// Where a registered model's checkpoint is.
+    #[must_use]
+    pub fn of(model: &db::model::Model) -> Self {
+        Self { model_id: model.model_id, folder: model.artefact_path.clone().into(), digest: model.digest.clone() }
+    }
+
+    /// Loads the checkpoint from below the models folder, every file checked against its digest.
+    ///
+    /// # Errors
+    /// [`Error::BrokenModel`] when it is missing, damaged or of another version.
+    pub fn load(&self, models_dir: &Path, device: &Device) -> Result<Model, Error> {
+        let folder = models_dir.join(&self.folder);
+        check_digest(&folder.join("config.json"), &self.digest)
+            .and_then(|()| Model::load(&folder, device))
+            .map_err(|source| Error::BrokenModel { model_id: self.model_id, source })
+    }
 }
 
 /// Hands work to the model thread. Clones share its queue.
@@ -170,11 +189,8 @@ impl Models {
     }
 
     fn load(&self, wanted: &ModelFolder) -> Result<Model, Error> {
-        let folder = self.dir.join(&wanted.folder);
         let started_at = Instant::now();
-        let model = check_digest(&folder.join("config.json"), &wanted.digest)
-            .and_then(|()| Model::load(&folder, &self.device))
-            .map_err(|source| Error::BrokenModel { model_id: wanted.model_id, source })?;
+        let model = wanted.load(&self.dir, &self.device)?;
         tracing::info!(
             model.id = wanted.model_id,
             duration_ms = started_at.elapsed().as_secs_f64() * 1e3,

@@ -14,6 +14,11 @@ const LINE_SECONDS: u64 = 5;
 /// Set by Ctrl-C: training keeps what it has and ends.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// Whether Ctrl-C was pressed since [`stop_on_interrupt`].
+pub fn is_stopped() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
 /// Lets Ctrl-C end a training run cleanly instead of killing the process; a second Ctrl-C kills it.
 pub fn stop_on_interrupt() {
     tokio::spawn(async {
@@ -65,7 +70,7 @@ impl Display {
                 }
             }
         }
-        if STOP.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn text(&self, progress: &Progress) -> String {

@@ -31,6 +31,7 @@ use crate::{
     error::causes,
     metrics::Metrics,
     predictor::Predictor,
+    registry::Artefacts,
     routes,
 };
 
@@ -50,6 +51,8 @@ pub struct State {
     pub pool: PgPool,
     /// The model thread.
     pub predictor: Predictor,
+    /// The files of the models.
+    pub artefacts: Artefacts,
     /// What is counted.
     pub metrics: Metrics,
     /// What a client may ask for.
@@ -124,7 +127,8 @@ impl Application {
         )
         .map_err(StartError::Threads)?;
 
-        let state = State { pool, predictor, metrics: metrics.clone(), limits: Arc::clone(&limits) };
+        let artefacts = Artefacts::new(&config.database.data_dir);
+        let state = State { pool, predictor, artefacts, metrics: metrics.clone(), limits: Arc::clone(&limits) };
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(state.clone()))

@@ -37,16 +37,29 @@ pub async fn read(pool: &PgPool, name: &str, as_of: DateTime<Utc>) -> anyhow::Re
     let panel_version = db::panel_version::latest(pool, DEFAULT_TENANT, panel.panel_id)
         .await?
         .with_context(|| format!("panel `{name}` has no series"))?;
-    let series = db::panel_version::series(pool, DEFAULT_TENANT, panel_version.panel_version_id).await?;
-    let span = db::observation::span(pool, DEFAULT_TENANT, panel_version.panel_version_id, as_of)
+    read_version(pool, &panel, &panel_version, as_of).await
+}
+
+/// Reads what was known at an instant of the series of a panel version.
+///
+/// # Errors
+/// When nothing of it was known, or the database fails.
+pub async fn read_version(
+    pool: &PgPool,
+    panel: &Panel,
+    panel_version: &PanelVersion,
+    as_of: DateTime<Utc>,
+) -> anyhow::Result<TrainingData> {
+    let panel_version_id = panel_version.panel_version_id;
+    let series = db::panel_version::series(pool, DEFAULT_TENANT, panel_version_id).await?;
+    let span = db::observation::span(pool, DEFAULT_TENANT, panel_version_id, as_of)
         .await?
-        .with_context(|| format!("nothing of panel `{name}` is known as of {as_of}"))?;
-    let grid = Grid::of(&panel)?;
+        .with_context(|| format!("nothing of panel `{}` is known as of {as_of}", panel.name))?;
+    let grid = Grid::of(panel)?;
     let valid_times = span.first_valid_time..grid.advance(span.last_valid_time, 1);
-    let observations =
-        db::observation::as_of(pool, DEFAULT_TENANT, panel_version.panel_version_id, as_of, valid_times).await?;
-    let values = known_panel(&panel, grid, &series, &observations)?;
-    Ok(TrainingData { panel, panel_version, values, as_of })
+    let observations = db::observation::as_of(pool, DEFAULT_TENANT, panel_version_id, as_of, valid_times).await?;
+    let values = known_panel(panel, grid, &series, &observations)?;
+    Ok(TrainingData { panel: panel.clone(), panel_version: panel_version.clone(), values, as_of })
 }
 
 /// Which rows a model is trained on, and how it is tested.
@@ -122,7 +135,7 @@ pub async fn register(
         forecast::Budget::Seconds(seconds) => json!({ "seconds": seconds }),
     };
     // What was kept out of training was known to nobody who trained.
-    let data_cutoff = if trained.scores.is_empty() { data.as_of } else { seen.end() };
+    let data_cutoff = if trained.n_train < data.values.n_steps() { seen.end() } else { data.as_of };
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
@@ -133,7 +146,16 @@ pub async fn register(
         digest: &digest,
         snapshot_digest: &snapshot.digest,
         artefact_path: &folder,
+        artefact_bytes: Some(folder_bytes(&path).context("measuring the checkpoint")?),
         data_cutoff,
     };
     Ok(db::model::insert(db, DEFAULT_TENANT, &new).await?)
+}
+
+/// Bytes of the files of a folder.
+fn folder_bytes(folder: &Path) -> std::io::Result<i64> {
+    std::fs::read_dir(folder)?.try_fold(0, |bytes, entry| {
+        let length = entry?.metadata()?.len();
+        Ok(bytes + i64::try_from(length).unwrap_or(i64::MAX))
+    })
 }

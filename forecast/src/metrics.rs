@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reliability::rank;
 use crate::trajectories::quantile_of_sorted;
 use crate::{Grid, QuantileLevel, Trajectories};
 
@@ -54,26 +55,75 @@ fn level(index: usize) -> QuantileLevel {
         .unwrap_or_else(|_| unreachable!("a level of the fixed grid"))
 }
 
-/// Sums of pinball losses and magnitudes, from which a weighted quantile loss is made.
+/// Sums of CRPS and magnitudes, from which a weighted quantile loss is made.
 #[derive(Default)]
 struct PinballSums {
-    loss: f64,
+    crps: f64,
     magnitude: f64,
 }
 
 impl PinballSums {
     fn add(&mut self, sorted: &[f32], truth: f64) {
-        for index in 0..N_LEVELS {
-            let level = level(index);
-            let quantile = quantile_of_sorted(sorted, level);
-            let indicator = if truth <= quantile { 1.0 } else { 0.0 };
-            self.loss += 2.0 * ((quantile - truth) * (indicator - level.value())).abs();
-        }
+        self.crps += crps(sorted, truth);
         self.magnitude += truth.abs();
     }
 
     fn ratio(&self) -> f64 {
-        self.loss / N_LEVELS as f64 / self.magnitude
+        self.crps / self.magnitude
+    }
+}
+
+/// Pinball loss of a quantile, not doubled.
+pub fn pinball(quantile: f64, level: QuantileLevel, truth: f64) -> f64 {
+    let indicator = if truth <= quantile { 1.0 } else { 0.0 };
+    ((quantile - truth) * (indicator - level.value())).abs()
+}
+
+/// CRPS of ascending draws, in the unit of the truth: the mean over the levels of twice the pinball loss.
+fn crps(sorted: &[f32], truth: f64) -> f64 {
+    let losses =
+        (0..N_LEVELS).map(|index| 2.0 * pinball(quantile_of_sorted(sorted, level(index)), level(index), truth));
+    losses.sum::<f64>() / N_LEVELS as f64
+}
+
+/// Whether the truth lies inside the central 50, 80 and 90 % interval of ascending draws.
+fn inside(sorted: &[f32], truth: f64) -> [bool; 3] {
+    [(4, 14), (1, 17), (0, 18)].map(|(low, high)| {
+        (quantile_of_sorted(sorted, level(low))..=quantile_of_sorted(sorted, level(high))).contains(&truth)
+    })
+}
+
+/// Scores of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueScore {
+    /// CRPS in the unit of the value: its sum over many values, divided by the sum of their magnitudes, is
+    /// [`Scores::crps`].
+    pub crps: f64,
+    /// Error of the median.
+    pub absolute_error: f64,
+    /// Whether the value lies inside the central 50 % interval.
+    pub inside_50: bool,
+    /// Whether it lies inside the central 80 % interval.
+    pub inside_80: bool,
+    /// Whether it lies inside the central 90 % interval.
+    pub inside_90: bool,
+    /// Share of the draws below the value, those that equal it counting half.
+    pub pit: f64,
+}
+
+/// Scores the draws of one element, ascending, against what came.
+///
+/// # Panics
+/// When there are no draws.
+pub fn score_value(sorted: &[f32], truth: f64) -> ValueScore {
+    let [inside_50, inside_80, inside_90] = inside(sorted, truth);
+    ValueScore {
+        crps: crps(sorted, truth),
+        absolute_error: (quantile_of_sorted(sorted, level(9)) - truth).abs(),
+        inside_50,
+        inside_80,
+        inside_90,
+        pit: rank(sorted, truth),
     }
 }
 
@@ -82,7 +132,7 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
     let n_series = before.n_series();
     let (mut each, mut sums) = (PinballSums::default(), PinballSums::default());
     let (mut deviation, mut n) = (0.0, 0.0);
-    let mut inside = [0.0; 3];
+    let mut n_inside = [0.0; 3];
     let mut series_error = vec![(0.0, 0.0); n_series];
     for Outcome { trajectories, truth } in outcomes {
         for step in 0..trajectories.n_steps() {
@@ -98,9 +148,8 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
                 n += 1.0;
                 error_sum.0 += error;
                 error_sum.1 += 1.0;
-                for (count, (low, high)) in inside.iter_mut().zip([(4, 14), (1, 17), (0, 18)]) {
-                    let range = quantile_of_sorted(&sorted, level(low))..=quantile_of_sorted(&sorted, level(high));
-                    *count += f64::from(u8::from(range.contains(&observed)));
+                for (count, is_inside) in n_inside.iter_mut().zip(inside(&sorted, observed)) {
+                    *count += f64::from(u8::from(is_inside));
                 }
             }
             let total: f64 = truth.row(step).iter().sum();
@@ -131,9 +180,9 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
         nd: deviation / each.magnitude,
         mase: scaled.iter().sum::<f64>() / scaled.len() as f64,
         energy_score: energies.sum::<f64>() / outcomes.len() as f64,
-        coverage_50: inside[0] / n,
-        coverage_80: inside[1] / n,
-        coverage_90: inside[2] / n,
+        coverage_50: n_inside[0] / n,
+        coverage_80: n_inside[1] / n,
+        coverage_90: n_inside[2] / n,
     }
 }
 
@@ -159,8 +208,9 @@ fn mean_magnitudes(before: &Grid) -> Vec<f64> {
         .collect()
 }
 
-/// Energy score of one window over all observed steps and series together (Gneiting and Raftery 2007, eq. 22).
-fn energy_score(outcome: &Outcome, magnitudes: &[f64]) -> f64 {
+/// Energy score of one forecast over all observed steps and series together (Gneiting and Raftery 2007, eq. 22), each series divided
+/// by its magnitude.
+pub fn energy_score(outcome: &Outcome, magnitudes: &[f64]) -> f64 {
     let (trajectories, n_series) = (&outcome.trajectories, magnitudes.len());
     let observed: Vec<usize> = outcome
         .truth
@@ -216,6 +266,33 @@ mod tests {
         let scores = score(&history(1.0), 1, &[outcome]);
         assert!((scores.crps - 0.3).abs() < 1e-9 && (scores.nd - 0.3).abs() < 1e-9);
         assert!((scores.crps_sum - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn scores_of_single_values_add_up_to_those_of_all() {
+        let outcomes = random_outcomes(3, 1.0);
+        let all = score(&history(1.0), 7, &outcomes);
+        let (mut crps, mut magnitude, mut inside, mut n) = (0.0, 0.0, 0.0, 0.0);
+        for Outcome { trajectories, truth } in &outcomes {
+            for (step, series) in (0..5).flat_map(|step| [(step, 0), (step, 1)]) {
+                let found = score_value(&trajectories.sorted(step, series), truth.get(step, series));
+                crps += found.crps;
+                magnitude += truth.get(step, series).abs();
+                inside += f64::from(u8::from(found.inside_80));
+                n += 1.0;
+            }
+        }
+        assert!((crps / magnitude - all.crps).abs() < 1e-12 && (inside / n - all.coverage_80).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_value_is_scored_by_its_place_among_the_draws() {
+        let draws: Vec<f32> = (0..=100).map(|draw| draw as f32).collect();
+        let found = score_value(&draws, 90.0);
+        assert_eq!((found.inside_50, found.inside_80, found.inside_90), (false, true, true));
+        assert!((found.pit - 90.5 / 101.0).abs() < 1e-12 && (found.absolute_error - 40.0).abs() < 1e-12);
+        // The levels of the CRPS are a fine enough grid for a uniform law: its CRPS at x is x² − x + 1/3 in its own unit.
+        assert!((found.crps / 100.0 - (0.81 - 0.9 + 1.0 / 3.0)).abs() < 0.01, "{}", found.crps);
     }
 
     #[test]

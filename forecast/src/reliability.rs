@@ -75,7 +75,7 @@ impl Counts {
 }
 
 /// The share of the draws below the truth; where draws equal it, half of them count.
-fn rank(sorted: &[f32], truth: f64) -> f64 {
+pub(crate) fn rank(sorted: &[f32], truth: f64) -> f64 {
     let below = sorted.partition_point(|&draw| f64::from(draw) < truth);
     let through = sorted.partition_point(|&draw| f64::from(draw) <= truth);
     (below + through) as f64 / (2 * sorted.len()) as f64

@@ -92,7 +92,7 @@ impl Roles {
 
 impl Grid {
     /// Some of the columns, in the given order.
-    pub(crate) fn columns(&self, columns: &[usize]) -> Grid {
+    pub fn columns(&self, columns: &[usize]) -> Grid {
         let picked = |step: usize| columns.iter().map(move |&series| (step, series));
         let cells = || (0..self.n_steps()).flat_map(picked);
         let grid = Grid::from_rows(columns.len(), cells().map(|(step, series)| self.get(step, series)).collect());

@@ -3,21 +3,25 @@
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use api::config::{Config, Limits};
+use api::config::{Config, Limits, WorkerConfig};
 use api::db::forecast::{NewForecast, NewValues};
+use api::db::job::{Job, queue};
 use api::db::load::{Load, Loaded, Value as LoadedValue, load};
 use api::db::model::{Model, NewModel};
 use api::db::panel::NewPanel;
 use api::db::series::NewSeries;
 use api::db::words::{Kind, Quality};
 use api::db::{self, DEFAULT_TENANT as TENANT};
+use api::jobs::{Ask, Context, Settings, Work, attempt, enqueue};
 use api::problem::Problem;
 use api::server::{Application, StopHandle};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use forecast::{Budget, QuantileLevel, TrainConfig, Trajectories};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{ConnectOptions, PgPool};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
@@ -98,6 +102,16 @@ impl Service {
     /// `GET`.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Vec::new()).unwrap()).await
+    }
+
+    /// `POST` without a body.
+    pub async fn act(&self, path: &str) -> Answer {
+        self.send(Request::post(path).body(Vec::new()).unwrap()).await
+    }
+
+    /// `DELETE`.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Request::delete(path).body(Vec::new()).unwrap()).await
     }
 
     /// `POST /v1/forecasts`.
@@ -279,10 +293,11 @@ pub async fn register(pool: &PgPool, loaded: &Loaded, folder: &str, digest: &str
         digest,
         snapshot_digest: &"0".repeat(64),
         artefact_path: folder,
+        artefact_bytes: None,
         data_cutoff: hour(1),
     };
     let model = db::model::insert(pool, TENANT, &new).await.unwrap();
-    db::model::promote(pool, TENANT, model.model_id).await.unwrap();
+    db::model::promote(pool, TENANT, model.model_id, "the only one").await.unwrap();
     model
 }
 
@@ -326,4 +341,22 @@ pub async fn store_forecast(pool: &PgPool, loaded: &Loaded, model: &Model, traje
 pub fn plumecast() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().with_file_name("plumecast")
+}
+
+/// Asks for a job and does it in this process, with a clock that stands; gives the job as it ended.
+pub async fn do_job(pool: &PgPool, data_dir: &Path, kind: &str, arguments: Value, now: DateTime<Utc>) -> Job {
+    let work = Work::parse(kind, arguments).unwrap();
+    let ask = Ask { by: "test", run_after: now, now, key: None };
+    let mut connection = pool.acquire().await.unwrap();
+    let job_id = enqueue(&mut connection, &work, &ask, &Limits::default()).await.unwrap();
+    let mut config = Config::default();
+    config.database.data_dir = data_dir.to_owned();
+    let Config { database, device, limits, log_format, .. } = config;
+    let url = pool.connect_options().to_url_lossy().to_string();
+    let settings = Settings::new(url, &database, device, &limits, &WorkerConfig::default(), log_format);
+    let context = Context { pool: pool.clone(), settings, clock: Arc::new(move || now) };
+    let taken = queue::take(pool, "test", &[work.kind()], now, Duration::from_secs(600)).await.unwrap().unwrap();
+    assert_eq!(taken.lease.job_id, job_id);
+    attempt::make(&context, &taken.lease).await.unwrap();
+    db::job::get(pool, TENANT, job_id).await.unwrap().unwrap()
 }

@@ -122,7 +122,7 @@ async fn prepare(
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
     let model = training::register(pool, data_dir, &data, &config, &trained).await?;
-    db::model::promote(pool, DEFAULT_TENANT, model.model_id).await?;
+    db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast demo`").await?;
     let report = &trained.fitted.report;
     println!(
         "base forecaster: {}; network: {} numbers, {} steps, {:.0} s",

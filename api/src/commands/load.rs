@@ -11,6 +11,7 @@ use crate::config::DatabaseConfig;
 use crate::db::series::NewSeries;
 use crate::db::words::{Kind, Role};
 use crate::loading;
+use crate::scoring::{self, Scored};
 
 /// How a file is read; the same flags for `load` and `backtest`.
 #[derive(Debug, clap::Args)]
@@ -160,7 +161,12 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         is_integer: None,
     };
     let delay = args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds)));
-    let stored = loading::store(database.pool(), &args.panel, delay, &loaded, declare, Utc::now()).await;
+    let now = Utc::now();
+    let stored = loading::store(database.pool(), &args.panel, delay, &loaded, declare, now).await;
+    let scored = match &stored {
+        Ok(stored) => Some(scoring::after_load(database.pool(), &stored.panel, &loaded, now).await),
+        Err(_) => None,
+    };
     database.close().await;
     let stored = stored.context("nothing was stored")?;
     let counts = &stored.counts;
@@ -168,6 +174,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         "panel `{}` version {}: {} observations new, {} corrected, {} known already",
         stored.panel.name, stored.panel_version.version, counts.inserted, counts.corrected, counts.unchanged
     );
+    let scored =
+        scored.transpose().context("the observations are stored, but forecasts could not be scored by them")?;
+    if let Some(Scored { n_values: n_values @ 1.., n_forecasts }) = scored {
+        println!("{n_values} values of stored forecasts scored; {n_forecasts} forecasts are scored completely");
+    }
     Ok(())
 }
 

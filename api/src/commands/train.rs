@@ -78,7 +78,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     .with_context(|| format!("no model of panel `{panel}` was trained"))?;
     let model = training::register(pool, &args.database.data_dir, &data, &config, &trained).await?;
     if !args.candidate {
-        db::model::promote(pool, DEFAULT_TENANT, model.model_id).await?;
+        db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast train`").await?;
     }
     let stage = if args.candidate { "candidate" } else { "champion" };
     println!("model {} of panel `{}` (version {}) is {stage}", model.model_id, args.panel, model.version);

@@ -47,6 +47,27 @@ pub enum Error {
         model_id: i32,
     },
 
+    /// The champion serves: it can be neither archived nor deleted.
+    #[error("model {model_id} is the champion")]
+    ChampionServes {
+        /// The model.
+        model_id: i32,
+    },
+
+    /// Another promotion was faster.
+    #[error("the champion of panel {panel_id} has changed")]
+    ChampionChanged {
+        /// The panel.
+        panel_id: i32,
+    },
+
+    /// Stored forecasts were made by the model.
+    #[error("stored forecasts refer to model {model_id}")]
+    ModelInUse {
+        /// The model.
+        model_id: i32,
+    },
+
     /// A panel version without series.
     #[error("panel {panel_id} has no series")]
     NoSeries {

@@ -1,5 +1,7 @@
 //! Forecasts: the request, its quantiles and its trajectories.
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
@@ -322,6 +324,38 @@ pub async fn list(
     .bind(tenant_id)
     .bind(panel_id)
     .bind(before)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// At most `limit` finished plain forecasts of a panel that reach into a range of `valid_time` (an end that is `None` is
+/// open), in order of their identifiers, from the one after `after` on.
+pub async fn list_by_valid_time(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    valid_times: &Range<Option<DateTime<Utc>>>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Forecast>, Error> {
+    Ok(sqlx::query_as(
+        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
+             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
+             quality, scenario, f.created_at
+         from forecast f
+         join panel_version using (tenant_id, panel_version_id)
+         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null
+           and last_valid_time >= coalesce($3, '-infinity') and first_valid_time < coalesce($4, 'infinity')
+           and ($5::uuid is null or forecast_id > $5)
+         order by forecast_id
+         limit $6",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(valid_times.start)
+    .bind(valid_times.end)
+    .bind(after)
     .bind(limit)
     .fetch_all(db)
     .await?)

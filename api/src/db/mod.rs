@@ -5,6 +5,8 @@
 //!
 //! [`load::load`] and [`forecast::insert`] are the two ways in which much data is written; each is one transaction.
 
+pub mod comparison;
+pub mod drift_event;
 mod error;
 pub mod forecast;
 pub mod job;
@@ -18,6 +20,7 @@ pub mod panel_version;
 pub mod partition;
 pub mod reader;
 pub mod schedule;
+pub mod score;
 pub mod series;
 pub mod words;
 pub mod worker;

@@ -182,6 +182,38 @@ pub async fn as_of(
     .await?)
 }
 
+/// The value of each pair of a series and a `valid_time` that was known at `issue_time`, in their order.
+///
+/// # Panics
+/// When there are not as many times as series.
+pub async fn known_at(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    series_ids: &[i32],
+    valid_times: &[DateTime<Utc>],
+    issue_time: DateTime<Utc>,
+) -> Result<Vec<Option<f64>>, Error> {
+    assert_eq!(series_ids.len(), valid_times.len(), "a time per series");
+    Ok(sqlx::query_scalar(
+        "select (
+             select value
+             from observation o
+             where o.tenant_id = $1 and o.series_id = given.series_id and o.valid_time = given.valid_time
+               and o.available_at <= $4
+             order by o.available_at desc
+             limit 1
+         )
+         from unnest($2::integer[], $3::timestamptz[]) with ordinality as given (series_id, valid_time, number)
+         order by number",
+    )
+    .bind(tenant_id)
+    .bind(series_ids)
+    .bind(valid_times)
+    .bind(issue_time)
+    .fetch_all(db)
+    .await?)
+}
+
 /// One value of a series.
 #[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
 pub struct SeriesObservation {

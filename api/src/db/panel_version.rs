@@ -104,6 +104,23 @@ pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> R
     .await?)
 }
 
+/// One version.
+pub async fn get(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_version_id: i32,
+) -> Result<Option<PanelVersion>, Error> {
+    Ok(sqlx::query_as(
+        "select panel_version_id, panel_id, version, created_at
+         from panel_version
+         where tenant_id = $1 and panel_version_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(panel_version_id)
+    .fetch_optional(db)
+    .await?)
+}
+
 /// The series of a version, in their order; empty when there is no such version.
 pub async fn series(db: impl PgExecutor<'_>, tenant_id: i32, panel_version_id: i32) -> Result<Vec<Series>, Error> {
     Ok(sqlx::query_as(

@@ -14,6 +14,8 @@ pub enum Partitioned {
     ForecastValue,
     /// By month of `issue_time`.
     Trajectory,
+    /// By month of `valid_time`.
+    Score,
 }
 
 /// Creates the partitions that `times` need and that do not exist yet.
@@ -32,6 +34,7 @@ pub async fn ensure(
         Partitioned::Observation => ("observation", "year"),
         Partitioned::ForecastValue => ("forecast_value", "month"),
         Partitioned::Trajectory => ("trajectory", "month"),
+        Partitioned::Score => ("score", "month"),
     };
 
     // One time per period is enough; neighbours usually share theirs.

@@ -165,6 +165,26 @@ pub async fn with_role(
     Ok(ids.into_iter().collect())
 }
 
+/// Identifiers and names of some series of a panel.
+pub async fn names(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    series_ids: &[i32],
+) -> Result<Vec<(i32, String)>, Error> {
+    Ok(sqlx::query_as(
+        "select series_id, name
+         from series
+         where tenant_id = $1 and panel_id = $2 and series_id = any ($3)
+         order by series_id",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(series_ids)
+    .fetch_all(db)
+    .await?)
+}
+
 /// Identifiers of all series of a panel, in their order.
 pub async fn list_ids(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Vec<i32>, Error> {
     Ok(sqlx::query_scalar(

@@ -139,6 +139,56 @@ words! {
         Candidate = "candidate",
         /// It has served, or never will.
         Archived = "archived",
+        /// It was to replace the champion and was not better.
+        Rejected = "rejected",
+    }
+}
+
+words! {
+    /// What a candidate was compared with.
+    ReferenceKind {
+        /// The champion.
+        Champion = "champion",
+        /// Last season's values with the errors that they made before.
+        SeasonalNaive = "seasonal_naive",
+    }
+}
+
+words! {
+    /// What became of a candidate that was compared.
+    Decision {
+        /// It serves.
+        Promoted = "promoted",
+        /// It is kept, and does not serve.
+        Rejected = "rejected",
+        /// It stays a candidate.
+        Undecided = "undecided",
+    }
+}
+
+words! {
+    /// What the values of a group of scores have in common.
+    GroupBy {
+        /// How far ahead they were forecast.
+        Lead = "lead",
+        /// The series.
+        Series = "series",
+        /// The model.
+        Model = "model",
+        /// The day, by the clock of the panel's zone.
+        Day = "day",
+    }
+}
+
+words! {
+    /// How scores of a model differ from what its backtest said.
+    DriftKind {
+        /// Its CRPS is higher.
+        CrpsHigh = "crps-high",
+        /// Its intervals hold less of the truth.
+        CoverageLow = "coverage-low",
+        /// Its intervals hold more of the truth: they are too wide.
+        CoverageHigh = "coverage-high",
     }
 }
 

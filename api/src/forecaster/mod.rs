@@ -148,11 +148,7 @@ pub async fn make(
     check_cost(order, series.len())?;
     let grid = Grid::of(&panel)?;
 
-    let folder = ModelFolder {
-        model_id: model.model_id,
-        folder: model.artefact_path.clone().into(),
-        digest: model.digest.clone(),
-    };
+    let folder = ModelFolder::of(&model);
     let wanted = folder.clone();
     let (context_length, trained_horizon, roles) = predictor
         .run(move |models| {

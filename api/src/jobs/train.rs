@@ -129,7 +129,7 @@ impl Task for TrainOrder {
         let mut transaction = reporter.begin().await?;
         let model = training::register(&mut *transaction, &context.settings.data_dir, &data, &config, &trained).await?;
         if self.promote {
-            db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id).await?;
+            db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by a job").await?;
         }
         let stage = if self.promote { "champion" } else { "candidate" };
         reporter.log(format!("model version {} is {stage}", model.version));

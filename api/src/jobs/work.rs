@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::retrain::RetrainOrder;
+use super::score::ScoreOrder;
 use super::train::TrainOrder;
 use super::{Context, Failure, Reporter, Succeeded};
 use crate::config::Limits;
@@ -141,6 +143,10 @@ kinds! {
     Forecast(ForecastRequest) = "forecast",
     /// Train a model.
     Train(TrainOrder) = "train",
+    /// Train a candidate that has to beat the champion.
+    Retrain(RetrainOrder) = "retrain",
+    /// Score stored forecasts, and retrain when they have become worse.
+    Score(ScoreOrder) = "score",
 }
 
 /// A kind and its arguments as they are given, not understood yet.
@@ -195,9 +201,12 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back_as_what_it_was() {
-        for (kind, arguments) in
-            [("forecast", json!({"panel": "a", "horizon": 24})), ("train", json!({"panel": "a", "horizon": 24}))]
-        {
+        for (kind, arguments) in [
+            ("forecast", json!({"panel": "a", "horizon": 24})),
+            ("train", json!({"panel": "a", "horizon": 24})),
+            ("retrain", json!({"panel": "a", "policy": {"windows": 12}})),
+            ("score", json!({"panel": "a", "retrain_on_drift": {}})),
+        ] {
             let work = Work::parse(kind, arguments).expect("it is valid");
             work.check(&Limits::default()).expect("it is within the limits");
             assert_eq!((work.kind(), work.panel()), (kind, Some("a")));
@@ -212,6 +221,15 @@ mod tests {
         assert_eq!(wrong("train", json!({"horizon": 1})), ["/arguments"]);
         assert_eq!(wrong("train", json!([])), ["/arguments"]);
         assert_eq!(wrong("forecast", json!({"panel": "a", "horizon": 0})), ["/arguments/horizon"]);
+        let policy = json!({"windows": 1});
+        assert_eq!(
+            wrong("retrain", json!({"panel": "a", "horizon": 0, "policy": policy})),
+            ["/arguments/horizon", "/arguments/policy/windows"]
+        );
+        assert_eq!(
+            wrong("score", json!({"panel": "a", "retrain_on_drift": policy})),
+            ["/arguments/retrain_on_drift/windows"]
+        );
         assert_eq!(wrong("forecast", json!({"panel": "a", "horizon": 1, "store": false})), ["/arguments/store"]);
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Error, database,
-    db::{self, DEFAULT_TENANT},
+    db::{self, DEFAULT_TENANT, model::Model},
     forecaster::Grid,
     metrics::Metrics,
     problem::Violation,
@@ -25,6 +25,9 @@ const STILL_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Most panels that have metrics of their own.
 const PANELS_MEASURED: i64 = 100;
+
+/// How far before the newest scored value the recent scores begin.
+const RECENT_SECONDS: f64 = 7.0 * 86_400.0;
 
 /// A service that does what it should.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -174,6 +177,9 @@ async fn measure_panels(state: &State) -> Result<(), Error> {
     let (pool, metrics, now) = (&state.pool, &state.metrics, Utc::now());
     let seconds_since = |time: DateTime<Utc>| (now - time).as_seconds_f64();
     metrics.model_info.reset();
+    // A champion without scores has none, instead of those of the one before.
+    metrics.coverage_80.reset();
+    metrics.crps_ratio.reset();
     for panel in db::panel::list(pool, DEFAULT_TENANT, None, PANELS_MEASURED).await? {
         let labels = [panel.name.as_str()];
         if let Some(forecast) = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await? {
@@ -187,7 +193,24 @@ async fn measure_panels(state: &State) -> Result<(), Error> {
         }
         if let Some(model) = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await? {
             metrics.model_info.with_label_values(&[&panel.name, &model.version.to_string()]).set(1);
+            let recent =
+                db::score::recent(pool, DEFAULT_TENANT, panel.panel_id, model.model_id, RECENT_SECONDS).await?;
+            if let Some(coverage) = recent.coverage_80 {
+                metrics.coverage_80.with_label_values(&labels).set(coverage);
+            }
+            if let (Some(crps), Some(tested)) = (recent.crps, tested_crps(&model)) {
+                metrics.crps_ratio.with_label_values(&labels).set(crps / tested);
+            }
         }
+        let n_events = db::drift_event::count(pool, DEFAULT_TENANT, panel.panel_id).await?;
+        metrics.drift_events.with_label_values(&labels).set(n_events);
     }
     Ok(())
+}
+
+/// CRPS of a model in its own backtest, if it had one and made an error there.
+fn tested_crps(model: &Model) -> Option<f64> {
+    let rows = model.metrics["backtest"].as_array()?;
+    let own = rows.iter().find(|row| row["model"] == "plumecast")?;
+    own["crps"].as_f64().filter(|crps| *crps > 0.0)
 }

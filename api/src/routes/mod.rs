@@ -1,6 +1,8 @@
 //! REST: the table of routes, a file per resource.
 
+pub mod comparisons;
 pub mod cursor;
+pub mod drift_events;
 pub mod extract;
 pub mod forecasts;
 pub mod health;
@@ -13,6 +15,7 @@ pub mod observations;
 pub mod panels;
 pub mod respond;
 pub mod schedules;
+pub mod scores;
 
 use actix_web::{
     HttpResponse,
@@ -38,6 +41,13 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
         .service(web::resource("/v1/panels/{panel}/imputation").get(imputation::read))
         .service(web::resource("/v1/models").get(models::list))
+        .service(web::resource("/v1/models/{panel}/rollback").post(models::roll_back))
+        .service(web::resource("/v1/models/{panel}/{version}").get(models::read).delete(models::delete))
+        .service(web::resource("/v1/models/{panel}/{version}/comparison").get(comparisons::read))
+        .service(web::resource("/v1/models/{panel}/{version}/promote").post(models::promote))
+        .service(web::resource("/v1/models/{panel}/{version}/archive").post(models::archive))
+        .service(web::resource("/v1/scores").get(scores::list))
+        .service(web::resource("/v1/drift-events").get(drift_events::list))
         .service(web::resource("/v1/jobs").get(jobs::list).post(jobs::create))
         .service(web::resource("/v1/jobs/{job_id}").get(jobs::read))
         .service(web::resource("/v1/jobs/{job_id}/log").get(jobs::log))

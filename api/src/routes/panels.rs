@@ -3,7 +3,6 @@
 use actix_web::web;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use super::{
@@ -16,16 +15,10 @@ use crate::{
     server::State,
 };
 
+pub use crate::registry::find_panel as find;
+
 /// Rows of a page, unless the request says otherwise.
 const PAGE_ROWS_DEFAULT: usize = 100;
-
-/// The panel that a path or parameter names.
-///
-/// # Errors
-/// [`Error::UnknownPanel`] when there is none.
-pub async fn find(pool: &PgPool, name: &str) -> Result<Panel, Error> {
-    db::panel::get(pool, DEFAULT_TENANT, name).await?.ok_or_else(|| Error::UnknownPanel { panel: name.to_owned() })
-}
 
 /// Which page.
 #[derive(Clone, Debug, utoipa::IntoParams)]

@@ -1,0 +1,359 @@
+//! Scores of stored forecasts.
+
+use std::ops::Range;
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Error;
+use super::forecast::Forecast;
+use super::words::GroupBy;
+
+/// A value that a forecast is to be scored against.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Due {
+    /// The series.
+    pub series_id: i32,
+    /// Start of its interval.
+    pub valid_time: DateTime<Utc>,
+    /// Step of the forecast.
+    pub step: i32,
+    /// Stored quantiles of the forecast there.
+    pub quantiles: Vec<f64>,
+    /// What came.
+    pub value: f64,
+}
+
+/// Values of target series that were known at `as_of`, lie in `valid_times` and by which a forecast has not been scored
+/// yet, from step 1 on; values that were corrected since are among them. By series and step.
+pub async fn due(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    forecast: &Forecast,
+    valid_times: &Range<Option<DateTime<Utc>>>,
+    as_of: DateTime<Utc>,
+) -> Result<Vec<Due>, Error> {
+    Ok(sqlx::query_as(
+        "select v.series_id, v.valid_time, v.step, v.quantiles, known.value
+         from forecast_value v
+         join series s on s.tenant_id = v.tenant_id and s.series_id = v.series_id and s.role = 'target'
+         cross join lateral (
+             select value
+             from observation o
+             where o.tenant_id = $1 and o.series_id = v.series_id and o.valid_time = v.valid_time
+               and o.available_at <= $6
+             order by o.available_at desc
+             limit 1
+         ) as known
+         left join score sc on sc.tenant_id = $1 and sc.panel_id = $3 and sc.series_id = v.series_id
+             and sc.step = v.step and sc.valid_time = v.valid_time and sc.forecast_id = v.forecast_id
+         where v.tenant_id = $1 and v.forecast_id = $2 and v.step >= 1
+           and v.valid_time >= greatest($4, $7) and v.valid_time <= $8 and v.valid_time < coalesce($5, 'infinity')
+           and sc.value is distinct from known.value
+         order by v.series_id, v.step",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.panel_id)
+    .bind(valid_times.start)
+    .bind(valid_times.end)
+    .bind(as_of)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .fetch_all(db)
+    .await?)
+}
+
+/// The score of one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewScore {
+    /// What it was scored against.
+    pub due: Due,
+    /// Scores of the trajectories.
+    pub scores: forecast::metrics::ValueScore,
+    /// Pinball loss of each stored quantile.
+    pub pinball: Vec<f64>,
+    /// Error of the value one season earlier.
+    pub naive_absolute_error: Option<f64>,
+}
+
+/// Stores scores of one forecast; those that exist are replaced. The partitions exist
+/// ([`super::partition::ensure`]).
+///
+/// # Errors
+/// [`Error::UnknownReference`] when the forecast has been deleted meanwhile.
+pub async fn upsert(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    forecast: &Forecast,
+    scores: &[NewScore],
+    scored_at: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "insert into score (tenant_id, panel_id, series_id, step, valid_time, forecast_id, model_id, issue_time, value,
+             crps, pinball, absolute_error, naive_absolute_error, inside_50, inside_80, inside_90, pit, scored_at)
+         select $1, $2, series_id, step, valid_time, $3, $4, $5, value, crps,
+             ($6::float8[])[(number - 1) * $7 + 1 : number * $7], absolute_error, naive_absolute_error,
+             inside_50, inside_80, inside_90, pit, $8
+         from unnest($9::integer[], $10::integer[], $11::timestamptz[], $12::float8[], $13::float8[], $14::float8[],
+                 $15::float8[], $16::boolean[], $17::boolean[], $18::boolean[], $19::float8[])
+             with ordinality
+             as given (series_id, step, valid_time, value, crps, absolute_error, naive_absolute_error, inside_50,
+                 inside_80, inside_90, pit, number)
+         -- In the order of the key, so that nobody waits in a circle.
+         order by series_id, step
+         on conflict on constraint score_pkey do update
+         set value = excluded.value, crps = excluded.crps, pinball = excluded.pinball,
+             absolute_error = excluded.absolute_error, naive_absolute_error = excluded.naive_absolute_error,
+             inside_50 = excluded.inside_50, inside_80 = excluded.inside_80, inside_90 = excluded.inside_90,
+             pit = excluded.pit, scored_at = excluded.scored_at",
+    )
+    .bind(tenant_id)
+    .bind(forecast.panel_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.model_id)
+    .bind(forecast.issue_time)
+    .bind(scores.iter().flat_map(|score| score.pinball.iter().copied()).collect::<Vec<f64>>())
+    .bind(i64::try_from(forecast.quantile_levels.len()).expect("a list of levels is short"))
+    .bind(scored_at)
+    .bind(scores.iter().map(|score| score.due.series_id).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.due.step).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.due.valid_time).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.due.value).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.crps).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.absolute_error).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.naive_absolute_error).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.inside_50).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.inside_80).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.inside_90).collect::<Vec<_>>())
+    .bind(scores.iter().map(|score| score.scores.pit).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What came where a forecast has been scored.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
+pub struct Truth {
+    /// The series.
+    pub series_id: i32,
+    /// Step of the forecast.
+    pub step: i32,
+    /// The value.
+    pub value: f64,
+}
+
+/// What a forecast has been scored against, by series and step.
+pub async fn truths(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<Vec<Truth>, Error> {
+    Ok(sqlx::query_as(
+        "select series_id, step, value
+         from score
+         where tenant_id = $1 and forecast_id = $2 and valid_time >= $3 and valid_time <= $4
+         order by series_id, step",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .fetch_all(db)
+    .await?)
+}
+
+/// Whether a forecast has been scored as a whole.
+pub async fn is_complete(db: impl PgExecutor<'_>, tenant_id: i32, forecast_id: Uuid) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar("select exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)")
+        .bind(tenant_id)
+        .bind(forecast_id)
+        .fetch_one(db)
+        .await?)
+}
+
+/// Stores the score of a whole forecast, all of whose values have been scored.
+pub async fn upsert_whole(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    forecast: &Forecast,
+    energy_score: f64,
+    scored_at: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "insert into forecast_score (tenant_id, forecast_id, panel_id, model_id, issue_time, last_valid_time, n_values,
+             crps, coverage_80, energy_score, scored_at)
+         select $1, $2, $3, $4, $5, $7, count(*), sum(crps) / nullif(sum(abs(value)), 0), avg(inside_80::integer), $8, $9
+         from score
+         where tenant_id = $1 and forecast_id = $2 and valid_time >= $6 and valid_time <= $7
+         on conflict on constraint forecast_score_pkey do update
+         set n_values = excluded.n_values, crps = excluded.crps, coverage_80 = excluded.coverage_80,
+             energy_score = excluded.energy_score, scored_at = excluded.scored_at",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.panel_id)
+    .bind(forecast.model_id)
+    .bind(forecast.issue_time)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .bind(energy_score)
+    .bind(scored_at)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Scores of a group of values.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Group {
+    /// What the group has in common, as a number: the step, the series, the version of the model, or the day since 1970.
+    pub key: i64,
+    /// Number of values.
+    pub n_values: i64,
+    /// Sum of CRPS over sum of magnitudes; none where all values are 0.
+    pub crps: Option<f64>,
+    /// Share inside the central 50 % intervals.
+    pub coverage_50: f64,
+    /// Share inside the central 80 % intervals.
+    pub coverage_80: f64,
+    /// Share inside the central 90 % intervals.
+    pub coverage_90: f64,
+    /// Mean of the probability integral transform.
+    pub pit: f64,
+    /// 1 - error of the medians over that of the values one season earlier, where these are known.
+    pub skill: Option<f64>,
+}
+
+/// Which scores are put together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection<'a> {
+    /// The panel.
+    pub panel_id: i32,
+    /// Its time zone, by which days begin.
+    pub time_zone: &'a str,
+    /// What the values of a group have in common.
+    pub by: GroupBy,
+    /// `valid_time` from here on.
+    pub start: Option<DateTime<Utc>>,
+    /// `valid_time` before this.
+    pub end: Option<DateTime<Utc>>,
+    /// Only forecasts of this version.
+    pub version: Option<i32>,
+}
+
+/// At most `limit` groups in the order of their keys, from the one after `after` on.
+pub async fn groups(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    selection: &Selection<'_>,
+    after: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Group>, Error> {
+    Ok(sqlx::query_as(
+        "select key, count(*) as n_values, sum(crps) / nullif(sum(abs(value)), 0) as crps,
+             avg(inside_50::integer)::float8 as coverage_50, avg(inside_80::integer)::float8 as coverage_80,
+             avg(inside_90::integer)::float8 as coverage_90, avg(pit) as pit,
+             1 - sum(absolute_error) filter (where naive_absolute_error is not null)
+                 / nullif(sum(naive_absolute_error), 0) as skill
+         from score sc
+         join model m using (tenant_id, model_id)
+         cross join lateral (
+             select case $3
+                 when 'lead' then step
+                 when 'series' then series_id
+                 when 'model' then m.version
+                 when 'day' then (valid_time at time zone $4)::date - date '1970-01-01'
+             end::bigint as key
+         ) as place
+         where sc.tenant_id = $1 and sc.panel_id = $2
+           and valid_time >= coalesce($5, '-infinity') and valid_time < coalesce($6, 'infinity')
+           and ($7::integer is null or m.version = $7) and ($8::bigint is null or key > $8)
+         group by key
+         order by key
+         limit $9",
+    )
+    .bind(tenant_id)
+    .bind(selection.panel_id)
+    .bind(selection.by)
+    .bind(selection.time_zone)
+    .bind(selection.start)
+    .bind(selection.end)
+    .bind(selection.version)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// CRPS and coverage of a model's forecasts of the last seconds that were scored.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
+pub struct Recent {
+    /// Sum of CRPS over sum of magnitudes.
+    pub crps: Option<f64>,
+    /// Share inside the central 80 % intervals.
+    pub coverage_80: Option<f64>,
+}
+
+/// Scores of a model's forecasts from `seconds` before the newest scored value on.
+pub async fn recent(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    model_id: i32,
+    seconds: f64,
+) -> Result<Recent, Error> {
+    Ok(sqlx::query_as(
+        "select sum(crps) / nullif(sum(abs(value)), 0) as crps, avg(inside_80::integer)::float8 as coverage_80
+         from score
+         where tenant_id = $1 and panel_id = $2 and model_id = $3
+           and valid_time > (select max(valid_time) from score where tenant_id = $1 and panel_id = $2)
+               - make_interval(secs => $4)",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(model_id)
+    .bind(seconds)
+    .fetch_one(db)
+    .await?)
+}
+
+/// Scores of a forecast all of whose values are known.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
+pub struct WholeForecast {
+    /// When it was made.
+    pub issue_time: DateTime<Utc>,
+    /// Start of its last interval.
+    pub last_valid_time: DateTime<Utc>,
+    /// Sum of CRPS over sum of magnitudes; none where all values are 0.
+    pub crps: Option<f64>,
+    /// Share inside the central 80 % intervals.
+    pub coverage_80: f64,
+}
+
+/// At most `limit` forecasts of a horizon by a model that are scored completely, in order of their issue times, from the
+/// one after `after` on.
+pub async fn whole_forecasts(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    model_id: i32,
+    horizon: i32,
+    after: Option<DateTime<Utc>>,
+    limit: i64,
+) -> Result<Vec<WholeForecast>, Error> {
+    Ok(sqlx::query_as(
+        "select s.issue_time, s.last_valid_time, s.crps, s.coverage_80
+         from forecast_score s
+         join forecast f using (tenant_id, forecast_id)
+         where s.tenant_id = $1 and s.panel_id = $2 and s.model_id = $3 and f.horizon = $4 and f.quality <> 'fallback'
+           and s.issue_time > coalesce($5, '-infinity')
+         order by s.issue_time, s.forecast_id
+         limit $6",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(model_id)
+    .bind(horizon)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}

@@ -1,0 +1,206 @@
+//! Drift: are live scores of the champion still those of its backtest?
+//!
+//! Scores of overlapping forecasts depend on each other, so one forecast per horizon is taken: the earliest, then the next
+//! one that was made after the last interval of the one before. They have the horizon of the backtest, so that their mean
+//! CRPS and coverage over all leads and series are comparable with those of its windows. The test is in
+//! [`detector`]; what it assumes is that, while there is no drift, the mean of a score given the past stays within the band.
+//!
+//! The test is computed anew from what is stored, from the last alarm of the model on, so it may run any number of times.
+
+pub mod detector;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use self::detector::{Detector, Expectation, Score};
+use crate::Error;
+use crate::db::drift_event::{DriftEvent, NewDriftEvent};
+use crate::db::model::Model;
+use crate::db::panel::Panel;
+use crate::db::words::DriftKind;
+use crate::db::{self, DEFAULT_TENANT};
+use crate::forecaster::Grid;
+
+/// Most forecasts that one test looks at: those after an alarm, or the earliest of a model.
+const N_FORECASTS_MAX: i64 = 10_000;
+
+/// Last forecasts whose mean an alarm tells.
+const N_RECENT: usize = 5;
+
+/// When an alarm is raised. In TOML or JSON every field may be left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DriftPolicy {
+    /// Forecasts of a horizon that lie between two false alarms, on average and at least.
+    pub run_length: f64,
+    /// Relative rise of the mean CRPS that does not count as drift.
+    pub crps_allowance: f64,
+    /// Change of the coverage of the 80 % intervals that does not count as drift.
+    pub coverage_allowance: f64,
+}
+
+impl Default for DriftPolicy {
+    fn default() -> Self {
+        Self { run_length: 200.0, crps_allowance: 0.1, coverage_allowance: 0.05 }
+    }
+}
+
+/// What the backtest of a model found.
+#[derive(Clone, Debug, PartialEq)]
+struct Backtest {
+    horizon: i32,
+    crps: Vec<f64>,
+    coverage_80: Vec<f64>,
+}
+
+/// Tests the scores of a panel's champion, and stores and gives back the alarms that were not raised before.
+///
+/// A champion that was promoted without a comparison has no level to test against, and raises none.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn watch(
+    connection: &mut PgConnection,
+    panel: &Panel,
+    policy: &DriftPolicy,
+    now: DateTime<Utc>,
+) -> Result<Vec<DriftEvent>, Error> {
+    let mut events = vec![];
+    let Some(champion) = db::model::champion(&mut *connection, DEFAULT_TENANT, panel.panel_id).await? else {
+        return Ok(events);
+    };
+    let Some(backtest) = backtest(connection, &champion).await? else { return Ok(events) };
+    let Some(expectation) = expectation(&backtest, policy) else { return Ok(events) };
+    let grid = Grid::of(panel)?;
+    // After an alarm the test begins anew with the next forecast that does not overlap.
+    let last_interval = |issue_time| grid.advance(issue_time, i64::from(backtest.horizon) - 1);
+    let mut after = db::drift_event::newest_issue_time(&mut *connection, DEFAULT_TENANT, champion.model_id)
+        .await?
+        .map(last_interval);
+    loop {
+        let whole = db::score::whole_forecasts(
+            &mut *connection,
+            DEFAULT_TENANT,
+            panel.panel_id,
+            champion.model_id,
+            backtest.horizon,
+            after,
+            N_FORECASTS_MAX,
+        )
+        .await?;
+        let scores: Vec<(DateTime<Utc>, Score)> = disjoint(&whole)
+            .filter_map(|forecast| {
+                Some((forecast.issue_time, Score { crps: forecast.crps?, coverage_80: forecast.coverage_80 }))
+            })
+            .collect();
+        let Some(alarm) = first_alarm(&scores, expectation, policy.run_length) else { return Ok(events) };
+        let new = new_event(&champion, &scores[..=alarm.index], &alarm, expectation, policy, now);
+        after = Some(last_interval(new.issue_time));
+        events.extend(db::drift_event::insert(&mut *connection, DEFAULT_TENANT, panel.panel_id, &new).await?);
+    }
+}
+
+async fn backtest(connection: &mut PgConnection, model: &Model) -> Result<Option<Backtest>, Error> {
+    let comparison = db::comparison::get(connection, DEFAULT_TENANT, model.model_id).await?;
+    Ok(comparison.map(|comparison| Backtest {
+        horizon: comparison.horizon,
+        crps: comparison.candidate_crps,
+        coverage_80: comparison.candidate_coverage_80,
+    }))
+}
+
+/// The band around the level of the backtest: the allowance, and two standard errors of that level itself. None where the
+/// backtest has less than two windows or made no error.
+fn expectation(backtest: &Backtest, policy: &DriftPolicy) -> Option<Expectation> {
+    let level = |values: &[f64]| {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (mean, 2.0 * (variance / n).sqrt())
+    };
+    if backtest.crps.len() < 2 {
+        return None;
+    }
+    let (crps, crps_error) = level(&backtest.crps);
+    let (coverage, coverage_error) = level(&backtest.coverage_80);
+    let width = policy.coverage_allowance + coverage_error;
+    (crps > 0.0).then(|| Expectation {
+        crps_max: crps * (1.0 + policy.crps_allowance) + crps_error,
+        // Bets need room on both sides.
+        coverage_min: (coverage - width).clamp(0.0, 0.98),
+        coverage_max: (coverage + width).clamp(0.02, 1.0),
+    })
+}
+
+/// Of forecasts in the order of their issue times, those that were made after the last interval of the one taken before.
+fn disjoint(forecasts: &[db::score::WholeForecast]) -> impl Iterator<Item = &db::score::WholeForecast> {
+    let mut end: Option<DateTime<Utc>> = None;
+    forecasts.iter().filter(move |forecast| {
+        let is_next = end.is_none_or(|end| forecast.issue_time > end);
+        if is_next {
+            end = Some(forecast.last_valid_time);
+        }
+        is_next
+    })
+}
+
+struct Alarm {
+    index: usize,
+    statistic: f64,
+    kind: DriftKind,
+}
+
+fn first_alarm(scores: &[(DateTime<Utc>, Score)], expectation: Expectation, threshold: f64) -> Option<Alarm> {
+    let mut detector = Detector::new(expectation);
+    scores.iter().enumerate().find_map(|(index, (_, score))| {
+        detector.push(*score);
+        let (statistic, kind) = (detector.statistic(), detector.kind());
+        (statistic >= threshold).then_some(Alarm { index, statistic, kind })
+    })
+}
+
+/// The row of an alarm at the last of the scores.
+fn new_event(
+    champion: &Model,
+    scores: &[(DateTime<Utc>, Score)],
+    alarm: &Alarm,
+    expectation: Expectation,
+    policy: &DriftPolicy,
+    now: DateTime<Utc>,
+) -> NewDriftEvent {
+    let recent = &scores[scores.len().saturating_sub(N_RECENT)..];
+    let of_kind = |score: &Score| match alarm.kind {
+        DriftKind::CrpsHigh => score.crps,
+        DriftKind::CoverageLow | DriftKind::CoverageHigh => score.coverage_80,
+    };
+    let observed = recent.iter().map(|(_, score)| of_kind(score)).sum::<f64>() / recent.len() as f64;
+    let expected = expectation.bound(alarm.kind);
+    let what = match alarm.kind {
+        DriftKind::CrpsHigh => format!("CRPS {observed:.4}, above {expected:.4}"),
+        DriftKind::CoverageLow => {
+            format!("{:.0} % inside 80 % intervals, below {:.0} %", 100.0 * observed, 100.0 * expected)
+        }
+        DriftKind::CoverageHigh => {
+            format!("{:.0} % inside 80 % intervals, above {:.0} %", 100.0 * observed, 100.0 * expected)
+        }
+    };
+    let message = format!(
+        "forecasts of version {} are not what its backtest promised: {what}, over the last {} of {}",
+        champion.version,
+        recent.len(),
+        scores.len()
+    );
+    NewDriftEvent {
+        model_id: champion.model_id,
+        kind: alarm.kind,
+        issue_time: recent[recent.len() - 1].0,
+        raised_at: now,
+        statistic: alarm.statistic,
+        threshold: policy.run_length,
+        expected,
+        observed,
+        n_forecasts: i32::try_from(scores.len()).unwrap_or(i32::MAX),
+        message,
+    }
+}

@@ -1,0 +1,166 @@
+//! What happens to registered models: promotion, roll-back, archiving, deletion. A row in the database says where a
+//! model stands; the files that it needs lie in the data folder and are checked before it may serve.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use forecast::Device;
+use sqlx::PgPool;
+
+use crate::db::model::Model;
+use crate::db::panel::Panel;
+use crate::db::words::Stage;
+use crate::db::{self, DEFAULT_TENANT};
+use crate::predictor::ModelFolder;
+use crate::{Error, blocking};
+
+/// The files of models and of the data that they learned from.
+#[derive(Clone, Debug)]
+pub struct Artefacts {
+    data_dir: PathBuf,
+}
+
+impl Artefacts {
+    /// The files below a data folder.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned() }
+    }
+
+    /// Loads a model, every file checked against its digest.
+    ///
+    /// # Errors
+    /// [`Error::BrokenModel`] when a file is missing or damaged.
+    pub async fn load(&self, model: &Model, device: &Device) -> Result<forecast::Model, Error> {
+        let (folder, models_dir, device) = (ModelFolder::of(model), self.data_dir.join("models"), device.clone());
+        blocking::run("loading a model", move || folder.load(&models_dir, &device)).await?
+    }
+
+    /// Whether a model could serve.
+    async fn check(&self, model: &Model) -> Result<(), Error> {
+        self.load(model, &forecast::cpu()).await.map(drop)
+    }
+
+    /// Removes the files of a model whose row is gone. What cannot be removed is logged, and costs space only.
+    async fn remove(&self, pool: &PgPool, model: &Model) -> Result<(), Error> {
+        let folder = Path::new(&model.artefact_path);
+        // A path that leads elsewhere was not written by us.
+        let is_below = folder.components().all(|component| matches!(component, Component::Normal(_)));
+        let folder = is_below.then(|| self.data_dir.join("models").join(folder));
+        let is_shared = db::model::has_snapshot(pool, DEFAULT_TENANT, &model.snapshot_digest).await?;
+        let snapshot = self.data_dir.join("snapshots").join(format!("{}.parquet", model.snapshot_digest));
+        blocking::run("removing a model", move || {
+            let warn = |path: &Path, error| tracing::warn!("cannot remove {}: {error}", path.display());
+            if let Some(folder) = folder {
+                fs::remove_dir_all(&folder).unwrap_or_else(|error| warn(&folder, error));
+            }
+            if !is_shared {
+                fs::remove_file(&snapshot).unwrap_or_else(|error| warn(&snapshot, error));
+            }
+        })
+        .await
+    }
+}
+
+/// The panel of a name.
+///
+/// # Errors
+/// [`Error::UnknownPanel`].
+pub async fn find_panel(pool: &PgPool, name: &str) -> Result<Panel, Error> {
+    db::panel::get(pool, DEFAULT_TENANT, name).await?.ok_or_else(|| Error::UnknownPanel { panel: name.to_owned() })
+}
+
+/// A panel and its model of a version, given as text.
+///
+/// # Errors
+/// [`Error::UnknownPanel`], [`Error::UnknownModel`].
+pub async fn find(pool: &PgPool, panel: &str, version: &str) -> Result<(Panel, Model), Error> {
+    let panel = find_panel(pool, panel).await?;
+    let unknown = || Error::UnknownModel { panel: panel.name.clone(), version: version.to_owned() };
+    let number = version.parse().map_err(|_| unknown())?;
+    let model = db::model::get_by_version(pool, DEFAULT_TENANT, panel.panel_id, number).await?.ok_or_else(unknown)?;
+    Ok((panel, model))
+}
+
+/// Makes a model the champion, once its files have been checked; gives it as it is then.
+///
+/// # Errors
+/// [`Error::BrokenModel`], [`Error::Database`]; [`Error::UnknownModel`] when it has been deleted meanwhile.
+pub async fn promote(
+    pool: &PgPool,
+    artefacts: &Artefacts,
+    panel: &Panel,
+    model: &Model,
+    reason: &str,
+) -> Result<Model, Error> {
+    artefacts.check(model).await?;
+    db::model::promote(pool, DEFAULT_TENANT, model.model_id, reason)
+        .await
+        .map_err(|error| named(error, panel, model))?;
+    reread(pool, panel, model).await
+}
+
+/// Puts the model that the champion replaced in its place again; gives that model. With `from`, only when this version
+/// serves.
+///
+/// # Errors
+/// [`Error::NoModel`], [`Error::NoEarlierChampion`], [`Error::ChampionChanged`], [`Error::BrokenModel`],
+/// [`Error::Database`].
+pub async fn roll_back(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, from: Option<i32>) -> Result<Model, Error> {
+    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
+        .await?
+        .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+    if from.is_some_and(|version| version != champion.version) {
+        return Err(Error::ChampionChanged { panel: panel.name.clone() });
+    }
+    let earlier = match champion.replaced_model_id {
+        Some(model_id) => db::model::get(pool, DEFAULT_TENANT, model_id).await?,
+        None => None,
+    };
+    let earlier = earlier.ok_or_else(|| Error::NoEarlierChampion { panel: panel.name.clone() })?;
+    artefacts.check(&earlier).await?;
+    db::model::roll_back(pool, DEFAULT_TENANT, &champion, &earlier)
+        .await
+        .map_err(|error| named(error, panel, &champion))?;
+    reread(pool, panel, &earlier).await
+}
+
+/// Sets a model aside that does not serve.
+///
+/// # Errors
+/// [`Error::ChampionServes`], [`Error::UnknownModel`], [`Error::Database`].
+pub async fn archive(pool: &PgPool, panel: &Panel, model: &Model, reason: &str) -> Result<Model, Error> {
+    let mut transaction = pool.begin().await?;
+    db::model::set_aside(&mut transaction, DEFAULT_TENANT, model.model_id, Stage::Archived, Some(reason))
+        .await
+        .map_err(|error| named(error, panel, model))?;
+    transaction.commit().await?;
+    reread(pool, panel, model).await
+}
+
+/// Deletes a model that does not serve and has made no stored forecast, with its files and, unless another model
+/// learned from it, its snapshot.
+///
+/// # Errors
+/// [`Error::ChampionServes`], [`Error::ModelInUse`], [`Error::UnknownModel`], [`Error::Database`].
+pub async fn delete(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, model: &Model) -> Result<(), Error> {
+    db::model::delete(pool, DEFAULT_TENANT, model.model_id).await.map_err(|error| named(error, panel, model))?;
+    artefacts.remove(pool, model).await
+}
+
+async fn reread(pool: &PgPool, panel: &Panel, model: &Model) -> Result<Model, Error> {
+    let unknown = db::Error::UnknownModel { model_id: model.model_id };
+    db::model::get(pool, DEFAULT_TENANT, model.model_id).await?.ok_or_else(|| named(unknown, panel, model))
+}
+
+/// The error with the names that people know.
+fn named(error: db::Error, panel: &Panel, model: &Model) -> Error {
+    let (panel, version) = (panel.name.clone(), model.version);
+    match error {
+        db::Error::UnknownModel { .. } => Error::UnknownModel { panel, version: version.to_string() },
+        db::Error::ChampionServes { .. } => Error::ChampionServes { panel, version },
+        db::Error::ChampionChanged { .. } => Error::ChampionChanged { panel },
+        db::Error::ModelInUse { .. } => Error::ModelInUse { panel, version },
+        other => other.into(),
+    }
+}

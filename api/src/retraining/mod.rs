@@ -1,0 +1,346 @@
+//! Retraining: a candidate has to beat the champion on windows that neither has learned from.
+//!
+//! 1. The last windows of the panel are set aside; the candidate is trained on what was known when the first begins.
+//! 2. Candidate and champion forecast each window from what was known at its issue time, with the same seeds.
+//! 3. [`judge`] compares them: the candidate is promoted, rejected or left as it is. [`Judged::store`] stores all of it.
+//!
+//! **Fair windows.** The champion has seen nothing that became known after its data cutoff, so a window is fair to both
+//! when its issue time is not before it. Others make the champion look better than it is, and do not count.
+//!
+//! **What is promoted is what was tested.** The candidate is not trained again on all rows: what serves would then never
+//! have been tested, and would have seen the very windows on which the next candidate has to be compared with it. The
+//! price is that the last windows are known to a model as context only, until the next retraining.
+
+mod comparison;
+mod policy;
+mod windows;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use forecast::backtest::BacktestRow;
+use forecast::{Device, Fitted, Progress, SampleConfig, TrainConfig};
+use ingest::Panel;
+use sqlx::{PgConnection, PgPool};
+
+pub use self::comparison::{Difference, Reference, Verdict, WindowPair, WindowScore, judge};
+pub use self::policy::{Policy, PolicyError};
+use self::windows::{Forecaster, Scored, Windows};
+use crate::curves::Curves;
+use crate::db::comparison::Comparison;
+use crate::db::model::Model;
+use crate::db::words::ReferenceKind;
+use crate::db::{self, DEFAULT_TENANT};
+use crate::registry::{self, Artefacts};
+use crate::training::{self, Trained, TrainingData};
+use crate::{Error, blocking};
+
+/// What is to be retrained.
+#[derive(Clone, Debug)]
+pub struct Retraining {
+    /// Name of the panel.
+    pub panel: String,
+    /// Steps to learn and to test; `None`: those that the champion learned.
+    pub horizon: Option<usize>,
+    /// Nothing that became known later is used.
+    pub as_of: DateTime<Utc>,
+    /// How.
+    pub policy: Policy,
+}
+
+/// A candidate that is trained and compared, and not stored yet.
+pub struct Judged {
+    order: Retraining,
+    seen: TrainingData,
+    config: TrainConfig,
+    trained: Trained,
+    results: Results,
+}
+
+/// A candidate, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Retrained {
+    /// The candidate, at the stage that was decided.
+    pub model: Model,
+    /// How it compared.
+    pub comparison: Comparison,
+}
+
+/// Is told how far retraining has come, from 0 to 1, and what it does; [`ControlFlow::Break`] ends it, with nothing
+/// stored.
+pub trait Report: FnMut(f64, &str) -> ControlFlow<()> + Send + 'static {}
+
+impl<F: FnMut(f64, &str) -> ControlFlow<()> + Send + 'static> Report for F {}
+
+/// Retraining was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("retraining was stopped")]
+pub struct Stopped;
+
+/// Trains a candidate, compares it, and decides by the policy; stores nothing. Takes as long as the policy's budget says, on threads for
+/// such work.
+///
+/// # Errors
+/// - [`PolicyError`], [`Stopped`]
+/// - [`Error::UnknownPanel`]; [`Error::NoModel`] when no horizon is given and there is no champion
+/// - [`forecast::Error::TooShort`] when the panel has too few rows for training and windows
+/// - when the database fails
+pub async fn retrain(
+    pool: &PgPool,
+    data_dir: &Path,
+    device: &Device,
+    order: &Retraining,
+    report: impl Report,
+) -> anyhow::Result<Judged> {
+    let Retraining { policy, as_of, .. } = order;
+    policy.check()?;
+    let panel = registry::find_panel(pool, &order.panel).await?;
+    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
+    let horizon = match (order.horizon, &champion) {
+        (Some(horizon), _) => horizon,
+        (None, Some(champion)) => trained_horizon(champion)?,
+        (None, None) => bail!(Error::NoModel { panel: panel.name }),
+    };
+    let known = training::read(pool, &order.panel, *as_of).await?;
+    let windows = Windows::last(&known.values, horizon, policy.windows)
+        .with_context(|| format!("panel `{}` is too short for {} windows", panel.name, policy.windows))?;
+    let cutoff = windows.issue_time(&known.values, 0);
+    let mut seen = training::read_version(pool, &panel, &known.panel_version, cutoff).await?;
+    // A source that states values ahead of their time must not lengthen the history.
+    let n_past = usize::try_from(seen.values.issue_row(cutoff)).unwrap_or(0);
+    seen.values = seen.values.rows(0..n_past);
+
+    let config = TrainConfig::new(horizon, policy.budget(), policy.seed);
+    let (fitted, curves, report) = train(&seen, &config, device, report).await?;
+    let opponent = opponent(pool, data_dir, device, &panel.name, champion, *as_of).await?;
+    let tests = Tests { windows, policy: policy.clone(), known, opponent };
+    let (fitted, results) = blocking::run("testing models", move || {
+        let results = tests.run(&fitted, report);
+        (fitted, results)
+    })
+    .await?;
+    let mut results = results?;
+    let scores = std::mem::take(&mut results.rows);
+    let trained = Trained { fitted, scores, n_train: seen.values.n_steps(), curves };
+    Ok(Judged { order: order.clone(), seen, config, trained, results })
+}
+
+impl Judged {
+    /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
+    /// Where that is not committed, files without a row are left, which nobody reads.
+    ///
+    /// # Errors
+    /// When files cannot be written or the database fails.
+    pub async fn store(&self, transaction: &mut PgConnection, data_dir: &Path) -> anyhow::Result<Retrained> {
+        let Self { order, seen, config, trained, results } = self;
+        let model = training::register(&mut *transaction, data_dir, seen, config, trained).await?;
+        let comparison = row(&model, order, config.horizon, results)?;
+        let comparison = db::comparison::decide(&mut *transaction, DEFAULT_TENANT, comparison).await?;
+        let model = db::model::get(transaction, DEFAULT_TENANT, model.model_id).await?;
+        Ok(Retrained { model: model.context("the model was deleted meanwhile")?, comparison })
+    }
+}
+
+/// The horizon that a model was trained for.
+fn trained_horizon(model: &Model) -> anyhow::Result<usize> {
+    let horizon = model.config["horizon"].as_u64().and_then(|horizon| usize::try_from(horizon).ok());
+    horizon.with_context(|| format!("model {} does not say which horizon it learned", model.model_id))
+}
+
+/// Share of the work that is done when training ends.
+const TRAINED: f64 = 0.8;
+
+async fn train<R: Report>(
+    seen: &TrainingData,
+    config: &TrainConfig,
+    device: &Device,
+    mut report: R,
+) -> anyhow::Result<(Fitted, Curves, R)> {
+    let (history, config, device) = (seen.values.history()?, config.clone(), device.clone());
+    blocking::run("training", move || {
+        let mut curves = Curves::start();
+        let mut is_stopped = false;
+        let fitted = forecast::fit(&history, &config, &device, &mut |progress: &Progress| {
+            curves.record(progress);
+            let told = report(TRAINED * share_of_training(progress), &format!("training: {}", progress.stage));
+            is_stopped |= told.is_break();
+            told
+        });
+        // A training that is stopped late gives what it has learned so far; that is not what was asked for.
+        if is_stopped {
+            bail!(Stopped);
+        }
+        Ok((fitted.context("training the candidate")?, curves, report))
+    })
+    .await?
+}
+
+/// How far training has come, by stage: the optimiser runs twice, to find how long to learn and then on all rows.
+fn share_of_training(progress: &Progress) -> f64 {
+    let within = progress.step as f64 / progress.n_steps.max(1) as f64;
+    match progress.stage {
+        "select" => 0.1 + 0.45 * within,
+        "train" => 0.55 + 0.45 * within,
+        _ => 0.0,
+    }
+}
+
+/// What the candidate is compared with, ready to forecast.
+enum Opponent {
+    Champion(Box<Champion>),
+    None { why: String },
+}
+
+/// A champion, ready to forecast.
+struct Champion {
+    row: Model,
+    model: forecast::Model,
+    /// What is known of the series that it models, where the panel has gained others since.
+    known: Option<Panel>,
+}
+
+async fn opponent(
+    pool: &PgPool,
+    data_dir: &Path,
+    device: &Device,
+    panel: &str,
+    champion: Option<Model>,
+    as_of: DateTime<Utc>,
+) -> anyhow::Result<Opponent> {
+    let Some(row) = champion else {
+        return Ok(Opponent::None { why: "the panel had no champion".to_owned() });
+    };
+    let model = match Artefacts::new(data_dir).load(&row, device).await {
+        Ok(model) => model,
+        Err(Error::BrokenModel { source, .. }) => {
+            let why = format!("the champion, version {}, cannot be used ({source})", row.version);
+            return Ok(Opponent::None { why });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // A panel that has gained series since the champion was trained has a version of its own for each.
+    let stored = registry::find_panel(pool, panel).await?;
+    let newest = db::panel_version::latest(pool, DEFAULT_TENANT, stored.panel_id).await?;
+    let known = match newest {
+        Some(newest) if newest.panel_version_id != row.panel_version_id => {
+            let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
+            let version = version.context("the champion's panel version is gone")?;
+            Some(training::read_version(pool, &stored, &version, as_of).await?.values)
+        }
+        _ => None,
+    };
+    Ok(Opponent::Champion(Box::new(Champion { row, model, known })))
+}
+
+/// Everything that the comparison needs, away from the database.
+struct Tests {
+    windows: Windows,
+    policy: Policy,
+    known: TrainingData,
+    opponent: Opponent,
+}
+
+/// What the comparison found.
+struct Results {
+    pairs: Vec<WindowPair>,
+    reference: Reference,
+    verdict: Verdict,
+    rows: Vec<BacktestRow>,
+}
+
+impl Tests {
+    fn run(self, candidate: &Fitted, mut report: impl Report) -> anyhow::Result<Results> {
+        let Self { windows, policy, known, opponent } = self;
+        let sample = SampleConfig { n_samples: policy.num_samples, seed: policy.seed, ..SampleConfig::default() };
+        let names = known.values.series();
+        let mut place = 0;
+        let mut run = |name: &str, forecaster: &Forecaster<'_>, scored: Scored<'_>| {
+            let mut tell = |window: usize| {
+                let done = (place * windows.n_windows + window) as f64 / (N_TESTS_MAX * windows.n_windows) as f64;
+                report(TRAINED + (1.0 - TRAINED) * done, &format!("testing {name}")).is_continue()
+            };
+            let tested = windows::test(name, forecaster, &known.values, scored, &windows, &sample, &mut tell)?;
+            place += 1;
+            tested.context(Stopped)
+        };
+        // Forecasts have the targets alone, in their order.
+        let targets = known.values.targets();
+        let places: Vec<usize> = (0..targets.len()).collect();
+        let all = Scored { drawn: &places, truth: &targets };
+        let candidate = Forecaster::Model { model: &candidate.model, panel: &known.values };
+        let ours = run("plumecast", &candidate, all)?;
+        let naive = run("seasonal_naive", &Forecaster::SeasonalNaive, all)?;
+        let mut rows: Vec<BacktestRow> = [&ours, &naive].into_iter().filter_map(|t| t.overall.clone()).collect();
+        let (reference, ours, theirs, cutoff) = match &opponent {
+            Opponent::Champion(champion) => {
+                let Champion { row, model, known: own } = champion.as_ref();
+                let panel = own.as_ref().unwrap_or(&known.values);
+                // Targets that the champion does not know are left out of the comparison.
+                let place = |name: &String| targets.iter().position(|&target| names[target] == *name);
+                let shared: Vec<(usize, usize)> = panel
+                    .targets()
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(theirs, &column)| Some((theirs, place(&panel.series()[column])?)))
+                    .collect();
+                let truth: Vec<usize> = shared.iter().map(|&(_, place)| targets[place]).collect();
+                let drawn = |of: fn(&(usize, usize)) -> usize| shared.iter().map(of).collect::<Vec<usize>>();
+                let ours = match own {
+                    Some(_) => run("candidate", &candidate, Scored { drawn: &drawn(|pair| pair.1), truth: &truth })?,
+                    None => ours,
+                };
+                let scored = Scored { drawn: &drawn(|pair| pair.0), truth: &truth };
+                let tested = run("champion", &Forecaster::Model { model, panel }, scored)?;
+                rows.extend(tested.overall);
+                let reference = Reference::Champion { model_id: row.model_id, version: row.version };
+                (reference, ours.scores, tested.scores, Some(row.data_cutoff))
+            }
+            Opponent::None { why } => (Reference::SeasonalNaive { why: why.clone() }, ours.scores, naive.scores, None),
+        };
+        let pair = |(window, (candidate, reference)): (usize, (&Option<WindowScore>, &Option<WindowScore>))| {
+            let issue_time = windows.issue_time(&known.values, window);
+            let is_fair = cutoff.is_none_or(|cutoff| issue_time >= cutoff);
+            Some(WindowPair { issue_time, is_fair, candidate: (*candidate)?, reference: (*reference)? })
+        };
+        let pairs: Vec<WindowPair> = ours.iter().zip(&theirs).enumerate().filter_map(pair).collect();
+        let verdict = judge(&pairs, &reference, &policy);
+        Ok(Results { pairs, reference, verdict, rows })
+    }
+}
+
+/// Most runs over all windows: candidate, seasonal naive, champion, and the candidate again on the champion's series.
+const N_TESTS_MAX: usize = 4;
+
+/// The row of what was found.
+fn row(model: &Model, order: &Retraining, horizon: usize, results: &Results) -> serde_json::Result<Comparison> {
+    let Results { pairs, reference, verdict, .. } = results;
+    let (reference, champion_model_id) = match reference {
+        Reference::Champion { model_id, .. } => (ReferenceKind::Champion, Some(*model_id)),
+        Reference::SeasonalNaive { .. } => (ReferenceKind::SeasonalNaive, None),
+    };
+    let Retraining { policy, as_of, .. } = order;
+    Ok(Comparison {
+        model_id: model.model_id,
+        reference,
+        champion_model_id,
+        compared_at: *as_of,
+        horizon: i32::try_from(horizon).unwrap_or(i32::MAX),
+        num_samples: i32::try_from(policy.num_samples).unwrap_or(i32::MAX),
+        seed: i64::try_from(policy.seed).unwrap_or(i64::MAX),
+        issue_times: pairs.iter().map(|pair| pair.issue_time).collect(),
+        is_fair: pairs.iter().map(|pair| pair.is_fair).collect(),
+        candidate_crps: pairs.iter().map(|pair| pair.candidate.crps).collect(),
+        reference_crps: pairs.iter().map(|pair| pair.reference.crps).collect(),
+        candidate_coverage_80: pairs.iter().map(|pair| pair.candidate.coverage_80).collect(),
+        reference_coverage_80: pairs.iter().map(|pair| pair.reference.coverage_80).collect(),
+        difference: verdict.difference.map(|difference| difference.mean),
+        difference_lower: verdict.difference.map(|difference| difference.lower),
+        difference_upper: verdict.difference.map(|difference| difference.upper),
+        decision: verdict.decision,
+        is_flagged: verdict.is_flagged,
+        reason: verdict.reason.clone(),
+        policy: serde_json::to_value(policy)?,
+    })
+}

@@ -1,0 +1,228 @@
+//! Stored forecasts are scored as the truth arrives, and drift is noticed.
+
+use std::ops::{ControlFlow, Range};
+use std::process::Command;
+
+use api::db::load::{Load, Loaded, load};
+use api::db::model::Model;
+use api::db::panel::NewPanel;
+use api::db::series::NewSeries;
+use api::db::words::JobState;
+use api::db::{self, DEFAULT_TENANT as TENANT};
+use api::drift::{self, DriftPolicy};
+use api::scoring::{self, Scored};
+use chrono::{DateTime, Utc};
+use forecast::metrics::score_value;
+use forecast::{QuantileLevel, Trajectories};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, PgPool};
+use tokio::task::spawn_blocking;
+
+use crate::support::{Service, do_job, hour, load_panel, observation, plumecast, register, store_forecast};
+
+/// 50 trajectories of `heat` and `wind` over three hours from hour 48 on, which rise from sample to sample.
+fn rising() -> Trajectories {
+    let value = |sample: usize, step: usize, series: usize| (sample + 10 * step + 100 * series) as f32;
+    let places = (0..50 * 3 * 2).map(|index| value(index / 6, index / 2 % 3, index % 2));
+    Trajectories::new(50, 1, 3, 2, places.collect()).unwrap()
+}
+
+/// What comes in an hour of a series.
+fn truth(step: usize, series: usize) -> f64 {
+    20.5 + 10.0 * (step as f64 - 48.0) + 110.0 * series as f64
+}
+
+/// Loads hours of both series, with `more` added to the first one.
+async fn load_truth(pool: &PgPool, hours: Range<usize>, more: f64) {
+    let series = ["heat", "wind"].map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
+    let of_hour = |step: usize| [observation(0, step, truth(step, 0) + more), observation(1, step, truth(step, 1))];
+    let values: Vec<_> = hours.clone().flat_map(of_hour).collect();
+    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+    load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(60) }).await.unwrap();
+}
+
+async fn score(pool: &PgPool, loaded: &Loaded, hours: Range<usize>) -> Scored {
+    let times = Some(hour(hours.start))..Some(hour(hours.end));
+    scoring::score(pool, &loaded.panel, times, hour(61), |_| ControlFlow::Continue(())).await.unwrap()
+}
+
+async fn stored(pool: &PgPool) -> (Loaded, Model) {
+    let loaded = load_panel(pool, "city", 48).await;
+    let model = register(pool, &loaded, "none", &"a".repeat(64)).await;
+    store_forecast(pool, &loaded, &model, &rising()).await;
+    (loaded, model)
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_value_is_scored_once_it_is_known_and_again_when_it_is_corrected(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default(), "nothing is known yet");
+
+    load_truth(&pool, 48..50, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 49..50).await.n_values, 2, "only the hour that was asked for");
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 2, n_forecasts: 0 });
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default(), "twice is as good as once");
+
+    let row: (f64, f64, Vec<f64>, bool, f64, f64, Option<f64>) = sqlx::query_as(
+        "select value, crps, pinball, inside_80, pit, absolute_error, naive_absolute_error
+         from score join series using (tenant_id, series_id) where name = 'heat' and step = 2",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    let draws = rising().sorted(1, 0);
+    let expected = score_value(&draws, truth(49, 0));
+    assert_eq!((row.0, row.1, row.3, row.4, row.5), (truth(49, 0), expected.crps, true, 0.42, expected.absolute_error));
+    let tenth = forecast::quantile_of_sorted(&draws, QuantileLevel::new(0.1).unwrap());
+    assert!((row.2[0] - 0.1 * (truth(49, 0) - tenth)).abs() < 1e-9 && row.2.len() == 3, "{:?}", row.2);
+    let a_day_before: f64 =
+        sqlx::query_scalar("select value from observation_latest where series_id = $1 and valid_time = $2")
+            .bind(loaded.series_ids[0])
+            .bind(hour(25))
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(row.6, Some((truth(49, 0) - a_day_before).abs()));
+
+    load_truth(&pool, 50..51, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 50..51).await, Scored { n_values: 2, n_forecasts: 1 });
+    let whole = async || -> (i32, f64, f64, f64) {
+        let row = sqlx::query_as("select n_values, crps, coverage_80, energy_score from forecast_score");
+        row.fetch_one(&pool).await.unwrap()
+    };
+    let first = whole().await;
+    assert_eq!((first.0, first.2), (6, 1.0));
+    assert!(first.3 > 0.0 && first.3.is_finite());
+
+    // A correction comes to light: the values and the whole forecast are scored anew, the others are left.
+    load_truth(&pool, 48..51, 40.0).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 3, n_forecasts: 1 });
+    let corrected = whole().await;
+    assert!(corrected.1 > first.1 && corrected.3 > first.3 && corrected.2 == 0.5, "{corrected:?}");
+    let rows: i64 = sqlx::query_scalar("select count(*) from score").fetch_one(&pool).await.unwrap();
+    assert_eq!(rows, 6);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let (loaded, _) = stored(&pool).await;
+    load_truth(&pool, 48..51, 0.0).await;
+    score(&pool, &loaded, 0..100).await;
+    let read = async |query: &str| service.get(&format!("/v1/scores?panel=city&{query}")).await.expect(200);
+
+    let by_lead = read("").await;
+    let steps: Vec<&Value> = by_lead["scores"].as_array().unwrap().iter().map(|group| &group["step"]).collect();
+    assert_eq!(steps, [1, 2, 3]);
+    let by_series = read("by=series").await;
+    let heat = &by_series["scores"][0];
+    assert_eq!((&heat["series"], &heat["n_values"], &heat["coverage_80"]), (&json!("heat"), &json!(3), &json!(1.0)));
+    assert!((heat["pit"].as_f64().unwrap() - 0.42).abs() < 1e-12);
+    assert!(heat["skill"].as_f64().unwrap() < 1.0 && heat["crps"].as_f64().unwrap() > 0.0);
+    assert_eq!(read("by=day").await["scores"][0]["day"], "2025-03-03");
+    assert_eq!(read("by=model&start=2025-03-03T01:00:00Z").await["scores"], {
+        let expected = read("by=model&start=2025-03-03T01:00:00Z&version=1").await;
+        assert_eq!((&expected["scores"][0]["version"], &expected["scores"][0]["n_values"]), (&json!(1), &json!(4)));
+        expected["scores"].clone()
+    });
+    let first = read("limit=2").await;
+    let next = read(&format!("limit=2&cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!((first["scores"].as_array().unwrap().len(), &next["scores"][0]["step"]), (2, &json!(3)));
+    service.get("/v1/scores").await.problem(400, "invalid-parameter");
+    service.get("/v1/scores?panel=city&by=hour").await.problem(400, "invalid-parameter");
+    service.get("/v1/scores?panel=town").await.problem(404, "unknown-panel");
+    let metrics = service.get("/metrics").await.text();
+    assert!(metrics.contains(r#"plumecast_coverage_80{panel="city"} 1"#), "{metrics}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn covariates_and_forecasts_without_trajectories_are_not_scored(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    sqlx::query("update series set role = 'past' where name = 'wind'").execute(&pool).await.unwrap();
+    load_truth(&pool, 48..51, 0.0).await;
+    let mut command = Command::new(plumecast());
+    command.args(["score", "--panel", "city"]).env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 values scored, 1 forecasts completely\n");
+
+    sqlx::query("delete from score").execute(&pool).await.unwrap();
+    sqlx::query("delete from trajectory").execute(&pool).await.unwrap();
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
+}
+
+/// Pretends that a forecast of twelve hours, made at an hour, has been scored.
+async fn pretend(pool: &PgPool, model: &Model, at: DateTime<Utc>, crps: f64) {
+    sqlx::query(
+        "with made as (
+             insert into forecast (tenant_id, forecast_id, panel_version_id, model_id, issue_time, data_cutoff, first_step,
+                 horizon, first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels)
+             values (1, gen_random_uuid(), $1, $2, $3, $3, 1, 12, $3, $3 + interval '11 hours', 10, 1, 'full', 8, '{0.5}')
+             returning tenant_id, forecast_id, model_id, issue_time, last_valid_time
+         )
+         insert into forecast_score (tenant_id, forecast_id, panel_id, model_id, issue_time, last_valid_time, n_values,
+             crps, coverage_80, energy_score, scored_at)
+         select tenant_id, forecast_id, $4, model_id, issue_time, last_valid_time, 24, $5, 0.8, 1, issue_time from made",
+    )
+    .bind(model.panel_version_id)
+    .bind(model.model_id)
+    .bind(at)
+    .bind(model.panel_id)
+    .bind(crps)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn forecasts_that_become_worse_than_the_backtest_raise_one_alarm(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 48).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    let watch = async || {
+        let mut connection = pool.acquire().await.unwrap();
+        drift::watch(&mut connection, &loaded.panel, &DriftPolicy::default(), hour(2000)).await.unwrap()
+    };
+    // One forecast per horizon as good as in the backtest, and in between others, which overlap and do not count.
+    for index in 0..40 {
+        pretend(&pool, &model, hour(100 + 12 * index), if index % 2 == 0 { 0.09 } else { 0.11 }).await;
+        pretend(&pool, &model, hour(101 + 12 * index), 100.0).await;
+    }
+    assert!(watch().await.is_empty(), "there is no backtest to compare with");
+    sqlx::query(
+        "insert into model_comparison (tenant_id, model_id, reference, compared_at, horizon, num_samples, seed, issue_times,
+             is_fair, candidate_crps, reference_crps, candidate_coverage_80, reference_coverage_80, decision, reason, policy)
+         values (1, $1, 'seasonal_naive', now(), 12, 10, 1, array[now(), now(), now()], '{t,t,t}', '{0.1,0.12,0.1}',
+             '{0.2,0.2,0.2}', '{0.8,0.78,0.82}', '{0.8,0.8,0.8}', 'promoted', 'the first', '{}')",
+    )
+    .bind(model.model_id)
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert!(watch().await.is_empty());
+
+    for index in 40..48 {
+        pretend(&pool, &model, hour(100 + 12 * index), 0.6).await;
+    }
+    let order = json!({"panel": "city", "retrain_on_drift": {"train_steps": 5}});
+    let job = do_job(&pool, service.data_dir(), "score", order, hour(2000)).await;
+    assert_eq!(
+        (job.state, &job.result.as_ref().unwrap()["n_drift_events"]),
+        (JobState::Succeeded, &json!(1)),
+        "{job:?}"
+    );
+    let (asked_by, arguments): (String, Value) =
+        sqlx::query_as("select asked_by, arguments from job where kind = 'retrain'").fetch_one(&pool).await.unwrap();
+    assert_eq!((asked_by.as_str(), &arguments["policy"]["train_steps"]), ("drift", &json!(5)));
+    assert!(watch().await.is_empty(), "an alarm is raised once");
+
+    let listed = service.get("/v1/drift-events?panel=city").await.expect(200);
+    let event = &listed["drift_events"][0];
+    assert_eq!((&event["kind"], &event["version"], &event["panel"]), (&json!("crps-high"), &json!(1), &json!("city")));
+    assert!(event["message"].as_str().unwrap().contains("version 1 are not what its backtest promised: CRPS 0."));
+    assert_eq!(listed["drift_events"].as_array().unwrap().len(), 1);
+    assert!(event["statistic"].as_f64() >= event["threshold"].as_f64(), "{event}");
+    let metrics = service.get("/metrics").await.text();
+    assert!(metrics.contains(r#"plumecast_drift_events{panel="city"} 1"#), "{metrics}");
+    let champion = db::model::champion(&pool, TENANT, loaded.panel.panel_id).await.unwrap().unwrap();
+    assert_eq!(champion.model_id, model.model_id, "an alarm alone changes nothing");
+}
