@@ -44,6 +44,10 @@ pub struct Config {
     #[command(flatten)]
     pub device: DeviceConfig,
 
+    /// Where pipelines and their sources are.
+    #[command(flatten)]
+    pub pipelines: PipelineConfig,
+
     /// What a client may ask for.
     #[command(flatten)]
     pub limits: Limits,
@@ -58,6 +62,14 @@ pub struct Config {
     pub worker: WorkerConfig,
 }
 
+impl Config {
+    /// The folders of ingest.
+    #[must_use]
+    pub fn folders(&self) -> Folders {
+        self.pipelines.folders(&self.database)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -66,6 +78,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             database: DatabaseConfig::default(),
             device: DeviceConfig::default(),
+            pipelines: PipelineConfig::default(),
             limits: Limits::default(),
             with_worker: true,
             worker: WorkerConfig::default(),
@@ -151,6 +164,43 @@ impl DatabaseConfig {
     }
 }
 
+/// Where pipelines are declared, and where those that are declared by REST may read.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PipelineConfig {
+    /// Folder of pipeline files, `*.toml`; `pipelines` in the data folder by default.
+    #[arg(long, env = "PLUMECAST_PIPELINES", value_name = "DIR")]
+    pub pipelines: Option<PathBuf>,
+
+    /// Folder that pipelines declared by REST read from, and from nowhere else; `sources` in the data folder by default.
+    #[arg(long, env = "PLUMECAST_SOURCES", value_name = "DIR")]
+    pub sources: Option<PathBuf>,
+}
+
+impl PipelineConfig {
+    /// The folders, with their defaults.
+    #[must_use]
+    pub fn folders(&self, database: &DatabaseConfig) -> Folders {
+        let or_default =
+            |folder: &Option<PathBuf>, name| folder.clone().unwrap_or_else(|| database.data_dir.join(name));
+        Folders {
+            data: database.data_dir.clone(),
+            pipelines: or_default(&self.pipelines, "pipelines"),
+            sources: or_default(&self.sources, "sources"),
+        }
+    }
+}
+
+/// Folders that ingest reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folders {
+    /// Below it rejected rows are kept.
+    pub data: PathBuf,
+    /// Pipeline files.
+    pub pipelines: PathBuf,
+    /// Sources of pipelines that are declared by REST.
+    pub sources: PathBuf,
+}
+
 /// Where models compute.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct DeviceConfig {
@@ -208,6 +258,10 @@ pub struct Limits {
     #[arg(long, env = "PLUMECAST_BODY_BYTES_MAX", value_name = "BYTES", default_value_t = Limits::default().body_bytes_max)]
     pub body_bytes_max: usize,
 
+    /// Largest body of `POST /v1/observations` in bytes, after decompression.
+    #[arg(long, env = "PLUMECAST_PUSH_BYTES_MAX", value_name = "BYTES", default_value_t = Limits::default().push_bytes_max)]
+    pub push_bytes_max: usize,
+
     /// Most steps of one forecast, without nowcast steps.
     #[arg(long, env = "PLUMECAST_HORIZON_MAX", value_name = "STEPS", default_value_t = Limits::default().horizon_max)]
     pub horizon_max: usize,
@@ -261,6 +315,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 1_048_576,
+            push_bytes_max: 33_554_432,
             horizon_max: 10_000,
             samples_max: 1_000,
             cost_max: 2_000_000,

@@ -23,8 +23,10 @@ pub enum Error {
     #[error("this path does not answer to this method; see the header `Allow`")]
     MethodNotAllowed,
     /// The body is not of a type that the route reads.
-    #[error("the body must be `application/json`, not {}", .content_type.as_deref().unwrap_or("untyped"))]
+    #[error("the body must be {expected}, not {}", .content_type.as_deref().unwrap_or("untyped"))]
     UnsupportedMediaType {
+        /// What the route reads.
+        expected: &'static str,
         /// What the request says.
         content_type: Option<String>,
     },
@@ -78,6 +80,54 @@ pub enum Error {
     UnknownForecast {
         /// The identifier as given.
         forecast: String,
+    },
+    /// No load has this identifier.
+    #[error("there is no load `{load}`")]
+    UnknownLoad {
+        /// The identifier as given.
+        load: String,
+    },
+    /// No pipeline has this name.
+    #[error("there is no pipeline `{pipeline}`")]
+    UnknownPipeline {
+        /// The name.
+        pipeline: String,
+    },
+    /// The pipeline stands in a file, which is where it is to be changed.
+    #[error("pipeline `{pipeline}` stands in a file of the service and can only be changed there")]
+    PipelineInFile {
+        /// The name.
+        pipeline: String,
+    },
+    /// A file of the folder of pipelines is no declaration.
+    #[error("{}: {reason}", path.display())]
+    InvalidPipelineFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else runs the pipeline at this moment.
+    #[error("pipeline `{pipeline}` is being run; try again later")]
+    PipelineRunning {
+        /// The name.
+        pipeline: String,
+    },
+    /// Nothing of a file or body can be used.
+    #[error("{reason}")]
+    UnusableData {
+        /// Why.
+        reason: String,
+        /// Each thing that is wrong, where that is known.
+        errors: Vec<Violation>,
+    },
+    /// A load has what its pipeline fails on; nothing was stored.
+    #[error("{failure}; nothing was stored, see load {load_id}")]
+    LoadFailed {
+        /// Its record, with the report.
+        load_id: Uuid,
+        /// What it fails on.
+        failure: String,
     },
     /// The forecast was made without keeping its trajectories.
     #[error("forecast {forecast_id} has no stored trajectories")]
@@ -267,7 +317,9 @@ impl Error {
         match status {
             StatusCode::NOT_FOUND => Self::UnknownPath,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType { content_type: None },
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                Self::UnsupportedMediaType { expected: "of another type", content_type: None }
+            }
             StatusCode::NOT_ACCEPTABLE => Self::NotAcceptable { wanted: "any encoding asked for".to_owned() },
             status if status.is_client_error() => Self::UnreadableBody,
             status => Self::internal("answering", format!("unexpected status {status}")),
@@ -302,6 +354,26 @@ impl Error {
             Self::UnknownSeries { .. } => Kind(StatusCode::NOT_FOUND, "unknown-series", "There is no such series"),
             Self::UnknownForecast { .. } => {
                 Kind(StatusCode::NOT_FOUND, "unknown-forecast", "There is no such forecast")
+            }
+            Self::UnknownLoad { .. } => Kind(StatusCode::NOT_FOUND, "unknown-load", "There is no such load"),
+            Self::UnknownPipeline { .. } => {
+                Kind(StatusCode::NOT_FOUND, "unknown-pipeline", "There is no such pipeline")
+            }
+            Self::PipelineInFile { .. } => {
+                Kind(StatusCode::CONFLICT, "pipeline-in-file", "The pipeline stands in a file of the service")
+            }
+            Self::InvalidPipelineFile { .. } => {
+                Kind(StatusCode::INTERNAL_SERVER_ERROR, "invalid-pipeline-file", "A pipeline file cannot be used")
+            }
+            Self::PipelineRunning { .. } => Kind(StatusCode::CONFLICT, "pipeline-running", "The pipeline is being run"),
+            Self::UnusableData { .. } => {
+                Kind(StatusCode::UNPROCESSABLE_ENTITY, "unusable-data", "Nothing of the data can be used")
+            }
+            Self::LoadFailed { .. } => {
+                Kind(StatusCode::UNPROCESSABLE_ENTITY, "load-failed", "The data have what the pipeline fails on")
+            }
+            Self::Database(db::Error::PanelDiffers { .. }) => {
+                Kind(StatusCode::CONFLICT, "panel-differs", "The panel has another frequency or time zone")
             }
             Self::NoTrajectories { .. } => {
                 Kind(StatusCode::NOT_FOUND, "no-trajectories", "The forecast has no stored trajectories")
@@ -374,7 +446,7 @@ impl Error {
         match self {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Database(db::Error::Unavailable(_)) | Self::NotReady { .. } => Some(5),
-            Self::Stopping => Some(10),
+            Self::Stopping | Self::PipelineRunning { .. } => Some(10),
             Self::TooManyJobs { .. } => Some(60),
             _ => None,
         }
@@ -390,9 +462,10 @@ impl Error {
             self.to_string()
         };
         let errors = match self {
-            Self::InvalidBody { errors } | Self::InvalidParameter { errors } | Self::NotReady { errors } => {
-                errors.clone()
-            }
+            Self::InvalidBody { errors }
+            | Self::InvalidParameter { errors }
+            | Self::NotReady { errors }
+            | Self::UnusableData { errors, .. } => errors.clone(),
             _ => Vec::new(),
         };
         Problem {
@@ -426,6 +499,16 @@ impl ResponseError for Error {
 
     fn error_response(&self) -> HttpResponse {
         self.problem(None, None).into_response(self.retry_after_seconds())
+    }
+}
+
+impl From<ingest::Error> for Error {
+    fn from(error: ingest::Error) -> Self {
+        let errors = match &error {
+            ingest::Error::NoValidRows { rejected, .. } => rejected.iter().map(Violation::of_rejection).collect(),
+            _ => Vec::new(),
+        };
+        Self::UnusableData { reason: error.to_string(), errors }
     }
 }
 

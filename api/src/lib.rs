@@ -15,6 +15,7 @@ pub mod loading;
 pub mod metrics;
 pub mod openapi;
 mod page;
+pub mod pipelines;
 mod plot;
 pub mod postgres;
 pub mod predictor;

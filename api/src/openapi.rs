@@ -10,7 +10,8 @@ use crate::{
     Error,
     problem::{self, Problem, Violation},
     routes::{
-        comparisons, drift_events, forecasts, health, imputation, jobs, models, observations, panels, schedules, scores,
+        comparisons, drift_events, forecasts, health, imputation, jobs, loads, models, observations, panels, pipelines, push,
+        schedules, scores,
     },
 };
 
@@ -37,6 +38,13 @@ use crate::{
         panels::list_series,
         observations::list,
         imputation::read,
+        push::create,
+        loads::list,
+        loads::read,
+        pipelines::list,
+        pipelines::read,
+        pipelines::put,
+        pipelines::run,
         models::list,
         models::read,
         comparisons::read,
@@ -67,6 +75,7 @@ use crate::{
     tags(
         (name = "forecasts", description = "Trajectories, and what is read off them"),
         (name = "panels", description = "What is measured"),
+        (name = "data", description = "How values come in, and what was wrong with them"),
         (name = "models", description = "What forecasts"),
         (name = "scores", description = "How forecasts did once the truth arrived"),
         (name = "jobs", description = "Long work"),

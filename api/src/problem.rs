@@ -65,6 +65,17 @@ impl Violation {
         Self { pointer: Some(pointer.into()), parameter: None, code: code.to_owned(), message: message.into() }
     }
 
+    /// A row or cell of data that was not taken.
+    #[must_use]
+    pub fn of_rejection(rejection: &ingest::Rejection) -> Self {
+        Self {
+            pointer: rejection.pointer.clone(),
+            parameter: None,
+            code: rejection.reason.code().to_owned(),
+            message: rejection.to_string(),
+        }
+    }
+
     /// Something wrong with a parameter or header.
     pub fn of(parameter: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
         Self { pointer: None, parameter: Some(parameter.into()), code: code.to_owned(), message: message.into() }

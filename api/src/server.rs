@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    config::{Config, Limits},
+    config::{Config, Folders, Limits},
     error::causes,
     metrics::Metrics,
     predictor::Predictor,
@@ -57,6 +57,8 @@ pub struct State {
     pub metrics: Metrics,
     /// What a client may ask for.
     pub limits: Arc<Limits>,
+    /// Where pipelines, their sources and rejected rows are.
+    pub folders: Arc<Folders>,
 }
 
 /// The service, bound to its address and ready to run.
@@ -128,12 +130,14 @@ impl Application {
         .map_err(StartError::Threads)?;
 
         let artefacts = Artefacts::new(&config.database.data_dir);
-        let state = State { pool, predictor, artefacts, metrics: metrics.clone(), limits: Arc::clone(&limits) };
+        let folders = Arc::new(config.folders());
+        let state =
+            State { pool, predictor, artefacts, metrics: metrics.clone(), limits: Arc::clone(&limits), folders };
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(state.clone()))
                 .app_data(web::PayloadConfig::new(state.limits.body_bytes_max))
-                .configure(routes::configure)
+                .configure(|service| routes::configure(service, &state.limits))
                 .wrap(Compress::default())
                 .wrap(from_fn(observe))
         })

@@ -41,14 +41,83 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The file is neither CSV, gzipped CSV nor Parquet.
-    #[error("{} is neither CSV, gzipped CSV nor Parquet", path.display())]
+    /// The file is in none of the formats that are read.
+    #[error("{} is neither CSV, NDJSON, Parquet nor Arrow", path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
     },
-    /// There is nothing beside the first column. Fields are separated by commas.
-    #[error("{} has only one column, `{column}`; fields must be separated by commas", path.display())]
+    /// Arrow data are damaged, or of a type that is not read.
+    #[error("{}: {source}", path.display())]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// What Arrow said.
+        source: arrow::error::ArrowError,
+    },
+    /// A body is no JSON object with a list `observations`.
+    #[error("{} is not an object with a list of `observations`: {reason}", path.display())]
+    MalformedJson {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with line and column.
+        reason: String,
+    },
+    /// The file was written to while it was read; what was read may be neither the old nor the new.
+    #[error("{} was changed while it was read", path.display())]
+    ChangedWhileRead {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More than [`Limits::line_bytes_max`](crate::Limits::line_bytes_max).
+    #[error("{}, line {line} has more than {limit} bytes", path.display())]
+    LineTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: u64,
+        /// The limit.
+        limit: usize,
+    },
+    /// More than [`Limits::n_files_max`](crate::Limits::n_files_max).
+    #[error("`{source_name}` names more than {limit} files")]
+    TooManyFiles {
+        /// What names them.
+        source_name: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The source names no file.
+    #[error("`{source_name}` names no file")]
+    NoFiles {
+        /// What names them.
+        source_name: String,
+    },
+    /// The pattern of a source is not one.
+    #[error("`{source_name}` is no pattern: {reason}")]
+    Pattern {
+        /// What was given.
+        source_name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file lies outside the folder that the source must stay in, perhaps by a link.
+    #[error("{} lies outside of the folder of sources", path.display())]
+    OutsideFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Irregular times can only be brought on a declared grid.
+    #[error("`resample` needs a declared frequency")]
+    ResampleNeedsFrequency,
+    /// A combined value is too large for a number.
+    #[error("the values of the interval from {valid_time} have no finite sum")]
+    ResampleOverflow {
+        /// Start of the interval.
+        valid_time: DateTime<Utc>,
+    },
+    /// There is nothing beside the first column. Fields are separated by commas, unless declared otherwise.
+    #[error("{} has only one column, `{column}`; fields must be separated by commas, or their separator declared", path.display())]
     OneColumn {
         /// The file.
         path: PathBuf,
@@ -181,7 +250,7 @@ pub enum Error {
     /// Most stamps are off the declared grid.
     #[error(
         "{}: {n_off_grid} of {n_rows} times are off the {frequency} grid in {time_zone}, \
-         the first is `{value}` in line {line}", path.display()
+         the first is `{value}` in line {line}; declare how to `resample` them if they are irregular", path.display()
     )]
     OffGrid {
         /// The file.
@@ -200,14 +269,14 @@ pub enum Error {
         value: DateTime<Utc>,
     },
     /// Nothing could be taken from the file.
-    #[error("{} has no valid value in {n_rows} rows{}", path.display(), describe(first))]
+    #[error("{} has no valid value in {n_rows} rows{}", path.display(), describe(rejected))]
     NoValidRows {
         /// The file.
         path: PathBuf,
         /// Rows read.
         n_rows: u64,
-        /// The first thing that was rejected; `None` when all cells are empty.
-        first: Option<Box<Rejection>>,
+        /// What was rejected, as in a report; nothing when all cells are empty.
+        rejected: Vec<Rejection>,
     },
     /// The name of a frequency is not known, or its length does not divide a day.
     #[error("`{text}` is not a frequency; examples are 15min, 1h, 1d, 1b, 1w, 1mo, 1q, 1y")]
@@ -304,8 +373,8 @@ pub enum Error {
     Forecast(#[from] forecast::Error),
 }
 
-fn describe(first: &Option<Box<Rejection>>) -> String {
-    first.as_ref().map_or_else(String::new, |rejection| format!("; the first problem is {rejection}"))
+fn describe(rejected: &[Rejection]) -> String {
+    rejected.first().map_or_else(String::new, |rejection| format!("; the first problem is {rejection}"))
 }
 
 fn list(candidates: &[Frequency]) -> String {

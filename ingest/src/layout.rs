@@ -4,21 +4,28 @@ use std::path::Path;
 
 use polars::prelude::*;
 
-use crate::{Error, load::text, times::looks_like_time};
+use crate::{AVAILABLE_AT, Error, SD, load::text, times::looks_like_time};
 
 /// How a file is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// A time column, and one column per series.
-    Wide,
-    /// One row per observation. Columns named `available_at` and `sd` are used when there are any.
+    Wide {
+        /// The columns that are series; all but the time when there are none.
+        values: Vec<String>,
+    },
+    /// One row per observation.
     Long {
         /// Column with the name of the series.
         series: String,
-        /// Column with the time.
-        time: String,
+        /// Column with the time; found when not given.
+        time: Option<String>,
         /// Column with the value.
         value: String,
+        /// Column that says when the value became known. By default `available_at`, when there is one.
+        available_at: Option<String>,
+        /// Column with the standard deviation of the measurement. By default `sd`, when there is one.
+        sd: Option<String>,
     },
 }
 
@@ -56,12 +63,23 @@ pub(crate) fn roles(
     let require =
         |name: &str| find(name).ok_or_else(|| Error::UnknownColumn { path: path.to_owned(), column: name.to_owned() });
     let long = match layout {
-        Some(Layout::Long { series, time, value }) => Some((require(series)?, Some(require(time)?), require(value)?)),
-        Some(Layout::Wide) => None,
+        Some(Layout::Long { series, time, value, .. }) => {
+            Some((require(series)?, time.as_deref().map(require).transpose()?, require(value)?))
+        }
+        Some(Layout::Wide { .. }) => None,
         None => LONG_NAMES.iter().find_map(|(series, value)| Some((find(series)?, None, find(value)?))),
     };
 
-    let taken = |index: usize| long.is_some_and(|(series, _, value)| index == series || index == value);
+    let (available_at, sd) = match layout {
+        Some(Layout::Long { available_at, sd, .. }) => (available_at.as_deref(), sd.as_deref()),
+        _ => (None, None),
+    };
+    // When a value became known is a time, too, and may stand first.
+    let is_other = |index| {
+        [available_at.unwrap_or(AVAILABLE_AT), sd.unwrap_or(SD)].into_iter().any(|name| find(name) == Some(index))
+    };
+    let taken =
+        |index: usize| long.is_some_and(|(series, _, value)| index == series || index == value || is_other(index));
     let time = match (long, time_column) {
         (Some((_, Some(time), _)), _) => Some(time),
         (_, Some(name)) => Some(require(name)?),
@@ -71,9 +89,26 @@ pub(crate) fn roles(
 
     Ok(match long {
         Some((series, _, value)) => {
-            Roles::Long { series, time, value, available_at: find("available_at"), sd: find("sd") }
+            let optional =
+                |declared: Option<&str>, usual| declared.map_or(Ok(find(usual)), |name| require(name).map(Some));
+            Roles::Long {
+                series,
+                time,
+                value,
+                available_at: optional(available_at, AVAILABLE_AT)?,
+                sd: optional(sd, SD)?,
+            }
         }
-        None => Roles::Wide { time, values: (0..table.width()).filter(|&index| index != time).collect() },
+        None => {
+            let declared = match layout {
+                Some(Layout::Wide { values }) if !values.is_empty() => {
+                    Some(values.iter().map(|name| require(name)).collect::<Result<Vec<_>, _>>()?)
+                }
+                _ => None,
+            };
+            let values = declared.unwrap_or_else(|| (0..table.width()).filter(|&index| index != time).collect());
+            Roles::Wide { time, values }
+        }
     })
 }
 

@@ -1,14 +1,17 @@
 //! From files of measured series to what a model sees: file, [`Frame`], [`Panel`], [`forecast::Window`].
 //!
-//! - [`load`] reads CSV, gzipped CSV and Parquet through Polars and reports, by line, what it rejected;
+//! - [`load`] and [`read`] read CSV, NDJSON, JSON, Parquet and Arrow and report, by line, what was rejected;
+//! - [`Checks`] decide what is noticed that may be wrong though it can be read;
 //! - [`Frequency`] knows the regular grids and their calendars;
 //! - [`Panel`] lays observations on a grid and answers what was known at an issue time;
+//! - [`pipeline`] declares a source, and remembers what was read of it;
 //! - [`trajectories`] writes sampled futures to Parquet;
 //! - [`demo`] holds two real data sets.
 //!
 //! Knows no route, no table of a database and no clock. It is the only crate that knows Polars.
 
 pub mod demo;
+pub mod pipeline;
 pub mod snapshot;
 pub mod trajectories;
 
@@ -21,7 +24,10 @@ mod load;
 mod numbers;
 mod observations;
 mod panel;
+mod quality;
+mod quarantine;
 mod report;
+mod resample;
 mod source;
 mod stamp;
 mod times;
@@ -30,9 +36,13 @@ pub use error::Error;
 pub use frame::{AVAILABLE_AT, Frame, Row, SD, SERIES, VALID_TIME, VALUE};
 pub use frequency::Frequency;
 pub use layout::Layout;
-pub use load::{LoadConfig, Loaded, load};
+pub use load::{LoadConfig, Loaded, load, read};
+pub use numbers::NumberFormat;
 pub use observations::Duplicates;
 pub use panel::{Observation, Panel, PanelConfig};
+pub use quality::{Checks, Code, Finding, Notice, UnknownCode};
+pub use quarantine::Quarantine;
 pub use report::{Reason, Rejection, Report};
-pub use source::{Format, Limits};
+pub use resample::Resample;
+pub use source::{Content, Format, Input, Limits, RESERVED_PREFIX};
 pub use stamp::TimeFormat;

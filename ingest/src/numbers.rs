@@ -20,14 +20,56 @@ pub(crate) enum Number {
     Bad(Reason),
 }
 
-/// Reads a column of numbers or of text.
+/// How numbers are written, and which of them stand for a gap.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NumberFormat {
+    /// Whether a comma stands before the decimals.
+    pub decimal_comma: bool,
+    /// What stands between groups of three digits: `1.234.567`.
+    pub thousands_separator: Option<char>,
+    /// Values or words that stand for a gap: `-999`, `n/a`.
+    pub missing: Vec<String>,
+}
+
+impl NumberFormat {
+    fn is_missing(&self, text: &str, value: Option<f64>) -> bool {
+        self.missing.iter().any(|word| word == text || (value.is_some() && word.parse().ok() == value))
+    }
+
+    /// Turns a declared gap into one.
+    fn checked(&self, number: Number) -> Number {
+        match number {
+            Number::Value(value) if !self.missing.is_empty() && self.is_missing("", Some(value)) => Number::Gap,
+            number => number,
+        }
+    }
+}
+
+/// Reads a column of numbers, of text or of truth values, which are 0 and 1.
 ///
 /// # Errors
-/// [`Error::ColumnType`] when a column of a Parquet file has another type.
-pub(crate) fn read(path: &Path, column: &Column) -> Result<Vec<Number>, Error> {
+/// [`Error::ColumnType`] when a typed column has another type.
+pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Result<Vec<Number>, Error> {
+    let mut numbers = read_plain(path, column, format)?;
+    if !format.missing.is_empty() && column.dtype() != &DataType::String {
+        numbers.iter_mut().for_each(|number| *number = format.checked(*number));
+    }
+    Ok(numbers)
+}
+
+fn read_plain(path: &Path, column: &Column, format: &NumberFormat) -> Result<Vec<Number>, Error> {
     match column.dtype() {
-        DataType::String => Ok(column.str()?.iter().map(|text| text.map_or(Number::Gap, parse)).collect()),
+        DataType::String if *format == NumberFormat::default() => {
+            Ok(column.str()?.iter().map(|text| text.map_or(Number::Gap, parse)).collect())
+        }
+        DataType::String => {
+            Ok(column.str()?.iter().map(|text| text.map_or(Number::Gap, |text| parse_as(text, format))).collect())
+        }
         DataType::Null => Ok(vec![Number::Gap; column.len()]),
+        DataType::Boolean => {
+            let number = |value: bool| Number::Value(f64::from(u8::from(value)));
+            Ok(column.bool()?.iter().map(|value| value.map_or(Number::Gap, number)).collect())
+        }
         DataType::UInt64 => Ok(column.u64()?.iter().map(|value| value.map_or(Number::Gap, unsigned)).collect()),
         dtype if dtype.is_integer() => {
             let column = column.cast(&DataType::Int64)?;
@@ -46,10 +88,60 @@ pub(crate) fn read(path: &Path, column: &Column) -> Result<Vec<Number>, Error> {
     }
 }
 
+/// Reads a number that is written as `format` says.
+fn parse_as(text: &str, format: &NumberFormat) -> Number {
+    let text = text.trim();
+    if format.is_missing(text, None) {
+        return Number::Gap;
+    }
+    plain(text, format).map_or(Number::Bad(Reason::UnparsableValue), |text| format.checked(parse(&text)))
+}
+
+/// The number as Rust writes it; `None` when it is not written as declared.
+fn plain(text: &str, format: &NumberFormat) -> Option<String> {
+    let decimal = if format.decimal_comma { ',' } else { '.' };
+    let (whole, fraction) = match text.split_once(decimal) {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (text, None),
+    };
+    // What is declared as separator must not stand in the decimals, nor the other decimal mark anywhere.
+    let is_foreign = |c: char| Some(c) == format.thousands_separator || c == ',' || c == '.';
+    if fraction.is_some_and(|fraction| fraction.contains(is_foreign)) {
+        return None;
+    }
+    let whole = match format.thousands_separator.filter(|separator| whole.contains(*separator)) {
+        Some(separator) => ungrouped(whole, separator)?,
+        None => whole.to_owned(),
+    };
+    if whole.contains([',', '.']) {
+        return None;
+    }
+    Some(fraction.map_or(whole.clone(), |fraction| format!("{whole}.{fraction}")))
+}
+
+/// The digits of a whole number whose groups have three of them, the first up to three.
+fn ungrouped(text: &str, separator: char) -> Option<String> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = &text[..text.len() - digits.len()];
+    let mut groups = digits.split(separator);
+    let first = groups.next()?;
+    let is_number = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
+    let is_grouped = (1..=3).contains(&first.len())
+        && is_number(first)
+        && groups.clone().all(|group| group.len() == 3 && is_number(group));
+    is_grouped.then(|| format!("{sign}{first}{}", groups.collect::<String>()))
+}
+
 fn parse(text: &str) -> Number {
     let text = text.trim();
     if text.is_empty() {
         return Number::Gap;
+    }
+    if text.eq_ignore_ascii_case("true") {
+        return Number::Value(1.0);
+    }
+    if text.eq_ignore_ascii_case("false") {
+        return Number::Value(0.0);
     }
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty();
@@ -96,15 +188,51 @@ mod tests {
             ("1,5", Number::Bad(Reason::UnparsableValue)),
             ("12 kW", Number::Bad(Reason::UnparsableValue)),
             ("-", Number::Bad(Reason::UnparsableValue)),
+            ("true", Number::Value(1.0)),
+            ("False", Number::Value(0.0)),
         ] {
             assert_eq!(parse(text), expected, "{text}");
         }
     }
 
     #[test]
+    fn other_ways_to_write_a_number_are_read_as_declared_and_no_other() {
+        let european = NumberFormat {
+            decimal_comma: true,
+            thousands_separator: Some('.'),
+            missing: vec!["-999".to_owned(), "k. A.".to_owned()],
+        };
+        let english = NumberFormat { thousands_separator: Some(','), ..NumberFormat::default() };
+        let bad = Number::Bad(Reason::UnparsableValue);
+        for (format, text, expected) in [
+            (&european, "1.234.567,5", Number::Value(1_234_567.5)),
+            (&european, "-1.234", Number::Value(-1_234.0)),
+            (&european, "0,5", Number::Value(0.5)),
+            (&european, "1.5", bad),
+            (&european, "1,234.5", bad),
+            (&european, "1234.567", bad),
+            (&european, "12.34.567", bad),
+            (&european, "-999", Number::Gap),
+            (&european, "-999,0", Number::Gap),
+            (&european, "k. A.", Number::Gap),
+            (&european, "n/a", bad),
+            (&european, "9.007.199.254.740.993", Number::Bad(Reason::IntegerTooLarge)),
+            (&english, "1,234.5", Number::Value(1_234.5)),
+            (&english, "1234.5", Number::Value(1_234.5)),
+            (&english, "1.234,5", bad),
+            (&english, "1.2.3", bad),
+            (&english, "1e3", Number::Value(1_000.0)),
+            (&english, "", Number::Gap),
+        ] {
+            assert_eq!(parse_as(text, format), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn typed_columns_are_checked_too() {
         let path = Path::new("a.parquet");
-        let read = |column: Column| read(path, &column).expect("numbers");
+        let plain = NumberFormat::default();
+        let read = |column: Column| read(path, &column, &plain).expect("numbers");
         assert_eq!(
             read(Column::new("x".into(), [Some(1_i64), None, Some((1 << 53) + 1)])),
             [Number::Value(1.0), Number::Gap, Number::Bad(Reason::IntegerTooLarge)]
@@ -117,9 +245,14 @@ mod tests {
             read(Column::new("x".into(), [1.5_f32, f32::NAN])),
             [Number::Value(1.5), Number::Bad(Reason::NotFinite)]
         );
+        assert_eq!(read(Column::new("x".into(), [true, false])), [Number::Value(1.0), Number::Value(0.0)]);
+        let dates = Column::new("x".into(), [1_i32]).cast(&DataType::Date).expect("dates");
         assert!(matches!(
-            super::read(path, &Column::new("x".into(), [true])),
+            super::read(path, &dates, &plain),
             Err(Error::ColumnType { column, .. }) if column == "x"
         ));
+        let missing = NumberFormat { missing: vec!["-999".to_owned()], ..NumberFormat::default() };
+        let column = Column::new("x".into(), [-999.0, 1.0]);
+        assert_eq!(super::read(path, &column, &missing).expect("numbers"), [Number::Gap, Number::Value(1.0)]);
     }
 }

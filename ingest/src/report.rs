@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use crate::TimeFormat;
+use crate::{Code, Finding, Notice, TimeFormat};
 
 /// Rejections kept per reason. The counts stay exact.
 const KEPT_PER_REASON: usize = 20;
@@ -23,6 +23,8 @@ pub enum Reason {
     NonexistentLocalTime,
     /// The time does not begin (or, for months and longer, end) an interval of the grid.
     OffGrid,
+    /// The line or element is no JSON object.
+    MalformedLine,
     /// A row of a long file names no series.
     MissingSeries,
     /// The value is not a number.
@@ -33,6 +35,8 @@ pub enum Reason {
     IntegerTooLarge,
     /// The standard deviation is not a finite number of at least 0.
     InvalidSd,
+    /// The value is outside the declared range of its series.
+    OutOfBounds,
     /// Another value was given for the same series and time.
     DuplicateConflict,
     /// The same value was given before for the same series and time; nothing is lost.
@@ -40,6 +44,23 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 13] = [
+        Reason::UnparsableTime,
+        Reason::AmbiguousLocalTime,
+        Reason::NonexistentLocalTime,
+        Reason::OffGrid,
+        Reason::MalformedLine,
+        Reason::MissingSeries,
+        Reason::UnparsableValue,
+        Reason::NotFinite,
+        Reason::IntegerTooLarge,
+        Reason::InvalidSd,
+        Reason::OutOfBounds,
+        Reason::DuplicateConflict,
+        Reason::DuplicateEqual,
+    ];
+
     /// The stable code, for example `unparsable_value`.
     pub fn code(self) -> &'static str {
         match self {
@@ -47,11 +68,13 @@ impl Reason {
             Reason::AmbiguousLocalTime => "ambiguous_local_time",
             Reason::NonexistentLocalTime => "nonexistent_local_time",
             Reason::OffGrid => "off_grid",
+            Reason::MalformedLine => "malformed_line",
             Reason::MissingSeries => "missing_series",
             Reason::UnparsableValue => "unparsable_value",
             Reason::NotFinite => "not_finite",
             Reason::IntegerTooLarge => "integer_too_large",
             Reason::InvalidSd => "invalid_sd",
+            Reason::OutOfBounds => "out_of_bounds",
             Reason::DuplicateConflict => "duplicate_conflict",
             Reason::DuplicateEqual => "duplicate_equal",
         }
@@ -70,8 +93,11 @@ impl fmt::Display for Reason {
 pub struct Rejection {
     /// Name of the file.
     pub file: String,
-    /// Line in the file, the header being line 1; in a Parquet file the row, from 1.
+    /// Line in the file, the header being line 1; without a header the row, from 1.
     pub line: u64,
+    /// Where it stands in a JSON body, as a JSON pointer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pointer: Option<String>,
     /// Name of the column.
     pub column: String,
     /// The series, when a cell was rejected and not a whole row.
@@ -92,8 +118,10 @@ impl fmt::Display for Rejection {
 /// What a load did with its file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Name of the file.
+    /// Name of the file, or of the first one.
     pub file: String,
+    /// Files read.
+    pub n_files: usize,
     /// How times are written.
     pub time_format: TimeFormat,
     /// Zone in which wall times were read and whose calendar the grid follows.
@@ -114,10 +142,16 @@ pub struct Report {
     pub n_gaps: u64,
     /// Rows that are earlier than the row before them (of the same series). They were sorted.
     pub n_unordered: u64,
+    /// Observations that were combined with others of their interval, as `resample` declares.
+    pub n_combined: u64,
     /// How many were rejected (or, for `duplicate_equal`, dropped), by reason.
     pub n_rejected: BTreeMap<Reason, u64>,
     /// The first 20 rejections of each reason, by line.
     pub rejected: Vec<Rejection>,
+    /// How often each thing was noticed that may be wrong, though all values are taken.
+    pub n_findings: BTreeMap<Notice, u64>,
+    /// The first 20 of each.
+    pub findings: Vec<Finding>,
 }
 
 impl Report {
@@ -130,40 +164,67 @@ impl Report {
     pub fn count(&self, reason: Reason) -> u64 {
         self.n_rejected.get(&reason).copied().unwrap_or(0)
     }
+
+    /// Adds findings that are about a file.
+    pub fn add_findings(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            *self.n_findings.entry(finding.code).or_default() += 1;
+            self.findings.push(finding);
+        }
+    }
+
+    /// The codes among `fail_on` that this report has.
+    pub fn failures(&self, fail_on: &[Code]) -> Vec<Code> {
+        let is_met = |code: &Code| {
+            self.n_rejected.keys().any(|reason| reason.code() == code.as_str())
+                || self.n_findings.keys().any(|notice| notice.code() == code.as_str())
+        };
+        fail_on.iter().copied().filter(is_met).collect()
+    }
 }
 
 /// Collects rejections in any order, and keeps the first of each reason.
 #[derive(Default)]
 pub(crate) struct Rejections {
-    file: String,
     counts: BTreeMap<Reason, u64>,
-    kept: BTreeMap<Reason, BTreeMap<(u64, usize), Rejection>>,
+    kept: BTreeMap<Reason, BTreeMap<(usize, usize), Rejection>>,
+    rows: Vec<(usize, Reason)>,
 }
 
-/// Where a rejected value stands: line, and column by number and by name.
+/// Where a rejected value stands.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
+    /// Number of its row among all that were read.
+    pub row: usize,
+    pub file: &'a str,
     pub line: u64,
+    /// Prefix and number of the element in a JSON body.
+    pub element: Option<(&'static str, usize)>,
     pub column_index: usize,
     pub column: &'a str,
     pub series: Option<&'a str>,
 }
 
 impl Rejections {
-    pub(crate) fn new(file: String) -> Self {
-        Self { file, ..Self::default() }
-    }
-
-    pub(crate) fn push(&mut self, reason: Reason, place: Place<'_>, value: &str) {
+    /// Notes that a value is not taken. `is_lost` says that nothing else stands for it.
+    pub(crate) fn push(&mut self, reason: Reason, is_lost: bool, place: Place<'_>, value: &str) {
         *self.counts.entry(reason).or_default() += 1;
+        if is_lost {
+            self.rows.push((place.row, reason));
+        }
         let kept = self.kept.entry(reason).or_default();
-        let key = (place.line, place.column_index);
+        let key = (place.row, place.column_index);
         if kept.len() == KEPT_PER_REASON && kept.last_key_value().is_some_and(|(last, _)| *last < key) {
             return;
         }
+        let pointer = |(prefix, index)| {
+            let column = place.column.replace('~', "~0").replace('/', "~1");
+            format!("{prefix}/{index}{}{column}", if column.is_empty() { "" } else { "/" })
+        };
         let rejection = Rejection {
-            file: self.file.clone(),
+            file: place.file.to_owned(),
             line: place.line,
+            pointer: place.element.map(pointer),
             column: place.column.to_owned(),
             series: place.series.map(str::to_owned),
             value: value.chars().take(VALUE_LENGTH_MAX).collect(),
@@ -175,10 +236,18 @@ impl Rejections {
         }
     }
 
-    /// The exact counts, and what was kept, sorted by line.
+    /// The rows that hold something lost, each once, with why.
+    pub(crate) fn lost_rows(&mut self) -> Vec<(usize, Reason)> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
+    /// The exact counts, and what was kept, sorted by row.
     pub(crate) fn finish(self) -> (BTreeMap<Reason, u64>, Vec<Rejection>) {
         let mut kept: Vec<_> = self.kept.into_values().flatten().collect();
-        kept.sort_by_key(|((line, column), rejection)| (*line, *column, rejection.reason));
+        kept.sort_by_key(|((row, column), rejection)| (*row, *column, rejection.reason));
         (self.counts, kept.into_iter().map(|(_, rejection)| rejection).collect())
     }
 }
@@ -187,13 +256,25 @@ impl Rejections {
 mod tests {
     use super::*;
 
+    fn place(row: usize, element: Option<(&'static str, usize)>) -> Place<'static> {
+        let line = row as u64 + 2;
+        Place { row, file: "a.csv", line, element, column_index: 1, column: "x", series: Some("x") }
+    }
+
+    #[test]
+    fn an_element_of_a_body_has_a_pointer() {
+        let mut rejections = Rejections::default();
+        rejections.push(Reason::NotFinite, true, place(3, Some(("/observations", 3))), "NaN");
+        assert_eq!(rejections.finish().1[0].pointer.as_deref(), Some("/observations/3/x"));
+    }
+
     #[test]
     fn the_first_twenty_by_line_are_kept_and_all_are_counted() {
-        let mut rejections = Rejections::new("a.csv".to_owned());
-        for line in (2..102).rev() {
-            let place = Place { line, column_index: 1, column: "x", series: Some("x") };
-            rejections.push(Reason::UnparsableValue, place, "n/a");
+        let mut rejections = Rejections::default();
+        for row in (0..100).rev() {
+            rejections.push(Reason::UnparsableValue, true, place(row, None), "n/a");
         }
+        assert_eq!(rejections.lost_rows().len(), 100);
         let (counts, kept) = rejections.finish();
         assert_eq!(counts[&Reason::UnparsableValue], 100);
         assert_eq!(kept.iter().map(|r| r.line).collect::<Vec<_>>(), (2..22).collect::<Vec<_>>());
@@ -201,11 +282,10 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut() {
-        let mut rejections = Rejections::new("a.csv".to_owned());
-        let place = Place { line: 2, column_index: 0, column: "t", series: None };
-        rejections.push(Reason::UnparsableTime, place, &"é".repeat(1_000));
+        let mut rejections = Rejections::default();
+        rejections.push(Reason::UnparsableTime, true, place(0, None), &"é".repeat(1_000));
         let (_, kept) = rejections.finish();
         assert_eq!(kept[0].value.chars().count(), 100);
-        assert!(kept[0].to_string().starts_with("unparsable_time in a.csv, line 2, column `t`: `é"));
+        assert!(kept[0].to_string().starts_with("unparsable_time in a.csv, line 2, column `x`: `é"));
     }
 }

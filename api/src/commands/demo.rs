@@ -14,7 +14,11 @@ use sqlx::PgPool;
 use crate::db::{self, DEFAULT_TENANT, model::Model, series::NewSeries, words::Kind};
 use crate::progress::Display;
 use crate::training::{self, TestWindows};
-use crate::{Application, Config, loading, table, telemetry};
+use crate::{
+    Application, Config,
+    loading::{self, Target},
+    table, telemetry,
+};
 
 /// Load two bundled data sets, train, backtest, forecast, and serve all of it.
 #[derive(Debug, clap::Args)]
@@ -154,8 +158,17 @@ async fn load(pool: &PgPool, data_dir: &Path, dataset: &'static Dataset) -> anyh
             ..NewSeries::default()
         }
     };
-    let stored = loading::store(pool, dataset.name, None, &loaded, declare, Utc::now()).await?;
-    println!("stored: {} observations", stored.counts.inserted);
+    let target = Target {
+        panel: dataset.name,
+        source: dataset.file_name,
+        publication_delay: None,
+        pipeline_id: None,
+        watermark: None,
+        data_dir,
+        load_time: Utc::now(),
+    };
+    let stored = loading::store(pool, &target, &loaded, declare).await?;
+    println!("stored: {} observations", stored.loaded.counts.inserted);
     Ok(())
 }
 

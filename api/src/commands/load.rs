@@ -1,17 +1,18 @@
 //! `plumecast load`: from a file to stored observations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
 use ingest::{Duplicates, Frequency, Layout, LoadConfig, Loaded};
 
-use crate::config::DatabaseConfig;
-use crate::db::series::NewSeries;
+use crate::config::{DatabaseConfig, PipelineConfig};
 use crate::db::words::{Kind, Role};
-use crate::loading;
-use crate::scoring::{self, Scored};
+use crate::db::{self, series::NewSeries};
+use crate::loading::{self, Stored, Target};
+use crate::pipelines;
+use crate::scoring::Scored;
 
 /// How a file is read; the same flags for `load` and `backtest`.
 #[derive(Debug, clap::Args)]
@@ -59,8 +60,10 @@ impl FileArgs {
         LoadConfig {
             layout: long.map(|((time, series), value)| Layout::Long {
                 series: series.clone(),
-                time: time.clone(),
+                time: Some(time.clone()),
                 value: value.clone(),
+                available_at: None,
+                sd: None,
             }),
             time_column: self.time_column.clone(),
             time_zone: self.time_zone,
@@ -75,15 +78,20 @@ impl FileArgs {
     }
 }
 
-/// Load a file of measured series.
+/// Load a file of measured series, or what a pipeline names.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// CSV, gzipped CSV or Parquet; wide (a column per series) or long.
-    pub file: PathBuf,
+    /// CSV or NDJSON, plain or compressed, Parquet or Arrow; wide (a column per series) or long.
+    #[arg(required_unless_present_any = ["pipeline", "check"], requires = "panel")]
+    pub file: Option<PathBuf>,
 
     /// Panel that the series belong to; it is made if it does not exist.
     #[arg(long, value_name = "NAME")]
-    pub panel: String,
+    pub panel: Option<String>,
+
+    /// Run this pipeline instead: read what is new in its source since the last run.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "panel"])]
+    pub pipeline: Option<String>,
 
     /// How the file is read.
     #[command(flatten)]
@@ -121,28 +129,58 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     pub publication_delay_seconds: Option<u32>,
 
-    /// Read and report, but store nothing.
-    #[arg(long)]
-    pub check: bool,
+    /// Read and report, but store nothing. With a name: of a pipeline, as its next run would.
+    #[arg(long, value_name = "PIPELINE", num_args = 0..=1, default_missing_value = "")]
+    pub check: Option<String>,
+
+    /// Where pipelines are.
+    #[command(flatten)]
+    pub pipelines: PipelineConfig,
 
     /// Where the data are.
     #[command(flatten)]
     pub database: DatabaseConfig,
 }
 
-/// Loads the file and prints what was taken and what was not.
+/// What is to be loaded.
+enum What<'a> {
+    File { file: &'a Path, panel: &'a str },
+    Pipeline(&'a str),
+}
+
+impl Args {
+    fn what(&self) -> anyhow::Result<What<'_>> {
+        let checked = self.check.as_deref().filter(|name| !name.is_empty());
+        // `load --check FILE --panel NAME`: the word after the flag is the file.
+        let file = self.file.as_deref().or(checked.filter(|_| self.panel.is_some()).map(Path::new));
+        match (file, self.panel.as_deref(), self.pipeline.as_deref().or(checked)) {
+            (Some(file), Some(panel), _) => Ok(What::File { file, panel }),
+            (None, None, Some(pipeline)) => Ok(What::Pipeline(pipeline)),
+            _ => bail!("give a file and `--panel`, or the name of a pipeline"),
+        }
+    }
+}
+
+/// Loads a file or runs a pipeline, and prints what was taken and what was not.
 ///
 /// # Errors
-/// When the file as a whole cannot be used, or the database fails.
+/// When the source as a whole cannot be used, or the database fails.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
-    let (path, reading) = (args.file.clone(), args.reading.load_config());
+    match args.what()? {
+        What::File { file, panel } => load_file(args, file, panel).await,
+        What::Pipeline(name) => run_pipeline(args, name).await,
+    }
+}
+
+async fn load_file(args: &Args, file: &Path, panel: &str) -> anyhow::Result<()> {
+    let (path, reading) = (file.to_owned(), args.reading.load_config());
     let loaded = tokio::task::spawn_blocking(move || ingest::load(&path, &reading))
         .await
         .context("reading the file")?
-        .with_context(|| format!("nothing was loaded from {}", args.file.display()))?;
+        .with_context(|| format!("nothing was loaded from {}", file.display()))?;
     print_report(&loaded);
     let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
-    if args.check {
+    if args.check.is_some() {
         println!("nothing stored: --check was given");
         return Ok(());
     }
@@ -160,26 +198,60 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         upper_bound: args.upper_bound,
         is_integer: None,
     };
-    let delay = args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds)));
-    let now = Utc::now();
-    let stored = loading::store(database.pool(), &args.panel, delay, &loaded, declare, now).await;
-    let scored = match &stored {
-        Ok(stored) => Some(scoring::after_load(database.pool(), &stored.panel, &loaded, now).await),
-        Err(_) => None,
+    let target = Target {
+        panel,
+        source: &file.to_string_lossy(),
+        publication_delay: args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
+        pipeline_id: None,
+        watermark: None,
+        data_dir: &args.database.data_dir,
+        load_time: Utc::now(),
     };
+    let stored = loading::store(database.pool(), &target, &loaded, declare).await;
     database.close().await;
-    let stored = stored.context("nothing was stored")?;
-    let counts = &stored.counts;
-    println!(
-        "panel `{}` version {}: {} observations new, {} corrected, {} known already",
-        stored.panel.name, stored.panel_version.version, counts.inserted, counts.corrected, counts.unchanged
-    );
-    let scored =
-        scored.transpose().context("the observations are stored, but forecasts could not be scored by them")?;
-    if let Some(Scored { n_values: n_values @ 1.., n_forecasts }) = scored {
-        println!("{n_values} values of stored forecasts scored; {n_forecasts} forecasts are scored completely");
+    print_stored(&stored.context("nothing was stored")?);
+    Ok(())
+}
+
+async fn run_pipeline(args: &Args, name: &str) -> anyhow::Result<()> {
+    let folders = args.pipelines.folders(&args.database);
+    let is_check = args.check.is_some();
+    let database = super::open(&args.database).await?;
+    let run = async {
+        let declared = pipelines::find(database.pool(), &folders, name).await?;
+        pipelines::run(database.pool(), &folders, &declared, is_check, Utc::now()).await
+    };
+    let run = run.await;
+    database.close().await;
+    let run = run.with_context(|| format!("nothing was loaded by pipeline `{name}`"))?;
+    match &run.loaded {
+        Some(loaded) => print_report(loaded),
+        None => println!("pipeline `{name}`: nothing new"),
+    }
+    match &run.stored {
+        Some(stored) => print_stored(stored),
+        None if is_check => println!("nothing stored: --check was given"),
+        None => {}
     }
     Ok(())
+}
+
+fn print_stored(stored: &Stored) {
+    let db::load::Loaded { panel, panel_version, counts, .. } = &stored.loaded;
+    println!(
+        "panel `{}` version {}: {} observations new, {} corrected, {} known already",
+        panel.name, panel_version.version, counts.inserted, counts.corrected, counts.unchanged
+    );
+    match stored.scored {
+        Some(Scored { n_values: n_values @ 1.., n_forecasts }) => {
+            println!("{n_values} values of stored forecasts scored; {n_forecasts} forecasts are scored completely");
+        }
+        Some(_) => {}
+        None => println!("stored forecasts could not be scored by them; `plumecast score` tries again"),
+    }
+    if let Some(file) = &stored.quarantine {
+        println!("rows that were not taken are in {file} in the data folder");
+    }
 }
 
 /// Prints what a load found in its file.
@@ -187,8 +259,9 @@ pub(super) fn print_report(loaded: &Loaded) {
     let report = &loaded.report;
     let inferred = if report.frequency_inferred { " (inferred)" } else { "" };
     println!(
-        "{}: {} rows, {} series, frequency {}{inferred}, time zone {}, {} values taken, {} gaps",
+        "{}{}: {} rows, {} series, frequency {}{inferred}, time zone {}, {} values taken, {} gaps",
         report.file,
+        if report.n_files > 1 { format!(" and {} more", report.n_files - 1) } else { String::new() },
         report.rows_read,
         report.n_series,
         report.frequency,
@@ -207,5 +280,11 @@ pub(super) fn print_report(loaded: &Loaded) {
     }
     for rejection in &report.rejected {
         println!("    {rejection}");
+    }
+    for (notice, n) in &report.n_findings {
+        println!("  {n} × {notice}, which may be wrong");
+    }
+    for finding in &report.findings {
+        println!("    {finding}");
     }
 }

@@ -1,7 +1,8 @@
-//! A load: everything that one file or request brings, in one transaction.
+//! A load: everything that one file or request brings, in one transaction, and the record of it.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgExecutor, PgPool};
+use uuid::Uuid;
 
 use super::observation::{Counts, NewObservation};
 use super::panel::{NewPanel, Panel};
@@ -9,7 +10,7 @@ use super::panel_version::PanelVersion;
 use super::partition::Partitioned;
 use super::series::NewSeries;
 use super::words::Role;
-use super::{Error, observation, panel, panel_version, partition, series};
+use super::{Error, observation, panel, panel_version, partition, pipeline, series};
 
 /// How long before its interval a value of a known covariate counts as known where the source does not say: far longer than
 /// any horizon.
@@ -58,6 +59,27 @@ pub struct Loaded {
     pub counts: Counts,
 }
 
+/// What is kept on record of a load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record<'a> {
+    /// A version 7 UUID.
+    pub load_id: Uuid,
+    /// Name of the panel.
+    pub panel: &'a str,
+    /// The file, the pattern, or `push`.
+    pub source: &'a str,
+    /// The pipeline that ran.
+    pub pipeline_id: Option<i32>,
+    /// What was taken and what was not; `None` when nothing could be read.
+    pub report: Option<&'a serde_json::Value>,
+    /// Rows and cells that were not taken.
+    pub n_rejected: u64,
+    /// File with the rows that were not taken, below the data folder.
+    pub quarantine: Option<&'a str>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+}
+
 /// Stores all of it, or nothing. A second load of the same changes nothing.
 ///
 /// A plan, a price or a holiday is known ahead: the first value of a known covariate whose source does not say when it became
@@ -70,12 +92,168 @@ pub struct Loaded {
 /// When a value refers to a series that is not listed.
 pub async fn load(pool: &PgPool, tenant_id: i32, load: &Load<'_>) -> Result<Loaded, Error> {
     partition::ensure(pool, Partitioned::Observation, load.values.iter().map(|v| v.valid_time)).await?;
-
     let mut transaction = pool.begin().await?;
-    let panel = panel::ensure(&mut transaction, tenant_id, &load.panel).await?;
-    let series_ids = series::ensure(&mut transaction, tenant_id, panel.panel_id, load.series).await?;
+    let loaded = write(&mut transaction, tenant_id, load).await?;
+    transaction.commit().await?;
+    Ok(loaded)
+}
+
+/// As [`load`], together with its record and, for a run of a pipeline, what it has read.
+///
+/// # Errors
+/// Those of [`load`].
+pub async fn load_on_record(
+    pool: &PgPool,
+    tenant_id: i32,
+    load: &Load<'_>,
+    record: &Record<'_>,
+    watermark: Option<&serde_json::Value>,
+) -> Result<Loaded, Error> {
+    partition::ensure(pool, Partitioned::Observation, load.values.iter().map(|v| v.valid_time)).await?;
+    let mut transaction = pool.begin().await?;
+    let loaded = write(&mut transaction, tenant_id, load).await?;
+    insert(&mut *transaction, tenant_id, record, loaded.counts, None).await?;
+    if let Some((pipeline_id, watermark)) = record.pipeline_id.zip(watermark) {
+        pipeline::set_watermark(&mut *transaction, tenant_id, pipeline_id, watermark).await?;
+    }
+    transaction.commit().await?;
+    Ok(loaded)
+}
+
+/// Keeps a load on record that stored nothing, and why.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_failed(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    record: &Record<'_>,
+    failure: &str,
+) -> Result<(), Error> {
+    insert(db, tenant_id, record, Counts::default(), Some(failure)).await
+}
+
+async fn insert(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    record: &Record<'_>,
+    counts: Counts,
+    failure: Option<&str>,
+) -> Result<(), Error> {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    sqlx::query(
+        "insert into load (tenant_id, load_id, panel, pipeline_id, source, status, failure,
+             n_inserted, n_corrected, n_unchanged, n_rejected, report, quarantine, started_at)
+         values ($1, $2, $3, $4, $5, case when $6::text is null then 'succeeded' else 'failed' end, $6,
+             $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(tenant_id)
+    .bind(record.load_id)
+    .bind(record.panel)
+    .bind(record.pipeline_id)
+    .bind(record.source)
+    .bind(failure)
+    .bind(count(counts.inserted))
+    .bind(count(counts.corrected))
+    .bind(count(counts.unchanged))
+    .bind(count(record.n_rejected))
+    .bind(record.report)
+    .bind(record.quarantine)
+    .bind(record.started_at)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A load on record.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Recorded {
+    /// Identifier; sorts by time.
+    pub load_id: Uuid,
+    /// Name of the panel.
+    pub panel: String,
+    /// Name of the pipeline that ran.
+    pub pipeline: Option<String>,
+    /// The file, the pattern, or `push`.
+    pub source: String,
+    /// `succeeded` or `failed`.
+    pub status: String,
+    /// Why it failed.
+    pub failure: Option<String>,
+    /// First values of their series and time.
+    pub n_inserted: i64,
+    /// Values that replaced another.
+    pub n_corrected: i64,
+    /// Values that were known already.
+    pub n_unchanged: i64,
+    /// Rows and cells that were not taken.
+    pub n_rejected: i64,
+    /// The report; `None` in lists, and when nothing could be read.
+    pub report: Option<serde_json::Value>,
+    /// File with the rows that were not taken, below the data folder.
+    pub quarantine: Option<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// One load with its report.
+///
+/// # Errors
+/// When the database fails.
+pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, load_id: Uuid) -> Result<Option<Recorded>, Error> {
+    Ok(sqlx::query_as(
+        "select load_id, panel, pipeline.name as pipeline, source, status, failure,
+             n_inserted, n_corrected, n_unchanged, n_rejected, report, quarantine, started_at, finished_at
+         from load
+         left join pipeline using (tenant_id, pipeline_id)
+         where tenant_id = $1 and load_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(load_id)
+    .fetch_optional(db)
+    .await?)
+}
+
+/// At most `limit` loads without their reports, the newest first, from the one after `after` on.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel: Option<&str>,
+    pipeline: Option<&str>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Recorded>, Error> {
+    Ok(sqlx::query_as(
+        "select load_id, panel, pipeline.name as pipeline, source, status, failure,
+             n_inserted, n_corrected, n_unchanged, n_rejected, null::jsonb as report, quarantine, started_at, finished_at
+         from load
+         left join pipeline using (tenant_id, pipeline_id)
+         where tenant_id = $1
+           and ($2::text is null or panel = $2)
+           and ($3::text is null or pipeline.name = $3)
+           and ($4::uuid is null or load_id < $4)
+         order by load_id desc
+         limit $5",
+    )
+    .bind(tenant_id)
+    .bind(panel)
+    .bind(pipeline)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+async fn write(transaction: &mut PgConnection, tenant_id: i32, load: &Load<'_>) -> Result<Loaded, Error> {
+    let panel = panel::ensure(transaction, tenant_id, &load.panel).await?;
+    let series_ids = series::ensure(transaction, tenant_id, panel.panel_id, load.series).await?;
     let all_series = series::list_ids(&mut *transaction, tenant_id, panel.panel_id).await?;
-    let panel_version = panel_version::ensure(&mut transaction, tenant_id, panel.panel_id, &all_series).await?;
+    let panel_version = panel_version::ensure(transaction, tenant_id, panel.panel_id, &all_series).await?;
 
     let known = series::with_role(&mut *transaction, tenant_id, panel.panel_id, Role::Known).await?;
     let observations: Vec<NewObservation> = load
@@ -94,8 +272,6 @@ pub async fn load(pool: &PgPool, tenant_id: i32, load: &Load<'_>) -> Result<Load
             sd: v.sd,
         })
         .collect();
-    let counts = observation::insert(&mut transaction, tenant_id, &panel, load.load_time, &observations).await?;
-    transaction.commit().await?;
-
+    let counts = observation::insert(transaction, tenant_id, &panel, load.load_time, &observations).await?;
     Ok(Loaded { panel, panel_version, series_ids, counts })
 }

@@ -18,6 +18,7 @@ pub mod overview;
 pub mod panel;
 pub mod panel_version;
 pub mod partition;
+pub mod pipeline;
 pub mod reader;
 pub mod schedule;
 pub mod score;

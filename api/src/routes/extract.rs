@@ -23,23 +23,47 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let content_type = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let content_type = content_type(request);
         let limit = request.app_data::<web::Data<State>>().map_or(0, |state| state.limits.body_bytes_max);
         let bytes = Bytes::from_request(request, payload);
         Box::pin(async move {
             if !content_type.as_deref().is_some_and(is_json) {
-                return Err(Error::UnsupportedMediaType { content_type });
+                return Err(Error::UnsupportedMediaType { expected: "`application/json`", content_type });
             }
-            let bytes = bytes.await.map_err(|error| match error.as_error::<PayloadError>() {
-                Some(PayloadError::Overflow) => Error::BodyTooLarge { limit },
-                _ => Error::UnreadableBody,
-            })?;
-            parse_json(&bytes).map(Body)
+            parse_json(&read_body(bytes, limit).await?).map(Body)
         })
     }
+}
+
+/// A body of any type, read completely and decompressed, up to the limit of pushes.
+pub struct Upload {
+    /// What the request says that it is.
+    pub content_type: Option<String>,
+    /// What it is.
+    pub bytes: Bytes,
+}
+
+impl FromRequest for Upload {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let content_type = content_type(request);
+        let limit = request.app_data::<web::Data<State>>().map_or(0, |state| state.limits.push_bytes_max);
+        let bytes = Bytes::from_request(request, payload);
+        Box::pin(async move { Ok(Self { content_type, bytes: read_body(bytes, limit).await? }) })
+    }
+}
+
+fn content_type(request: &HttpRequest) -> Option<String> {
+    request.headers().get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+async fn read_body(bytes: impl Future<Output = Result<Bytes, actix_web::Error>>, limit: usize) -> Result<Bytes, Error> {
+    bytes.await.map_err(|error| match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => Error::BodyTooLarge { limit },
+        _ => Error::UnreadableBody,
+    })
 }
 
 /// Whether a media type says JSON in UTF-8.

@@ -10,9 +10,12 @@ pub mod idempotency;
 pub mod imputation;
 pub mod jobs;
 pub mod levels;
+pub mod loads;
 pub mod models;
 pub mod observations;
 pub mod panels;
+pub mod pipelines;
+pub mod push;
 pub mod respond;
 pub mod schedules;
 pub mod scores;
@@ -24,10 +27,10 @@ use actix_web::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::{Error, openapi, page};
+use crate::{Error, config::Limits, openapi, page};
 
 /// Everything that the service answers to.
-pub fn configure(service: &mut ServiceConfig) {
+pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
     service
         .service(web::resource("/v1/forecasts").get(forecasts::list).post(forecasts::create))
         .service(web::resource("/v1/forecasts/{forecast_id}").get(forecasts::read))
@@ -40,6 +43,16 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(web::resource("/v1/panels/{panel}/series").get(panels::list_series))
         .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
         .service(web::resource("/v1/panels/{panel}/imputation").get(imputation::read))
+        .service(
+            web::resource("/v1/observations")
+                .app_data(web::PayloadConfig::new(limits.push_bytes_max))
+                .post(push::create),
+        )
+        .service(web::resource("/v1/loads").get(loads::list))
+        .service(web::resource("/v1/loads/{load_id}").get(loads::read))
+        .service(web::resource("/v1/pipelines").get(pipelines::list))
+        .service(web::resource("/v1/pipelines/{pipeline}").get(pipelines::read).put(pipelines::put))
+        .service(web::resource("/v1/pipelines/{pipeline}/runs").post(pipelines::run))
         .service(web::resource("/v1/models").get(models::list))
         .service(web::resource("/v1/models/{panel}/rollback").post(models::roll_back))
         .service(web::resource("/v1/models/{panel}/{version}").get(models::read).delete(models::delete))

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Reason::*, Row, TimeFormat};
+use crate::{Code, Notice, Reason::*, Row, TimeFormat};
 
 struct Folder(TempDir);
 
@@ -81,7 +81,8 @@ fn names_of_other_libraries_are_known() {
         let content = LONG.replace("series,valid_time,value", header);
         assert_eq!(load_text(&content, &hourly()).expect("a frame").frame.n_rows(), 5);
     }
-    let layout = Layout::Long { series: "id".into(), time: "t".into(), value: "kw".into() };
+    let layout =
+        Layout::Long { series: "id".into(), time: Some("t".into()), value: "kw".into(), available_at: None, sd: None };
     let config = LoadConfig { layout: Some(layout), ..hourly() };
     assert_eq!(
         load_text(&LONG.replace("series,valid_time,value", "id,t,kw"), &config).expect("a frame").frame.n_rows(),
@@ -230,6 +231,14 @@ fn revisions_are_no_duplicates() {
 }
 
 #[test]
+fn columns_of_a_long_table_may_stand_in_any_order() {
+    let content = "available_at,sd,series,time,value\n2024-01-02T00:00Z,0.5,a,2024-01-01T00:00Z,1\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    assert_eq!(observations(&loaded), ["a 01T00 1"]);
+    assert!(loaded.frame.rows().all(|row| row.available_at.is_some() && row.sd == Some(0.5)));
+}
+
+#[test]
 fn month_ends_move_to_the_start_of_their_month() {
     let content = "date,a\n2024-01-31,1\n2024-02-29,2\n2024-03-31,3\n2024-04-30,4\n";
     for frequency in [None, Some(Frequency::Month)] {
@@ -268,11 +277,19 @@ fn whole_files_that_cannot_be_used_are_refused() {
     let any = LoadConfig::default();
     check_error("", &any, " is empty");
     check_error("time,a\n", &any, " has a header but no rows");
-    check_error("time\n2024-01-01\n", &any, " has only one column, `time`; fields must be separated by commas");
-    check_error("time;a\n1;2\n", &any, " has only one column, `time;a`; fields must be separated by commas");
+    check_error(
+        "time\n2024-01-01\n",
+        &any,
+        " has only one column, `time`; fields must be separated by commas, or their separator declared",
+    );
+    check_error(
+        "time;a\n1;2\n",
+        &any,
+        " has only one column, `time;a`; fields must be separated by commas, or their separator declared",
+    );
     check_error("time,a,a\n2024-01-01,1,2\n", &any, " has two columns named `a`");
     check_error("x,a\n1,2\n3,4\n", &any, " has no time column: line 2, column `x` is `1`");
-    check_error("time,a\nPK\u{3}\u{4}\0,1\n", &any, " is neither CSV, gzipped CSV nor Parquet");
+    check_error("time,a\nPK\u{3}\u{4}\0,1\n", &any, " is neither CSV, NDJSON, Parquet nor Arrow");
     check_error("time,a\n2024-01-01T00:00Z,1,2\n", &any, ", line 2 has 3 fields, the header has 2");
     check_error(
         "time,a\n2024-01-01,1\n2024-01-02,1\n2024-01-03 00:00,2\n01/04/2024,3\n",
@@ -295,7 +312,8 @@ fn whole_files_that_cannot_be_used_are_refused() {
     check_error(
         "time,a\n2024-01-01 00:10,1\n2024-01-01 01:10,2\n2024-01-01 02:00,3\n",
         &hourly(),
-        ": 2 of 3 times are off the 1h grid in UTC, the first is `2024-01-01 00:10:00 UTC` in line 2",
+        ": 2 of 3 times are off the 1h grid in UTC, the first is `2024-01-01 00:10:00 UTC` in line 2; \
+         declare how to `resample` them if they are irregular",
     );
 }
 
@@ -323,8 +341,13 @@ fn limits_are_kept() {
     });
     check(Limits { n_rows_max: 2, ..Limits::default() }, |e| matches!(e, Error::TooManyRows { limit: 2, .. }));
     check(Limits { n_cells_max: 8, ..Limits::default() }, |e| matches!(e, Error::TooManyCells { limit: 8, .. }));
+    check(Limits { line_bytes_max: 20, ..Limits::default() }, |e| {
+        matches!(e, Error::LineTooLong { line: 2, limit: 20, .. })
+    });
     check(Limits { n_bytes_max: 20, ..Limits::default() }, |e| matches!(e, Error::TooManyBytes { limit: 20, .. }));
-    let exact = Limits { n_columns_max: 3, n_rows_max: 3, n_cells_max: 9, n_bytes_max: WIDE.len() as u64 };
+    let n_bytes_max = WIDE.len() as u64;
+    let exact =
+        Limits { n_columns_max: 3, n_rows_max: 3, n_cells_max: 9, n_bytes_max, line_bytes_max: 21, n_files_max: 1 };
     assert!(load_text(WIDE, &LoadConfig { limits: exact, ..hourly() }).is_ok());
 }
 
@@ -350,21 +373,173 @@ fn the_report_has_stable_codes_in_json() {
     assert_eq!(json["n_rejected"], serde_json::json!({"duplicate_conflict": 2, "duplicate_equal": 1}));
     assert_eq!(json["rejected"][0]["reason"], "duplicate_conflict");
     assert_eq!((&json["frequency"], &json["time_format"]), (&"1h".into(), &"offset".into()));
-    for reason in [
-        UnparsableTime,
-        AmbiguousLocalTime,
-        NonexistentLocalTime,
-        OffGrid,
-        MissingSeries,
-        UnparsableValue,
-        NotFinite,
-        IntegerTooLarge,
-        InvalidSd,
-        DuplicateConflict,
-        DuplicateEqual,
-    ] {
+    for reason in Reason::ALL {
         assert_eq!(serde_json::to_value(reason).expect("json"), reason.code());
     }
+}
+
+const NDJSON: &str = concat!(
+    "{\"series\":\"b\",\"valid_time\":\"2024-01-01T00:00Z\",\"value\":1}\n",
+    "{\"series\":\"a\",\"valid_time\":\"2024-01-01T00:00Z\",\"value\":2}\n",
+    "{\"series\":\"b\",\"valid_time\":\"2024-01-01T01:00Z\",\"value\":\"3\"}\n",
+    "{\"series\":\"a\",\"valid_time\":\"2024-01-01T01:00Z\",\"value\":null}\n",
+    "{\"series\":\"b\",\"valid_time\":\"2024-01-01T02:00Z\",\"value\":5.0}\n",
+    "{\"series\":\"a\",\"valid_time\":\"2024-01-01T02:00Z\",\"value\":6}\n",
+);
+
+#[test]
+fn every_format_gives_the_same_observations() {
+    let expected = observations(&load_text(LONG, &LoadConfig::default()).expect("a frame"));
+    let body = format!("{{\"observations\":[{}]}}", NDJSON.trim_end().replace('\n', ","));
+    let json = LoadConfig { format: Some(Format::Json), ..LoadConfig::default() };
+    let packed = zstd(LONG.as_bytes());
+    for (bytes, config) in [
+        (NDJSON.as_bytes(), &LoadConfig::default()),
+        (body.as_bytes(), &json),
+        (&packed[..], &LoadConfig::default()),
+        (&zstd(NDJSON.as_bytes())[..], &LoadConfig::default()),
+    ] {
+        let loaded = read(&[Input::bytes("body", bytes)], config).expect("a frame");
+        assert_eq!(observations(&loaded), expected);
+        let file = load(&Folder::new().file("a", bytes), config).expect("a frame");
+        assert_eq!(observations(&file), expected);
+    }
+}
+
+/// A frame of zstd that holds the bytes as they are (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    /// One segment, whose length follows in four bytes.
+    const DESCRIPTOR: u8 = 0b1010_0000;
+    const LAST_RAW_BLOCK: u32 = 1;
+    let length = u32::try_from(bytes.len()).expect("short");
+    let block = (LAST_RAW_BLOCK | (length << 3)).to_le_bytes();
+    [&MAGIC[..], &[DESCRIPTOR], &length.to_le_bytes(), &block[..3], bytes].concat()
+}
+
+#[test]
+fn a_packed_file_that_is_cut_off_is_refused() {
+    let bytes = crate::demo::TOURISM.bytes;
+    let path = Folder::new();
+    for cut in [bytes.len() / 2, bytes.len() - 4] {
+        let error = load(&path.file("cut.csv.gz", &bytes[..cut]), &LoadConfig::default()).expect_err("a refusal");
+        assert!(matches!(error, Error::File { .. }), "{error}");
+    }
+}
+
+#[test]
+fn several_files_are_one_source_in_any_order() {
+    let (header, rows) = LONG.split_once('\n').expect("a header");
+    let lines: Vec<&str> = rows.lines().collect();
+    let inputs: Vec<Input> = lines
+        .chunks(2)
+        .enumerate()
+        .map(|(number, lines)| {
+            Input::bytes(format!("{number}.csv"), format!("{header}\n{}\n", lines.join("\n")).into_bytes())
+        })
+        .collect();
+    let whole = load_text(LONG, &hourly()).expect("a frame");
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let inputs = order.map(|index| inputs[index].clone());
+        let loaded = read(&inputs, &hourly()).expect("a frame");
+        assert_eq!(loaded.frame, whole.frame);
+        assert_eq!((loaded.report.n_files, loaded.report.rows_read), (3, 6));
+    }
+}
+
+#[test]
+fn a_rejection_names_its_file_and_the_label_of_a_folder_is_a_column() {
+    let mut north = Input::bytes("north.csv", &b"time,value\n2024-01-01T00:00Z,1\n2024-01-01T01:00Z,x\n"[..]);
+    north.labels = vec![("series".to_owned(), "north".to_owned())];
+    let south = Input {
+        name: "south.csv".to_owned(),
+        labels: vec![("series".to_owned(), "south".to_owned())],
+        n_lines_before: 10,
+        ..north.clone()
+    };
+    let loaded = read(&[north, south], &hourly()).expect("a frame");
+    assert_eq!(observations(&loaded), ["north 01T00 1", "south 01T00 1"]);
+    let places = loaded.report.rejected.iter().map(|r| format!("{} {}", r.file, r.line));
+    assert_eq!(places.collect::<Vec<_>>(), ["north.csv 3", "south.csv 13"]);
+}
+
+#[test]
+fn an_element_of_a_body_is_pointed_at() {
+    let body = r#"{"observations":[{"series":"a","time":"2024-01-01T00:00Z","value":9007199254740993},7]}"#;
+    let config = LoadConfig { format: Some(Format::Json), may_be_empty: true, ..hourly() };
+    let loaded = read(&[Input::bytes("body", body.as_bytes())], &config).expect("a report");
+    let pointers: Vec<_> = loaded.report.rejected.iter().map(|r| (r.reason, r.pointer.as_deref())).collect();
+    assert_eq!(pointers, [(IntegerTooLarge, Some("/observations/0/value")), (MalformedLine, Some("/observations/1"))]);
+    assert_eq!(loaded.frame.n_rows(), 0);
+}
+
+#[test]
+fn semicolons_commas_points_and_words_are_read_as_declared() {
+    let numbers =
+        NumberFormat { decimal_comma: true, thousands_separator: Some('.'), missing: vec!["-999".to_owned()] };
+    let config = LoadConfig { separator: Some(b';'), numbers, ..hourly() };
+    let content = "time;a\n2024-01-01T00:00Z;1.234,5\n2024-01-01T01:00Z;-999\n2024-01-01T02:00Z;1.5\n";
+    let loaded = load_text(content, &config).expect("a frame");
+    assert_eq!(observations(&loaded), ["a 01T00 1234.5"]);
+    assert_eq!((loaded.report.n_gaps, rejections(&loaded)), (1, vec!["unparsable_value 4 a 1.5".to_owned()]));
+}
+
+#[test]
+fn irregular_times_are_combined_as_declared() {
+    let content = "time,a\n2024-01-01T00:10Z,1\n2024-01-01T00:50Z,5\n2024-01-01T01:07Z,2\n";
+    for (rule, first) in [(Resample::Last, 5.0), (Resample::Mean, 3.0), (Resample::Sum, 6.0)] {
+        let loaded = load_text(content, &LoadConfig { resample: Some(rule), ..hourly() }).expect("a frame");
+        assert_eq!(observations(&loaded), [format!("a 01T00 {first}"), "a 01T01 2".to_owned()]);
+        assert_eq!(loaded.report.n_combined, 1);
+    }
+    let config = LoadConfig { resample: Some(Resample::Mean), ..LoadConfig::default() };
+    assert!(matches!(load_text(content, &config), Err(Error::ResampleNeedsFrequency)));
+}
+
+#[test]
+fn values_outside_the_declared_range_are_noticed_or_rejected() {
+    let bounds = forecast::Bounds { lower: Some(0.0), upper: Some(4.0) };
+    let config = LoadConfig { bounds: [("a".to_owned(), bounds)].into(), ..hourly() };
+    let loaded = load_text(WIDE, &config).expect("a frame");
+    assert_eq!((loaded.frame.n_rows(), loaded.report.n_findings[&Notice::OutOfBounds]), (5, 1));
+    let code: Code = "out_of_bounds".parse().expect("a code");
+    assert_eq!(loaded.report.failures(&[code, "gap".parse().expect("a code")]).len(), 2);
+    let loaded = load_text(WIDE, &LoadConfig { reject_out_of_bounds: true, ..config }).expect("a frame");
+    assert_eq!((loaded.frame.n_rows(), rejections(&loaded)), (4, vec!["out_of_bounds 4 a 6".to_owned()]));
+    assert_eq!(loaded.report.failures(&[code]), [code]);
+}
+
+#[test]
+fn what_was_not_taken_can_be_corrected_and_loaded_again() {
+    let content = "time,a,b\n2024-01-01T00:00Z,1,2\n2024-01-01T01:00Z,x,4\n2024-01-01T02:00Z,5,6\nsoon,7,8\n";
+    let loaded = load_text(content, &hourly()).expect("a frame");
+    assert_eq!(loaded.quarantine.n_rows(), 2);
+    let folder = Folder::new();
+    let path = folder.0.path().join("kept/rows.parquet");
+    loaded.quarantine.write(&path).expect("a file");
+
+    let again = load(&path, &LoadConfig { may_be_empty: true, ..hourly() }).expect("a report");
+    assert_eq!(observations(&again), ["b 01T01 4"]);
+    assert_eq!(rejections(&again), ["unparsable_value 1 a x", "unparsable_time 2 time soon"]);
+
+    // A person corrects it with whatever reads Parquet.
+    let mut table = ParquetReader::new(fs::File::open(&path).expect("a file")).finish().expect("a table");
+    let reasons: Vec<_> = table.column("plumecast_reason").expect("reasons").str().expect("text").iter().collect();
+    assert_eq!(reasons, [Some("unparsable_value"), Some("unparsable_time")]);
+    table.with_column(Column::new("a".into(), ["3", "7"])).expect("corrected");
+    table.with_column(Column::new("time".into(), ["2024-01-01T01:00Z", "2024-01-01T03:00Z"])).expect("corrected");
+    ParquetWriter::new(fs::File::create(&path).expect("a file")).finish(&mut table).expect("a file");
+    let corrected = load(&path, &hourly()).expect("a frame");
+    assert_eq!(observations(&corrected), ["a 01T01 3", "a 01T03 7", "b 01T01 4", "b 01T03 8"]);
+    assert_eq!(corrected.quarantine.n_rows(), 0);
+}
+
+#[test]
+fn only_rows_that_lost_something_are_kept_back() {
+    let loaded = load_text(REPEATED, &hourly()).expect("a frame");
+    assert_eq!(loaded.quarantine.n_rows(), 2, "both rows of the conflict");
+    let kept = LoadConfig { duplicates: Duplicates::KeepLast, ..hourly() };
+    assert_eq!(load_text(REPEATED, &kept).expect("a frame").quarantine.n_rows(), 0);
 }
 
 /// Lines of a file with gaps, repeated rows and bad cells.

@@ -1,0 +1,279 @@
+//! Declarations, the files that they name, and what a run reads of them.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Content, Error, Finding, Loaded, Notice, read};
+
+const MINIMAL: &str = "panel = \"p\"\nsource = \"a.csv\"\nfrequency = \"1h\"\n";
+
+fn pipeline(text: &str) -> Pipeline {
+    Pipeline::from_toml(text, "test").expect("a declaration")
+}
+
+#[test]
+fn a_declaration_is_the_same_in_toml_and_in_json() {
+    let text = r#"
+        name = "meters"
+        panel = "city"
+        source = "in/*.csv"
+        format = "csv"
+        shape = "long"
+        separator = ";"
+        decimal_comma = true
+        thousands_separator = "."
+        missing = ["-999", "n/a"]
+        time_zone = "Europe/Madrid"
+        frequency = "1h"
+        duplicates = "keep_last"
+        resample = "mean"
+        out_of_bounds = "reject"
+        publication_delay_seconds = 60
+        fail_on = ["gap", "unparsable_value"]
+
+        [columns]
+        time = "when"
+        series = "meter"
+        value = "kwh"
+        available_at = "published"
+
+        [checks]
+        gap_steps = 3
+
+        [series."*"]
+        unit = "kWh"
+        lower_bound = 0.0
+    "#;
+    let declared = pipeline(text);
+    let json = serde_json::to_value(&declared).expect("json");
+    assert_eq!(serde_json::from_value::<Pipeline>(json).expect("a declaration"), declared);
+    let config = declared.load_config().expect("a configuration");
+    assert_eq!((config.separator, config.time_zone), (Some(b';'), chrono_tz::Europe::Madrid));
+    assert_eq!(config.bounds["*"].lower, Some(0.0));
+    assert_eq!(config.checks.gap_steps, 3);
+    let layout = Layout::Long {
+        series: "meter".into(),
+        time: Some("when".into()),
+        value: "kwh".into(),
+        available_at: Some("published".into()),
+        sd: None,
+    };
+    assert_eq!(config.layout, Some(layout));
+    let minimal = pipeline(MINIMAL);
+    assert_eq!((minimal.name.as_str(), minimal.load_config().expect("a configuration").layout), ("test", None));
+}
+
+#[test]
+fn what_is_wrong_in_a_declaration_is_named() {
+    let check = |more: &str, expected: &str| {
+        let error = Pipeline::from_toml(&format!("{MINIMAL}{more}"), "test").expect_err("a refusal").to_string();
+        assert!(error.contains(expected), "{more}: {error}");
+    };
+    check("colour = 1", "colour");
+    check("time_zone = \"Madrid\"", "`time_zone` must be an IANA name");
+    check("fail_on = [\"gaps\"]", "`fail_on` `gaps` is none of the codes");
+    check("separator = \"é\"", "`separator` must be one ASCII character");
+    check("decimal_comma = true", "`separator` must differ from the decimal mark");
+    check("thousands_separator = \".\"", "`thousands_separator`");
+    check("name = \"../x\"", "`name`");
+    check("shape = \"wide\"\n[columns]\nvalue = \"v\"", "`columns` of a wide table");
+    check("shape = \"long\"\n[columns]\nvalues = [\"v\"]", "`columns` of a long table");
+    check("[series.a]\nlower_bound = 2\nupper_bound = 1", "`series` has a lower bound");
+    assert!(Pipeline::from_toml("panel = \"p\"", "test").is_err(), "a source is missing");
+}
+
+/// Later than any file was changed.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + 200 * YEAR
+}
+
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+/// A folder with files.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        files.iter().for_each(|(name, text)| folder.write(name, text));
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    fn names(&self, source: &str) -> Result<Vec<String>, Error> {
+        let files = Files::find(source, self.0.path(), true, 3)?;
+        Ok(files.iter().map(|file| file.name.clone()).collect())
+    }
+
+    fn plan_at(&self, watermark: &Watermark, pipeline: &Pipeline, settle: Duration) -> Plan {
+        let files = pipeline.files(self.0.path(), true, 100).expect("files");
+        watermark.plan(pipeline, &files, &Limits::default(), now(), settle).expect("a plan")
+    }
+
+    fn plan(&self, watermark: &Watermark, pipeline: &Pipeline) -> Plan {
+        self.plan_at(watermark, pipeline, Duration::ZERO)
+    }
+
+    /// Runs a pipeline: what was read, what is remembered and what was noticed.
+    fn run(&self, watermark: &Watermark, pipeline: &Pipeline) -> (Option<Loaded>, Watermark, Vec<Finding>) {
+        let plan = self.plan(watermark, pipeline);
+        let config = pipeline.load_config().expect("a configuration");
+        let loaded = (!plan.inputs.is_empty()).then(|| read(&plan.inputs, &config).expect("a frame"));
+        let (next, findings) = plan.finish(loaded.as_ref()).expect("nobody writes");
+        (loaded, next, findings)
+    }
+}
+
+#[test]
+fn a_source_is_a_file_a_folder_or_a_pattern_and_stays_inside() {
+    let folder =
+        Folder::new(&[("a/1.csv", ""), ("a/b/2.csv", ""), ("a/.hidden", ""), ("a/_tmp.csv", ""), ("c.csv", "")]);
+    assert_eq!(folder.names("c.csv").expect("files"), ["c.csv"]);
+    assert_eq!(folder.names("a").expect("files"), ["a/1.csv", "a/b/2.csv"]);
+    assert_eq!(folder.names("a/*.csv").expect("files"), ["a/1.csv"]);
+    assert_eq!(folder.names("**/*.csv").expect("files"), ["a/1.csv", "a/b/2.csv", "c.csv"]);
+    assert!(matches!(folder.names("d/*.csv"), Err(Error::NoFiles { .. })));
+    assert!(matches!(folder.names("d.csv"), Err(Error::File { .. })));
+    assert!(matches!(folder.names("[a"), Err(Error::Pattern { .. })));
+    for outside in ["../c.csv", "/etc/passwd", "a/../../c.csv"] {
+        assert!(matches!(folder.names(outside), Err(Error::OutsideFolder { .. })), "{outside}");
+    }
+    std::os::unix::fs::symlink("/etc/hostname", folder.0.path().join("link.csv")).expect("a link");
+    assert!(matches!(folder.names("link.csv"), Err(Error::OutsideFolder { .. })));
+    assert!(matches!(folder.names("*.csv"), Err(Error::OutsideFolder { .. })));
+    folder.write("a/3.csv", "");
+    folder.write("a/4.csv", "");
+    assert!(matches!(folder.names("a"), Err(Error::TooManyFiles { limit: 3, .. })));
+}
+
+#[test]
+fn folders_named_key_is_value_are_columns() {
+    let row = "time,value\n2024-01-01T00:00Z,1\n";
+    let folder = Folder::new(&[("d/series=north/x.csv", row), ("d/series=south/x.csv", row)]);
+    let (loaded, ..) = folder.run(&Watermark::default(), &pipeline(&MINIMAL.replace("a.csv", "d")));
+    assert_eq!(loaded.expect("rows").frame.series(), ["north", "south"]);
+}
+
+const DAY: &str = "time,a\n2024-01-01T00:00Z,1\n2024-01-01T01:00Z,2\n";
+
+#[test]
+fn a_run_reads_what_is_new_and_nothing_twice() {
+    let folder = Folder::new(&[("a.csv", DAY)]);
+    let declared = pipeline(MINIMAL);
+    let (loaded, first, _) = folder.run(&Watermark::default(), &declared);
+    assert_eq!(loaded.expect("rows").frame.n_rows(), 2);
+
+    let (loaded, second, findings) = folder.run(&first, &declared);
+    assert!(loaded.is_none() && second == first && findings.is_empty());
+
+    folder.write("a.csv", &format!("{DAY}2024-01-01T02:00Z,3\n2024-01-01T03:00Z,x\n"));
+    let (loaded, third, findings) = folder.run(&first, &declared);
+    let loaded = loaded.expect("rows");
+    assert_eq!((loaded.report.rows_read, loaded.frame.n_rows()), (2, 1));
+    assert_eq!(loaded.report.rejected[0].line, 5, "lines are those of the file");
+    assert!(findings.is_empty());
+    // What is remembered can be written down.
+    let json = serde_json::to_value(&third).expect("json");
+    assert_eq!(serde_json::from_value::<Watermark>(json).expect("a watermark"), third);
+    assert!(folder.run(&third, &declared).0.is_none());
+}
+
+#[test]
+fn a_file_that_was_rewritten_is_read_as_a_whole() {
+    let folder = Folder::new(&[("a.csv", DAY)]);
+    let declared = pipeline(MINIMAL);
+    let (_, first, _) = folder.run(&Watermark::default(), &declared);
+    folder.write("a.csv", &format!("{}2024-01-01T02:00Z,3\n", DAY.replace(",2", ",7")));
+    let (loaded, _, findings) = folder.run(&first, &declared);
+    assert_eq!(loaded.expect("rows").frame.n_rows(), 3);
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Notice::Rewritten]);
+}
+
+#[test]
+fn combined_intervals_are_never_made_of_a_part() {
+    let folder = Folder::new(&[("a.csv", DAY)]);
+    let declared = pipeline(&format!("{MINIMAL}resample = \"sum\"\n").replace("1h", "1d"));
+    let (_, first, _) = folder.run(&Watermark::default(), &declared);
+    folder.write("a.csv", &format!("{DAY}2024-01-01T02:00Z,3\n"));
+    let (loaded, ..) = folder.run(&first, &declared);
+    assert_eq!(loaded.expect("rows").frame.rows().map(|row| row.value).collect::<Vec<_>>(), [6.0]);
+}
+
+#[test]
+fn a_line_that_may_still_be_being_written_waits() {
+    let folder = Folder::new(&[("a.csv", &format!("{DAY}2024-01-01T02:00Z,1"))]);
+    let declared = pipeline(MINIMAL);
+    let config = declared.load_config().expect("a configuration");
+    let plan = folder.plan_at(&Watermark::default(), &declared, 1_000 * YEAR);
+    let loaded = read(&plan.inputs, &config).expect("a frame");
+    assert_eq!(loaded.frame.n_rows(), 2);
+    let (first, findings) = plan.finish(Some(&loaded)).expect("nobody writes");
+    assert_eq!(findings[0].code, Notice::UnterminatedLine);
+
+    // The same once more, and then it is whole.
+    let plan = folder.plan_at(&first, &declared, 1_000 * YEAR);
+    assert!(plan.inputs.is_empty() && plan.findings.len() == 1);
+    folder.write("a.csv", &format!("{DAY}2024-01-01T02:00Z,17\n"));
+    let (loaded, ..) = folder.run(&first, &declared);
+    let loaded = loaded.expect("rows");
+    assert_eq!(loaded.frame.rows().map(|row| row.value).collect::<Vec<_>>(), [17.0]);
+
+    // A file that nobody has touched for long has a last line all the same.
+    let folder = Folder::new(&[("a.csv", DAY.trim_end())]);
+    assert_eq!(folder.run(&Watermark::default(), &declared).0.expect("rows").frame.n_rows(), 2);
+}
+
+#[test]
+fn a_file_that_changes_during_the_run_ends_it() {
+    let folder = Folder::new(&[("a.csv", DAY)]);
+    let plan = folder.plan(&Watermark::default(), &pipeline(MINIMAL));
+    folder.write("a.csv", &format!("{DAY}2024-01-01T02:00Z,3\n"));
+    assert!(matches!(plan.finish(None), Err(Error::ChangedWhileRead { .. })));
+}
+
+#[test]
+fn changed_columns_and_lost_files_are_noticed() {
+    let folder = Folder::new(&[("d/1.csv", "time,a,b\n2024-01-01T00:00Z,1,2\n")]);
+    let declared = pipeline(&MINIMAL.replace("a.csv", "d"));
+    let noticed = |header: &str, before: &Watermark| {
+        let n_values = header.matches(',').count();
+        folder.write("d/1.csv", &format!("{header}\n2024-01-01T00:00Z{}\n", ",5".repeat(n_values)));
+        let (_, next, findings) = folder.run(before, &declared);
+        let codes = findings.iter().map(|finding| finding.code).filter(|code| *code != Notice::Rewritten);
+        (codes.collect::<Vec<_>>(), next)
+    };
+    let (codes, first) = noticed("time,a,b", &Watermark::default());
+    assert_eq!(codes, []);
+    assert_eq!(noticed("time,a,b,c", &first).0, [Notice::ColumnAdded]);
+    assert_eq!(noticed("time,a", &first).0, [Notice::ColumnRemoved]);
+    assert_eq!(noticed("time,a,z", &first).0, [Notice::ColumnRenamed]);
+    let json = "{\"time\":\"2024-01-01T00:00Z\",\"a\":1,\"b\":2}\n";
+    folder.write("d/2.csv", json);
+    fs::remove_file(folder.0.path().join("d/1.csv")).expect("removed");
+    let (_, _, findings) = folder.run(&first, &declared);
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Notice::FileRemoved]);
+    let typed = |dtype: &str| vec![("time".to_owned(), "str".to_owned()), ("a".to_owned(), dtype.to_owned())];
+    let changed = watermark::changes(&typed("str"), &typed("f64"), "x", false);
+    assert_eq!(changed.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Notice::ColumnTypeChanged]);
+}
+
+#[test]
+fn the_end_of_a_file_is_read_with_its_header() {
+    let folder = Folder::new(&[("a.csv", DAY)]);
+    let declared = pipeline(MINIMAL);
+    let (_, first, _) = folder.run(&Watermark::default(), &declared);
+    folder.write("a.csv", &format!("{DAY}2024-01-01T02:00Z,3\n"));
+    let plan = folder.plan(&first, &declared);
+    let Content::Bytes(bytes) = &plan.inputs[0].content else { panic!("only the end") };
+    assert_eq!(&bytes[..], b"time,a\n2024-01-01T02:00Z,3\n");
+}

@@ -1,0 +1,314 @@
+//! What was read before, so that a run reads only what is new.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Files, Pipeline, SourceFile};
+use crate::{Content, Error, Finding, Format, Input, Limits, Loaded, Notice};
+
+/// Bytes read at a time.
+const PIECE: usize = 1 << 18;
+/// Layouts that are remembered.
+const N_SCHEMAS_MAX: usize = 100;
+
+/// What the last run that stored something has read. It is kept as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watermark {
+    /// By name of the file.
+    files: BTreeMap<String, Seen>,
+    /// Names and types of columns that files have had, the last one last.
+    schemas: Vec<Vec<(String, String)>>,
+}
+
+/// What was read of a file: its first bytes up to some point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seen {
+    n_bytes: u64,
+    /// SHA-256 of these bytes, in hexadecimal.
+    digest: String,
+    /// Line ends among them.
+    n_lines: u64,
+    /// Whether the last of them ends a line.
+    ends_line: bool,
+}
+
+/// What a run reads, and what is remembered when it has been stored.
+pub struct Plan {
+    /// What is to be read; nothing when nothing is new.
+    pub inputs: Vec<Input>,
+    /// What was noticed about files.
+    pub findings: Vec<Finding>,
+    next: Watermark,
+    /// Length and time of each file before it was looked at.
+    stamps: Vec<(PathBuf, u64, SystemTime)>,
+    /// Which inputs are the end of a file only.
+    tails: Vec<bool>,
+}
+
+impl Watermark {
+    /// Compares files with what was read of them before.
+    ///
+    /// A file that is the same byte by byte is not read. Of a plain text file that has only grown, the new lines are
+    /// read. Anything else is read as a whole. The last line of a text file that was changed less than `settle` before
+    /// `now` is left for the next run if it has no end: it may still be being written.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a file cannot be read, [`Error::TooManyBytes`] beyond `limits`.
+    pub fn plan(
+        &self,
+        pipeline: &Pipeline,
+        files: &Files,
+        limits: &Limits,
+        now: SystemTime,
+        settle: Duration,
+    ) -> Result<Plan, Error> {
+        let mut plan = Plan {
+            inputs: Vec::new(),
+            findings: Vec::new(),
+            next: Self { files: BTreeMap::new(), schemas: self.schemas.clone() },
+            stamps: Vec::new(),
+            tails: Vec::new(),
+        };
+        for file in files.iter() {
+            plan.add(self, pipeline, file, limits, now, settle)?;
+        }
+        for name in self.files.keys().filter(|name| !plan.next.files.contains_key(*name)) {
+            plan.findings.push(Finding::of_file(Notice::FileRemoved, format!("{name} was read before and is gone")));
+        }
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    fn add(
+        &mut self,
+        before: &Watermark,
+        pipeline: &Pipeline,
+        file: &SourceFile,
+        limits: &Limits,
+        now: SystemTime,
+        settle: Duration,
+    ) -> Result<(), Error> {
+        let SourceFile { path, name, labels } = file;
+        let file_error = |source| Error::File { path: path.clone(), source };
+        let metadata = path.metadata().map_err(file_error)?;
+        let modified = metadata.modified().map_err(file_error)?;
+        let seen = before.files.get(name);
+        let found = Found::of(path, seen.map(|seen| seen.n_bytes)).map_err(file_error)?;
+        if let Some(seen) = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest) {
+            self.next.files.insert(name.clone(), seen.clone());
+            return Ok(());
+        }
+        self.stamps.push((path.clone(), metadata.len(), modified));
+
+        let is_text = found.is_text && !matches!(pipeline.format, Some(Format::Parquet | Format::Arrow | Format::Json));
+        let is_young = now.duration_since(modified).unwrap_or_default() < settle;
+        let holds_back = is_text && is_young && !found.ends_line;
+        let end = if holds_back { found.last_line_end } else { found.n_bytes };
+        if holds_back {
+            let message = format!("the last line of {name} has no end yet and is left for the next run");
+            self.findings.push(Finding::of_file(Notice::UnterminatedLine, message));
+        }
+        let has_grown =
+            seen.is_some_and(|seen| found.prefix_digest.as_ref() == Some(&seen.digest) && seen.n_bytes <= end);
+        if seen.is_some() && !has_grown {
+            let message = format!("what was read of {name} before has changed; it is read as a whole");
+            self.findings.push(Finding::of_file(Notice::Rewritten, message));
+        }
+        let tail = seen.filter(|seen| has_grown && is_text && seen.ends_line && pipeline.resample.is_none());
+        let mut input = Input {
+            name: name.clone(),
+            content: Content::File(path.clone()),
+            labels: labels.clone(),
+            n_lines_before: 0,
+        };
+        let mut kept = Seen { n_bytes: end, digest: found.digest, n_lines: found.n_lines, ends_line: found.ends_line };
+        if holds_back {
+            kept.digest = hex(&digest_of_first(path, end).map_err(file_error)?);
+            kept.ends_line = true;
+        }
+        self.next.files.insert(name.clone(), kept);
+        if let Some(seen) = tail {
+            if seen.n_bytes == end {
+                return Ok(());
+            }
+            let has_header = !found.is_ndjson && pipeline.format != Some(Format::Ndjson);
+            let length = end - seen.n_bytes;
+            if length > limits.n_bytes_max {
+                return Err(Error::TooManyBytes { path: path.clone(), limit: limits.n_bytes_max });
+            }
+            input.content =
+                Content::Bytes(read_tail(path, seen.n_bytes, length, has_header).map_err(file_error)?.into());
+            input.n_lines_before = seen.n_lines - u64::from(has_header);
+        } else if holds_back {
+            if end == 0 || (found.n_lines == 1 && !found.is_ndjson) {
+                // Nothing but the header, or not even that.
+                self.next.files.remove(name);
+                return Ok(());
+            }
+            let bytes = read_tail(path, 0, end.min(limits.n_bytes_max + 1), false).map_err(file_error)?;
+            input.content = Content::Bytes(bytes.into());
+        }
+        self.tails.push(tail.is_some());
+        self.inputs.push(input);
+        Ok(())
+    }
+
+    /// Ends the run: makes sure that no file was changed since it was looked at, notices columns that have changed, and
+    /// gives what is to be remembered.
+    ///
+    /// # Errors
+    /// [`Error::ChangedWhileRead`] when one was; [`Error::File`] when it is gone.
+    pub fn finish(mut self, loaded: Option<&Loaded>) -> Result<(Watermark, Vec<Finding>), Error> {
+        for (path, n_bytes, modified) in &self.stamps {
+            let file_error = |source| Error::File { path: path.clone(), source };
+            let metadata = path.metadata().map_err(file_error)?;
+            if metadata.len() != *n_bytes || metadata.modified().map_err(file_error)? != *modified {
+                return Err(Error::ChangedWhileRead { path: path.clone() });
+            }
+        }
+        let schemas = loaded.map_or(&[][..], |loaded| &loaded.schemas);
+        for ((schema, input), is_tail) in schemas.iter().zip(&self.inputs).zip(&self.tails) {
+            let known = &mut self.next.schemas;
+            if schema.is_empty() || known.contains(schema) {
+                continue;
+            }
+            if let Some(last) = known.last() {
+                self.findings.extend(changes(last, schema, &input.name, *is_tail));
+            }
+            known.push(schema.clone());
+            if known.len() > N_SCHEMAS_MAX {
+                known.remove(0);
+            }
+        }
+        Ok((self.next, self.findings))
+    }
+}
+
+/// How the columns of a file differ from those of the file before. The end of a file may lack columns.
+pub(super) fn changes(
+    before: &[(String, String)],
+    after: &[(String, String)],
+    file: &str,
+    is_tail: bool,
+) -> Vec<Finding> {
+    let types = |schema: &[(String, String)]| schema.iter().cloned().collect::<HashMap<String, String>>();
+    let (old, new) = (types(before), types(after));
+    let mut findings = Vec::new();
+    for (position, (name, dtype)) in before.iter().enumerate() {
+        match (new.get(name), after.get(position)) {
+            (Some(now), _) if now != dtype => {
+                let message = format!("{file}: column `{name}` has type {now}, it had {dtype}");
+                findings.push(Finding::of_file(Notice::ColumnTypeChanged, message));
+            }
+            (None, Some((other, _))) if !old.contains_key(other) && before.len() == after.len() => {
+                let message = format!("{file}: column `{name}` is now called `{other}`");
+                findings.push(Finding::of_file(Notice::ColumnRenamed, message));
+            }
+            (None, _) if !is_tail => {
+                findings.push(Finding::of_file(Notice::ColumnRemoved, format!("{file}: column `{name}` is gone")));
+            }
+            _ => {}
+        }
+    }
+    let renamed = findings.iter().filter(|finding| finding.code == Notice::ColumnRenamed).count();
+    let added = after.iter().filter(|(name, _)| !old.contains_key(name)).skip(renamed);
+    findings.extend(
+        added.map(|(name, _)| Finding::of_file(Notice::ColumnAdded, format!("{file}: column `{name}` is new"))),
+    );
+    findings
+}
+
+/// What one pass over a file finds.
+struct Found {
+    n_bytes: u64,
+    digest: String,
+    /// Digest of as many bytes as were read before, if there are so many.
+    prefix_digest: Option<String>,
+    n_lines: u64,
+    /// Bytes up to the end of the last line that has one.
+    last_line_end: u64,
+    ends_line: bool,
+    /// Whether it is neither packed nor binary.
+    is_text: bool,
+    is_ndjson: bool,
+}
+
+impl Found {
+    fn of(path: &Path, prefix: Option<u64>) -> std::io::Result<Self> {
+        let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
+        let head = reader.fill_buf()?;
+        let is_text = !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+        let is_ndjson = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"{");
+        let mut hasher = Sha256::new();
+        let (mut n_bytes, mut n_lines, mut last_line_end) = (0, 0, 0);
+        let mut prefix_digest = (prefix == Some(0)).then(|| hex(&Sha256::new().finalize()));
+        loop {
+            let piece = reader.fill_buf()?;
+            if piece.is_empty() {
+                break;
+            }
+            // A piece never crosses the end of what was read before.
+            let n_left = prefix.map_or(u64::MAX, |prefix| prefix.saturating_sub(n_bytes));
+            let n_taken = if n_left == 0 {
+                piece.len()
+            } else {
+                usize::try_from(n_left).map_or(piece.len(), |n| n.min(piece.len()))
+            };
+            let piece = &piece[..n_taken];
+            hasher.update(piece);
+            n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
+            if let Some(position) = memchr::memrchr(b'\n', piece) {
+                last_line_end = n_bytes + position as u64 + 1;
+            }
+            n_bytes += n_taken as u64;
+            reader.consume(n_taken);
+            if prefix == Some(n_bytes) {
+                prefix_digest = Some(hex(&hasher.clone().finalize()));
+            }
+        }
+        let digest = hex(&hasher.finalize());
+        let ends_line = n_bytes == last_line_end;
+        Ok(Self { n_bytes, digest, prefix_digest, n_lines, last_line_end, ends_line, is_text, is_ndjson })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn digest_of_first(path: &Path, n_bytes: u64) -> std::io::Result<[u8; 32]> {
+    let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
+    let mut hasher = Sha256::new();
+    loop {
+        let piece = reader.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(hasher.finalize().into());
+        }
+        hasher.update(piece);
+        let n_read = piece.len();
+        reader.consume(n_read);
+    }
+}
+
+/// Bytes from `start` on, below the first line of the file if `has_header`.
+fn read_tail(path: &Path, start: u64, length: u64, has_header: bool) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut reader = BufReader::new(File::open(path)?);
+    if has_header {
+        reader.read_until(b'\n', &mut bytes)?;
+    }
+    reader.seek(SeekFrom::Start(start))?;
+    reader.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
