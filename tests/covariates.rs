@@ -56,7 +56,16 @@ async fn plant(pool: &PgPool) -> Service {
         role: Some(role(name)),
         ..db::series::NewSeries::default()
     };
-    let loaded = api::loading::store(pool, "plant", None, &file, declare, Utc::now()).await.unwrap();
+    let target = api::loading::Target {
+        panel: "plant",
+        source: "plant.csv",
+        publication_delay: None,
+        pipeline_id: None,
+        watermark: None,
+        data_dir: service.data_dir(),
+        load_time: Utc::now(),
+    };
+    let loaded = api::loading::store(pool, &target, &file, declare).await.unwrap().loaded;
 
     let data = training::read(pool, "plant", Utc::now()).await.unwrap();
     let history = data.values.history().unwrap();

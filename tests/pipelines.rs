@@ -270,3 +270,21 @@ async fn a_declaration_that_is_wrong_or_stands_in_a_file_is_refused(pool: PgPool
     let other = json!({"panel": "a", "source": "b"});
     put(&service, "meters", &other).await.problem(409, "pipeline-in-file");
 }
+
+#[tokio::test]
+async fn a_benchmark_of_ingest_prints_a_line_for_each_figure() {
+    let mut command = Command::new(plumecast());
+    command.args(["bench", "ingest", "--rows", "3000", "--json"]).env_remove("DATABASE_URL");
+    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["CSV to frame", "Parquet to frame", "peak memory, CSV to frame", "frame to Postgres"]);
+    for line in &lines {
+        assert_eq!(line["suite"], "ingest");
+        for figure in ["value", "reference_value", "ratio"] {
+            assert!(line[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure} of {line}");
+        }
+    }
+}

@@ -129,7 +129,8 @@ pub async fn store(
     let stored = stored?;
     // The values are stored whatever becomes of the scores, which can be computed at any time.
     let scored = scoring::after_load(pool, &stored.panel, loaded, target.load_time).await;
-    let scored = scored.inspect_err(|error| tracing::warn!(panel = target.panel, "cannot score forecasts: {error}")).ok();
+    let scored =
+        scored.inspect_err(|error| tracing::warn!(panel = target.panel, "cannot score forecasts: {error}")).ok();
     Ok(Stored { load_id, loaded: stored, quarantine, scored })
 }
 

@@ -10,8 +10,8 @@ use crate::{
     Error,
     problem::{self, Problem, Violation},
     routes::{
-        comparisons, drift_events, forecasts, health, imputation, jobs, loads, models, observations, panels, pipelines, push,
-        schedules, scores,
+        comparisons, drift_events, forecasts, health, imputation, jobs, loads, models, observations, panels, pipelines,
+        push, schedules, scores,
     },
 };
 

@@ -6,10 +6,12 @@
 //! - [`Panel`] lays observations on a grid and answers what was known at an issue time;
 //! - [`pipeline`] declares a source, and remembers what was read of it;
 //! - [`trajectories`] writes sampled futures to Parquet;
+//! - [`bench`] measures reading;
 //! - [`demo`] holds two real data sets.
 //!
 //! Knows no route, no table of a database and no clock. It is the only crate that knows Polars.
 
+pub mod bench;
 pub mod demo;
 pub mod pipeline;
 pub mod snapshot;

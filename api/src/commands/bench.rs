@@ -13,6 +13,10 @@ pub struct Args {
     #[arg(value_enum, default_value_t = Suite::Model)]
     pub suite: Suite,
 
+    /// Observations that `ingest` generates.
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+    pub rows: u32,
+
     /// Print a JSON object per line instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -27,20 +31,22 @@ pub struct Args {
 pub enum Suite {
     /// Training and sampling of the default model, as shares of the rate of their matrix products.
     Model,
+    /// Reading files beside Polars alone, storing beside `COPY`, and memory.
+    Ingest,
 }
 
 /// A measurement as other programs read it.
 #[derive(Debug, Serialize)]
-struct Line<'a> {
-    suite: &'static str,
-    name: &'a str,
-    value: f64,
-    unit: &'static str,
-    reference: &'static str,
-    reference_value: f64,
-    ratio: f64,
-    /// The ratio asked for; none is.
-    goal: Option<f64>,
+pub(super) struct Line<'a> {
+    pub(super) suite: &'static str,
+    pub(super) name: &'a str,
+    pub(super) value: f64,
+    pub(super) unit: &'static str,
+    pub(super) reference: &'static str,
+    pub(super) reference_value: f64,
+    pub(super) ratio: f64,
+    /// The ratio asked for, if one is.
+    pub(super) goal: Option<f64>,
 }
 
 impl<'a> Line<'a> {
@@ -63,11 +69,13 @@ impl<'a> Line<'a> {
 /// # Errors
 /// When there is no such device, or it fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if args.suite == Suite::Ingest {
+        return super::bench_ingest::run(args.rows as usize, args.json).await;
+    }
     tokio::task::spawn_blocking(move || measure(&args)).await.context("measuring")?
 }
 
 fn measure(args: &Args) -> anyhow::Result<()> {
-    let Suite::Model = args.suite;
     let device = args.device.open()?;
     if !args.json {
         super::say(&format!("{:22} {:>10} {:14} {:>9} {:>7}", "", "rate", "", "GFLOP/s", "share"))?;

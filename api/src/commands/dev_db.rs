@@ -84,12 +84,13 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// A folder that is removed at the end.
-struct TemporaryFolder {
-    path: PathBuf,
+pub(super) struct TemporaryFolder {
+    /// Where it is.
+    pub(super) path: PathBuf,
 }
 
 impl TemporaryFolder {
-    fn make() -> anyhow::Result<Self> {
+    pub(super) fn make() -> anyhow::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
 
         let path = mkdtemp(&env::temp_dir().join("plumecast-dev-db-XXXXXX"))?;

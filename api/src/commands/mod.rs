@@ -15,6 +15,7 @@ use crate::reader::{RoleName, Secret, generated_password};
 pub mod anomalies;
 pub mod backtest;
 pub mod bench;
+mod bench_ingest;
 pub mod demo;
 pub mod dev_db;
 pub mod forecast;

@@ -9,14 +9,14 @@
 //! - A *different* value that arrives later is known from its load time: a correction, a new row.
 //! - An *equal* value makes no row, so loading a file twice equals loading it once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 
-use super::Error;
 use super::panel::Panel;
+use super::{Error, copy};
 
 /// One value of a series, as a source gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +52,9 @@ const ROWS_PER_STATEMENT: usize = 8192;
 
 /// Stores what is new, in the transaction of `conn`, by the rules above.
 ///
+/// Values later than all that is stored of their series are first values, whatever they are: they go by `COPY`. The
+/// others are compared with what is stored.
+///
 /// Several values of one series and `valid_time` count in the order of their `available_at`. The partitions exist
 /// ([`super::partition::ensure`]). The rows of the series stay locked until the transaction ends, so that concurrent
 /// loads of the same series follow one another.
@@ -67,9 +70,19 @@ pub async fn insert(
     observations: &[NewObservation],
 ) -> Result<Counts, Error> {
     lock_series(conn, tenant_id, panel.panel_id, observations).await?;
+    let newest = newest_valid_times(conn, tenant_id, observations).await?;
 
     let mut counts = Counts::default();
-    for round in rounds(observations) {
+    let mut rounds = rounds(observations);
+    if let Some(first) = rounds.first_mut() {
+        let is_later = |o: &&NewObservation| newest.get(&o.series_id).is_none_or(|newest| o.valid_time > *newest);
+        let (later, others) = std::mem::take(first).into_iter().partition::<Vec<_>, _>(is_later);
+        *first = others;
+        let rows: Vec<copy::Row> = later.into_iter().map(|o| first_value(o, panel, load_time)).collect();
+        copy::copy(conn, tenant_id, &rows).await?;
+        counts.inserted = rows.len() as u64;
+    }
+    for round in rounds {
         for rows in round.chunks(ROWS_PER_STATEMENT) {
             let (inserted, corrected): (i64, i64) = sqlx::query_as(include_str!("observation.sql"))
                 .bind(tenant_id)
@@ -89,6 +102,44 @@ pub async fn insert(
     }
     counts.unchanged = observations.len() as u64 - counts.inserted - counts.corrected;
     Ok(counts)
+}
+
+/// The row of a first value, by the rules above.
+fn first_value(o: &NewObservation, panel: &Panel, load_time: DateTime<Utc>) -> copy::Row {
+    let usual = o.known_since.checked_add_signed(panel.publication_delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    copy::Row {
+        series_id: o.series_id,
+        valid_time: o.valid_time,
+        available_at: o.available_at.unwrap_or(usual.min(load_time)),
+        value: o.value,
+        sd: o.sd,
+        assumed: o.available_at.is_none() && usual <= load_time,
+    }
+}
+
+/// The latest `valid_time` that is stored of each series; a series without values is not among them.
+async fn newest_valid_times(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    observations: &[NewObservation],
+) -> Result<HashMap<i32, DateTime<Utc>>, Error> {
+    let series: BTreeSet<i32> = observations.iter().map(|o| o.series_id).collect();
+    let rows: Vec<(i32, DateTime<Utc>)> = sqlx::query_as(
+        "select given.series_id, newest.valid_time
+         from unnest($2::integer[]) as given (series_id)
+         cross join lateral (
+             select o.valid_time
+             from observation o
+             where o.tenant_id = $1 and o.series_id = given.series_id
+             order by o.valid_time desc
+             limit 1
+         ) as newest",
+    )
+    .bind(tenant_id)
+    .bind(series.into_iter().collect::<Vec<_>>())
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Locks the series in the order of their identifiers, which everybody does, so that nobody waits in a circle.

@@ -1,0 +1,190 @@
+//! `plumecast bench ingest`: how fast sources become frames and frames become rows, and what memory that takes.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use ingest::bench::Files;
+use sqlx::{PgPool, Row};
+
+use super::bench::Line;
+use super::dev_db::TemporaryFolder;
+use crate::config::DatabaseConfig;
+use crate::database::Database;
+use crate::db::series::NewSeries;
+use crate::loading::{self, Target};
+use crate::postgres::{Config, PrivatePostgres};
+
+const SUITE: &str = "ingest";
+/// Share of Polars' own speed that reading and checking should keep.
+const GOAL_READ: f64 = 0.8;
+/// Share of the speed of `COPY` that storing should keep.
+const GOAL_STORE: f64 = 0.7;
+/// Bytes that go to the server at a time.
+const PIECE: usize = 1 << 20;
+/// Name of the panel.
+const PANEL: &str = "bench";
+
+/// Generates files, reads them, and stores one in a throwaway Postgres.
+///
+/// Await it on the main thread: see [`PrivatePostgres::start_or_attach`].
+///
+/// # Errors
+/// When files cannot be written or read, or there is no Postgres.
+pub async fn run(n_rows: usize, json: bool) -> anyhow::Result<()> {
+    let folder = TemporaryFolder::make().context("cannot make a temporary folder")?;
+    let print = |line: Line<'_>| -> anyhow::Result<()> {
+        let text = if json { serde_json::to_string(&line)? } else { table_row(&line) };
+        Ok(super::say(&text)?)
+    };
+    if !json {
+        super::say(&format!("{:28} {:>12} {:16} {:>12} {:>7}", "", "ours", "", "reference", "ratio"))?;
+    }
+    let files = Files::generate(&folder.path, n_rows)?;
+    forget_peak();
+    for measured in files.measure()? {
+        let name = format!("{} to frame", measured.name);
+        print(Line {
+            suite: SUITE,
+            name: &name,
+            value: measured.value,
+            unit: "observations/s",
+            reference: "Polars alone",
+            reference_value: measured.reference_value,
+            ratio: measured.value / measured.reference_value,
+            goal: Some(GOAL_READ),
+        })?;
+    }
+    let megabytes = |n_bytes: f64| n_bytes / 1e6;
+    let n_csv_bytes = fs::metadata(files.csv())?.len() as f64;
+    forget_peak();
+    let loaded = files.load_csv()?;
+    if let Some(peak) = peak_bytes() {
+        print(Line {
+            suite: SUITE,
+            name: "peak memory, CSV to frame",
+            value: megabytes(peak),
+            unit: "MB",
+            reference: "the file",
+            reference_value: megabytes(n_csv_bytes),
+            ratio: n_csv_bytes / peak,
+            goal: None,
+        })?;
+    }
+
+    let data_dir = folder.path.join("data");
+    let postgres = PrivatePostgres::start_or_attach(&Config { is_throwaway: true, ..Config::new(&data_dir) }).await?;
+    let database = Database::open(Some(&postgres.url()), &data_dir, None, &DatabaseConfig::default().limits()).await?;
+    database.migrate().await?;
+    let rates = store(database.pool(), &loaded, &data_dir).await;
+    database.close().await;
+    postgres.shutdown();
+    let (ours, theirs) = rates?;
+    print(Line {
+        suite: SUITE,
+        name: "frame to Postgres",
+        value: ours,
+        unit: "observations/s",
+        reference: "COPY of the same rows",
+        reference_value: theirs,
+        ratio: ours / theirs,
+        goal: Some(GOAL_STORE),
+    })
+}
+
+/// Observations per second, stored by us and copied into a table like ours.
+async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyhow::Result<(f64, f64)> {
+    let load_time: DateTime<Utc> = Utc::now();
+    let target = Target {
+        panel: PANEL,
+        source: SUITE,
+        publication_delay: None,
+        pipeline_id: None,
+        watermark: None,
+        data_dir,
+        load_time,
+    };
+    let declare = |name: &str| NewSeries { name: name.to_owned(), ..NewSeries::default() };
+    let start = Instant::now();
+    let stored = loading::store(pool, &target, loaded, declare).await?;
+    let ours = start.elapsed().as_secs_f64();
+    let n_rows = loaded.frame.n_rows();
+    anyhow::ensure!(stored.loaded.counts.inserted == n_rows as u64, "not all was stored");
+
+    sqlx::raw_sql(
+        "create table copied (like observation including all);
+         alter table copied add foreign key (tenant_id, series_id) references series",
+    )
+    .execute(pool)
+    .await?;
+    let text = csv(pool).await?;
+    let start = Instant::now();
+    let mut connection = pool.acquire().await?;
+    let mut stream = connection
+        .copy_in_raw(
+            "copy copied (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
+             from stdin (format csv)",
+        )
+        .await?;
+    for piece in text.as_bytes().chunks(PIECE) {
+        stream.send(piece).await?;
+    }
+    let n_copied = stream.finish().await?;
+    let theirs = start.elapsed().as_secs_f64();
+    anyhow::ensure!(n_copied == n_rows as u64, "not all was copied");
+    Ok((n_rows as f64 / ours, n_rows as f64 / theirs))
+}
+
+/// What was stored, as text.
+async fn csv(pool: &PgPool) -> anyhow::Result<String> {
+    let rows = sqlx::query(
+        "select tenant_id, series_id, valid_time, available_at, value, assumed
+         from observation",
+    )
+    .fetch_all(pool)
+    .await?;
+    let mut text = String::new();
+    for row in rows {
+        let (tenant_id, series_id): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
+        let (valid_time, available_at): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(2)?, row.try_get(3)?);
+        let (value, assumed): (f64, bool) = (row.try_get(4)?, row.try_get(5)?);
+        writeln!(text, "{tenant_id},{series_id},{valid_time},{available_at},{value},,{assumed}")?;
+    }
+    Ok(text)
+}
+
+/// The most memory that this process has had since [`forget_peak`].
+fn peak_bytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024.0)
+}
+
+/// Begins to count anew. Where the kernel does not let us, the peak is that of the whole process.
+fn forget_peak() {
+    const PEAK: &str = "5";
+    let _ = fs::write("/proc/self/clear_refs", PEAK);
+}
+
+fn table_row(line: &Line<'_>) -> String {
+    let Line { name, value, unit, reference_value, ratio, .. } = line;
+    format!("{name:28} {value:>12.0} {unit:16} {reference_value:>12.0} {ratio:>7.2}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_of_memory_is_known() {
+        forget_peak();
+        let before = peak_bytes().expect("this is Linux");
+        let block = vec![1_u8; 64 << 20];
+        let after = peak_bytes().expect("this is Linux");
+        assert!(block.contains(&1) && after - before > 3e7, "{before} {after}");
+    }
+}
