@@ -43,6 +43,7 @@ pub async fn fill(pool: &PgPool) {
         ])
         .await;
     }
+    user.say(&["score", "--panel", "plant"]).await;
 }
 
 /// The value that Grafana chooses when a dashboard is opened: the first of a list, or all where that is on offer.
@@ -178,7 +179,9 @@ async fn every_panel_shows_what_a_user_has_made(pool: PgPool) {
             let mut names = vec![];
             for target in targets(panel) {
                 let frame = run(&mut reader.connection, target, &variables, everything()).await;
-                assert!(!frame.rows.is_empty(), "{}: {title} is empty", dashboard.file);
+                // A list of incidents may be empty, and then says so.
+                let may_be_empty = panel["fieldConfig"]["defaults"]["noValue"].is_string();
+                assert!(may_be_empty || !frame.rows.is_empty(), "{}: {title} is empty", dashboard.file);
                 names.push(field_names(panel, target, &frame));
                 check_kind(panel, &frame);
             }
