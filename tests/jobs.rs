@@ -46,12 +46,12 @@ impl Working {
     fn start(pool: &PgPool, service: &Service, config: WorkerConfig) -> Self {
         let mut of_service = Config::default();
         of_service.database.data_dir = service.data_dir().to_owned();
-        let Config { database, device, limits, log_format, .. } = of_service;
+        let Config { database, pipelines, device, limits, log_format, .. } = of_service;
         let url = pool.connect_options().to_url_lossy().to_string();
         let metrics = Metrics::new().unwrap();
         let worker = Worker {
             pool: pool.clone(),
-            settings: Settings::new(url, &database, device, &limits, &config, log_format),
+            settings: Settings::new(url, &database, &pipelines, device, &limits, &config, log_format),
             limits,
             config,
             program: plumecast().into(),

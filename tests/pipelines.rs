@@ -4,13 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use api::db::words::JobState;
+use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
 
-use crate::support::{Answer, Service, plumecast};
+use crate::support::{Answer, Service, do_job, plumecast};
 
 /// Somebody with a data folder and a folder of pipelines in it.
 struct Operator {
@@ -227,6 +229,14 @@ async fn a_pipeline_that_is_declared_by_rest_reads_from_the_folder_of_sources_on
     assert_eq!(post(&service, "/v1/pipelines/meters/runs").await.expect(200), json!({"is_new": false}));
     let loads = service.get("/v1/loads?pipeline=meters").await.expect(200);
     assert_eq!(loads["loads"].as_array().unwrap().len(), 1);
+
+    // A job does what the route does; a schedule makes such jobs.
+    let more = DAY.replace("2025-03-01", "2025-03-02");
+    fs::write(sources.join("day.csv"), format!("{DAY}{}", more.split_once('\n').unwrap().1)).unwrap();
+    let as_job = async || do_job(&pool, service.data_dir(), "load", json!({"pipeline": "meters"}), Utc::now()).await;
+    let job = as_job().await;
+    assert_eq!((job.state, &job.result.unwrap()["inserted"]), (JobState::Succeeded, &json!(5)), "{:?}", job.failure);
+    assert_eq!(as_job().await.result, Some(json!({"is_new": false})));
     let series = service.get("/v1/panels/city/series").await.expect(200);
     assert_eq!(series["series"][0]["unit"], "MW");
 
@@ -235,7 +245,7 @@ async fn a_pipeline_that_is_declared_by_rest_reads_from_the_folder_of_sources_on
     assert_eq!(post(&service, "/v1/pipelines/meters/runs").await.expect(200)["is_new"], false);
     let sum = json!({"panel": "city", "source": "day.csv", "frequency": "1h", "resample": "sum"});
     put(&service, "meters", &sum).await.expect(200);
-    assert_eq!(post(&service, "/v1/pipelines/meters/runs").await.expect(200)["load"]["unchanged"], 5);
+    assert_eq!(post(&service, "/v1/pipelines/meters/runs").await.expect(200)["load"]["unchanged"], 10);
 
     for source in ["../secret.csv", "/etc/passwd"] {
         let outside = json!({"panel": "city", "source": source});

@@ -190,10 +190,10 @@ impl PipelineConfig {
     }
 }
 
-/// Folders that ingest reads and writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Folders that ingest and models read and write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folders {
-    /// Below it rejected rows are kept.
+    /// Below it are models, snapshots and rejected rows.
     pub data: PathBuf,
     /// Pipeline files.
     pub pipelines: PathBuf,

@@ -351,9 +351,9 @@ pub async fn do_job(pool: &PgPool, data_dir: &Path, kind: &str, arguments: Value
     let job_id = enqueue(&mut connection, &work, &ask, &Limits::default()).await.unwrap();
     let mut config = Config::default();
     config.database.data_dir = data_dir.to_owned();
-    let Config { database, device, limits, log_format, .. } = config;
+    let Config { database, pipelines, device, limits, log_format, .. } = config;
     let url = pool.connect_options().to_url_lossy().to_string();
-    let settings = Settings::new(url, &database, device, &limits, &WorkerConfig::default(), log_format);
+    let settings = Settings::new(url, &database, &pipelines, device, &limits, &WorkerConfig::default(), log_format);
     let context = Context { pool: pool.clone(), settings, clock: Arc::new(move || now) };
     let taken = queue::take(pool, "test", &[work.kind()], now, Duration::from_secs(600)).await.unwrap().unwrap();
     assert_eq!(taken.lease.job_id, job_id);

@@ -28,7 +28,7 @@ pub async fn run() -> anyhow::Result<()> {
         ..Limits::default()
     };
     // The worker's database is there already, so none is started here.
-    let database = Database::open(Some(&settings.database_url), &settings.data_dir, None, &limits).await?;
+    let database = Database::open(Some(&settings.database_url), &settings.folders.data, None, &limits).await?;
     let context = Context { pool: database.pool().clone(), settings, clock: Arc::new(Utc::now) };
     attempt::make(&context, &lease).await.context("recording how the job ended")?;
     database.close().await;

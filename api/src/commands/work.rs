@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::{DatabaseConfig, DeviceConfig, Limits, LogFormat, WorkerConfig};
+use crate::config::{DatabaseConfig, DeviceConfig, Limits, LogFormat, PipelineConfig, WorkerConfig};
 use crate::database::Database;
 use crate::jobs::worker::{Worker, this_program};
 use crate::jobs::{Settings, scheduler};
@@ -40,6 +40,10 @@ pub struct Args {
     #[command(flatten)]
     pub database: DatabaseConfig,
 
+    /// Where pipelines are.
+    #[command(flatten)]
+    pub pipelines: PipelineConfig,
+
     /// What may be asked for.
     #[command(flatten)]
     pub limits: Limits,
@@ -55,7 +59,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let database = super::open(&args.database).await?;
     let url = url(&database, &args.database)?;
     let metrics = Metrics::new().context("setting up the metrics")?;
-    let settings = Settings::new(url, &args.database, args.device, &args.limits, &args.worker, args.log_format);
+    let settings =
+        Settings::new(url, &args.database, &args.pipelines, args.device, &args.limits, &args.worker, args.log_format);
     if let Some(file) = &args.config {
         declare_schedules(&database, file, &args.limits).await?;
     }
@@ -113,8 +118,15 @@ pub(super) fn start_beside(
         return Ok(None);
     }
     let url = url(database, &config.database)?;
-    let settings =
-        Settings::new(url, &config.database, config.device, &config.limits, &config.worker, config.log_format);
+    let settings = Settings::new(
+        url,
+        &config.database,
+        &config.pipelines,
+        config.device,
+        &config.limits,
+        &config.worker,
+        config.log_format,
+    );
     Ok(Some(Handle::start(
         database,
         config.worker.clone(),

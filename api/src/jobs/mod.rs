@@ -18,6 +18,7 @@
 pub mod attempt;
 mod failure;
 pub mod forecast;
+pub mod load;
 pub mod process;
 mod reporter;
 pub mod retrain;
@@ -28,7 +29,6 @@ pub mod train;
 pub mod work;
 pub mod worker;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::forecast::{Device, DeviceName};
@@ -42,7 +42,7 @@ pub use reporter::{Reporter, Succeeded};
 pub use work::{Task, Work};
 
 use crate::Error;
-use crate::config::{DatabaseConfig, DeviceConfig, Limits, LogFormat, WorkerConfig};
+use crate::config::{DatabaseConfig, DeviceConfig, Folders, Limits, LogFormat, PipelineConfig, WorkerConfig};
 use crate::db::job::{Inserted, NewJob, Occasion};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::RequestKey;
@@ -55,8 +55,8 @@ pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 pub struct Settings {
     /// Where the database is, password included.
     pub database_url: String,
-    /// Folder of models and snapshots.
-    pub data_dir: PathBuf,
+    /// Folders of models, snapshots, pipelines and what they read.
+    pub folders: Folders,
     /// Name of the device that models compute on.
     pub device: String,
     /// Most steps of one forecast.
@@ -79,6 +79,7 @@ impl Settings {
     pub fn new(
         database_url: String,
         database: &DatabaseConfig,
+        pipelines: &PipelineConfig,
         device: DeviceConfig,
         limits: &Limits,
         worker: &WorkerConfig,
@@ -86,7 +87,7 @@ impl Settings {
     ) -> Self {
         Self {
             database_url,
-            data_dir: database.data_dir.clone(),
+            folders: pipelines.folders(database),
             device: device.device.to_string(),
             horizon_max: limits.horizon_max,
             samples_max: limits.samples_max,

@@ -72,7 +72,7 @@ impl Task for RetrainOrder {
             told.progress(share, text);
             ControlFlow::Continue(())
         };
-        let data_dir = &context.settings.data_dir;
+        let data_dir = &context.settings.folders.data;
         let judged = retrain(&context.pool, data_dir, &device, &order, report).await.map_err(failure)?;
         reporter.progress(0.99, "storing the model");
         let mut transaction = reporter.begin().await?;

@@ -127,7 +127,8 @@ impl Task for TrainOrder {
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;
-        let model = training::register(&mut *transaction, &context.settings.data_dir, &data, &config, &trained).await?;
+        let model =
+            training::register(&mut *transaction, &context.settings.folders.data, &data, &config, &trained).await?;
         if self.promote {
             db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by a job").await?;
         }

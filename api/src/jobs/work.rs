@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::load::LoadOrder;
 use super::retrain::RetrainOrder;
 use super::score::ScoreOrder;
 use super::train::TrainOrder;
@@ -145,6 +146,8 @@ kinds! {
     Train(TrainOrder) = "train",
     /// Train a candidate that has to beat the champion.
     Retrain(RetrainOrder) = "retrain",
+    /// Run a pipeline.
+    Load(LoadOrder) = "load",
     /// Score stored forecasts, and retrain when they have become worse.
     Score(ScoreOrder) = "score",
 }
