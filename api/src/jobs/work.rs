@@ -46,7 +46,7 @@ pub trait Task: Serialize + DeserializeOwned + Send + Sync {
 
 /// Declares the kinds of work with their words.
 macro_rules! kinds {
-    ($($(#[$about:meta])* $variant:ident($arguments:ty) = $word:literal,)+) => {
+    ($($(#[$about:meta])* $variant:ident($arguments:ty) = $word:tt,)+) => {
         /// What a job does: a kind and its arguments.
         #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
         #[serde(tag = "kind", content = "arguments")]
