@@ -277,21 +277,25 @@ impl Tests {
             Opponent::Champion(champion) => {
                 let Champion { row, model, known: own } = champion.as_ref();
                 let panel = own.as_ref().unwrap_or(&known.values);
-                // Targets that the champion does not know are left out of the comparison.
-                let place = |name: &String| targets.iter().position(|&target| names[target] == *name);
-                let shared: Vec<(usize, usize)> = panel
-                    .targets()
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(theirs, &column)| Some((theirs, place(&panel.series()[column])?)))
-                    .collect();
-                let truth: Vec<usize> = shared.iter().map(|&(_, place)| targets[place]).collect();
-                let drawn = |of: fn(&(usize, usize)) -> usize| shared.iter().map(of).collect::<Vec<usize>>();
-                let ours = match own {
-                    Some(_) => run("candidate", &candidate, Scored { drawn: &drawn(|pair| pair.1), truth: &truth })?,
-                    None => ours,
+                // The series that both forecast: a panel may have gained some, or changed their roles.
+                let theirs = model.targets();
+                let column = |name: &String| theirs.iter().position(|&series| panel.series()[series] == *name);
+                let shared = (0..targets.len()).filter_map(|ours| Some((ours, column(&names[targets[ours]])?)));
+                let (drawn, theirs): (Vec<usize>, Vec<usize>) = shared.unzip();
+                if drawn.is_empty() {
+                    let version = row.version;
+                    bail!(
+                        "the champion, version {version}, forecasts none of the panel's targets; `plumecast train` \
+                         replaces it without a comparison"
+                    );
+                }
+                let truth: Vec<usize> = drawn.iter().map(|&ours| targets[ours]).collect();
+                let ours = if drawn.len() < targets.len() {
+                    run("candidate", &candidate, Scored { drawn: &drawn, truth: &truth })?
+                } else {
+                    ours
                 };
-                let scored = Scored { drawn: &drawn(|pair| pair.0), truth: &truth };
+                let scored = Scored { drawn: &theirs, truth: &truth };
                 let tested = run("champion", &Forecaster::Model { model, panel }, scored)?;
                 rows.extend(tested.overall);
                 let reference = Reference::Champion { model_id: row.model_id, version: row.version };
