@@ -149,7 +149,7 @@ async fn a_retraining_that_is_stopped_leaves_nothing_behind(pool: PgPool) {
     let data = tempfile::tempdir().unwrap();
     load_panel(&pool, "city", 240).await;
     let order = Retraining { panel: "city".to_owned(), horizon: Some(6), as_of: hour(240), policy: policy() };
-    for stop_at in ["training: base", "training: train", "testing seasonal_naive"] {
+    for stop_at in ["training: base", "training: select", "testing seasonal_naive"] {
         let report =
             move |_: f64, text: &str| if text == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let stopped = retrain(&pool, data.path(), &forecast::cpu(), &order, report).await.err().unwrap();

@@ -1,5 +1,6 @@
-//! Writes `tests/golden/checkpoint_2`: a small trained model, a window, and the trajectories that the model draws for it. The
-//! number is that of the format; `tests/golden/checkpoint` was written in format 1, which knew no covariates.
+//! Writes `tests/golden/checkpoint_3`: a small trained model, a window, and the trajectories that the model draws for it. The
+//! number is that of the format; `tests/golden/checkpoint` was written in format 1, which knew no covariates,
+//! and `checkpoint_2` in format 2, whose linear base was a single forecaster.
 //!
 //! ```sh
 //! cargo run --release -p forecast --example golden_checkpoint
@@ -18,7 +19,7 @@ use forecast::{Bounds, Budget, Calendar, Grid, History, Role, SampleConfig, Trai
 use serde_json::json;
 
 const N_SERIES: usize = 5;
-const N_ROWS: usize = 300;
+const N_ROWS: usize = 600;
 const HORIZON: usize = 6;
 const SEASON: usize = 6;
 
@@ -57,14 +58,14 @@ fn history() -> Result<History, forecast::Error> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let history = history()?;
-    let mut config = TrainConfig::new(HORIZON, Budget::Steps(200), 1);
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(500), 2);
     config.d_model = Some(16);
     let fitted = fit(&history.rows(0..N_ROWS), &config, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))?;
     println!("{}", serde_json::to_string_pretty(&fitted.report)?);
     if fitted.report.velocity_share == 0.0 {
         return Err("the network has learned nothing, so a forecast would not show what it does".into());
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint_2");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint_3");
     fitted.model.save(&folder)?;
 
     // The third series is two steps late, so there are nowcast steps, and two steps of the known covariate are not supplied.

@@ -22,15 +22,16 @@ use crate::covariates::{self, Covariates};
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::effects::{Effects, Functions};
 use crate::innovation::Innovation;
-use crate::linear::{Linear, LinearKind};
+use crate::linear::{Linear, LinearKind, Member};
 use crate::noise::Stream;
 use crate::pool::Pool;
 use crate::role::{Role, Roles};
 use crate::scaling::Scaling;
 use crate::{Error, Model};
 
-/// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets.
-const FORMAT_VERSION: u32 = 2;
+/// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
+/// 2 the linear base is a single forecaster.
+const FORMAT_VERSION: u32 = 3;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";
 const BASE: &str = "base.safetensors";
@@ -42,7 +43,7 @@ struct Config {
     format_version: u32,
     layout: TokenLayout,
     network: DenoiserConfig,
-    base: LinearKind,
+    base: Members,
     shares: Shares,
     lags: Vec<usize>,
     seasons: Vec<usize>,
@@ -66,6 +67,24 @@ struct CovariatesConfig {
     hinges: Vec<usize>,
     /// SHA-256 of the `config.json` of their law.
     law: String,
+}
+
+/// The members of the linear base.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Members {
+    Average(Vec<Member>),
+    /// Up to version 2.
+    Single(LinearKind),
+}
+
+impl Members {
+    fn into_vec(self, n_lags: usize) -> Vec<Member> {
+        match self {
+            Self::Average(members) => members,
+            Self::Single(kind) => vec![Member { kind, n_lags, share: 1.0 }],
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -125,7 +144,7 @@ impl Model {
             format_version: FORMAT_VERSION,
             layout: self.layout,
             network: self.network.clone(),
-            base: self.base.linear.kind,
+            base: Members::Average(self.base.linear.members.clone()),
             shares: self.base.correction.shares,
             lags: self.base.linear.lags.clone(),
             seasons: self.seasons.clone(),
@@ -310,7 +329,7 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
     let (horizon, n_series) = (config.layout.horizon(), config.layout.n_series);
     let n_weights = Linear::n_weights(config.layout.n_calendar, roles.past.len(), config.lags.len(), horizon);
     let linear = Linear {
-        kind: config.base,
+        members: config.base.clone().into_vec(config.lags.len()),
         lags: config.lags.clone(),
         horizon,
         weights: values("linear.weights")?.chunks_exact(n_weights).map(<[f64]>::to_vec).collect(),

@@ -201,9 +201,7 @@ impl EffectFitter<'_> {
             effects.take_out(&mut rest, self.calendar, 0);
             let filled_rest = fill_from_past(&rest, self.n_series, self.season);
             let input = BaseInput { filled: &filled_rest, n_series: self.n_series, calendar: &plain, past: &[] };
-            let Some(linear) = LinearFitter::new(input, &rest, &short).ridge_of_all_lags(used) else {
-                return (Effects::default(), None);
-            };
+            let linear = LinearFitter::new(input, &rest, &short).ridge_of_all_lags(used);
             let input = BaseInput { filled: &filled, ..input };
             let equations = |folds: &[usize]| {
                 let all: Vec<usize> = (0..self.n_series).collect();

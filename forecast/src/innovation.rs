@@ -140,7 +140,7 @@ impl Innovation {
             paths.values.iter().enumerate().map(|(index, error)| error / deviation[index % paths.n_elements]);
         let shape = match shape {
             ScalingKind::Linear => Scaling::identity(paths.n_series),
-            ScalingKind::NormalScore => Scaling::fit(shape, &Grid::from_rows(paths.n_series, relative.collect())),
+            shape => Scaling::fit(shape, &Grid::from_rows(paths.n_series, relative.collect())),
         };
         Self { deviation, shape, correlation: Correlation::None }
     }

@@ -109,7 +109,7 @@ impl Model {
 
     /// The base forecaster in words.
     pub fn base_description(&self) -> String {
-        self.base.linear.kind.to_string()
+        self.base.linear.to_string()
     }
 
     /// Draws joint trajectories of all targets from the end of the window on.
@@ -343,7 +343,7 @@ mod walk {
     use crate::boosting::Boosting;
     use crate::correction::{Correction, Shares};
     use crate::correlation::Correlation;
-    use crate::linear::{Linear, LinearKind};
+    use crate::linear::Linear;
     use crate::noise::Stream;
 
     impl Model {
@@ -378,12 +378,7 @@ mod walk {
                 seasons: vec![],
                 scaling: Scaling::identity(n_series),
                 base: Base {
-                    linear: Linear {
-                        kind: LinearKind::LastValue,
-                        lags: vec![],
-                        horizon,
-                        weights: vec![vec![0.0; horizon]],
-                    },
+                    linear: Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] },
                     correction: Correction {
                         seasons: vec![],
                         shares: Shares::default(),

@@ -13,6 +13,17 @@ pub enum ScalingKind {
     /// Normal scores: the quantiles of the training values go to those of the standard normal law. Skewed series become
     /// symmetric, values that occur often (zeros) become atoms, and bounds are kept without clipping.
     NormalScore,
+    /// Mean 0 and standard deviation 1 of the logarithms, where every value of a series is above 0; linear where not. What
+    /// grows by a share of itself then grows by steps.
+    Log,
+}
+
+impl ScalingKind {
+    /// The shapes that are worth trying on some rows.
+    pub fn candidates(values: &Grid) -> Vec<ScalingKind> {
+        let is_log = (0..values.n_series()).any(|series| is_positive(&observed(values, series)));
+        [Self::Linear, Self::NormalScore].into_iter().chain(is_log.then_some(Self::Log)).collect()
+    }
 }
 
 /// An increasing, piecewise linear map of each series from data units to standard units, fitted on observed values.
@@ -35,20 +46,28 @@ const RELATIVE_FLOOR: f64 = 1e-9;
 const SD_MAX: f64 = 1e3;
 /// Knots of normal scores: enough for the shape, few enough to be smooth.
 const N_KNOTS: usize = 99;
+/// Knots of logarithms, and how far from the mean they reach, in standard deviations.
+const N_LOG_KNOTS: usize = 97;
+const LOG_REACH: f64 = 6.0;
+/// Logarithms stay within this, so that every knot is finite.
+const LOG_MAX: f64 = 700.0;
 
 impl Scaling {
     /// Fits the map of each series.
     pub fn fit(kind: ScalingKind, values: &Grid) -> Self {
-        let observed = |series: usize| -> Vec<f64> {
-            (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan()).collect()
-        };
-        let all: Vec<Vec<f64>> = (0..values.n_series()).map(observed).collect();
+        let all: Vec<Vec<f64>> = (0..values.n_series()).map(|series| observed(values, series)).collect();
         let (standard, knots) = match kind {
-            ScalingKind::Linear => (vec![0.0, 1.0], all.iter().map(|values| linear_knots(values)).collect()),
+            ScalingKind::Linear => (vec![0.0, 1.0], all.iter().map(|values| linear_knots(values).to_vec()).collect()),
             ScalingKind::NormalScore => {
                 let probabilities: Vec<f64> = (1..=N_KNOTS).map(|knot| knot as f64 / (N_KNOTS + 1) as f64).collect();
                 let standard = probabilities.iter().map(|&p| standard_normal_quantile(p)).collect();
                 (standard, all.iter().map(|values| quantile_knots(values.clone(), &probabilities)).collect())
+            }
+            ScalingKind::Log => {
+                let share = |knot: usize| 2.0 * knot as f64 / (N_LOG_KNOTS - 1) as f64 - 1.0;
+                let standard: Vec<f64> = (0..N_LOG_KNOTS).map(|knot| LOG_REACH * share(knot)).collect();
+                let knots = all.iter().map(|values| log_knots(values, &standard)).collect();
+                (standard, knots)
             }
         };
         let mut scaling = Self { standard, values: knots, ranges: vec![] };
@@ -166,12 +185,32 @@ fn steps(distance: f64, slope: f64) -> f64 {
     if slope > 0.0 { distance / slope } else { 0.0 }
 }
 
-fn linear_knots(observed: &[f64]) -> Vec<f64> {
+fn observed(values: &Grid, series: usize) -> Vec<f64> {
+    (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan()).collect()
+}
+
+fn is_positive(observed: &[f64]) -> bool {
+    !observed.is_empty() && observed.iter().all(|&value| value > 0.0)
+}
+
+fn log_knots(observed: &[f64], standard: &[f64]) -> Vec<f64> {
+    let is_log = is_positive(observed);
+    let logarithms = || observed.iter().map(|&value| libm::log(value)).collect::<Vec<_>>();
+    let [mean, above] = if is_log { linear_knots(&logarithms()) } else { linear_knots(observed) };
+    let knot = |standard: &f64| {
+        let value = mean + standard * (above - mean);
+        if is_log { libm::exp(value.clamp(-LOG_MAX, LOG_MAX)) } else { value }
+    };
+    standard.iter().map(knot).collect()
+}
+
+/// The values of the standard values 0 and 1.
+fn linear_knots(observed: &[f64]) -> [f64; 2] {
     let n = observed.len() as f64;
     let mean: f64 = observed.iter().map(|value| value / n).sum();
     let deviation = observed.iter().map(|value| (value - mean).powi(2) / n).sum::<f64>().sqrt();
     let is_constant = deviation <= RELATIVE_FLOOR * mean.abs();
-    vec![mean, if is_constant { mean } else { mean + deviation }]
+    [mean, if is_constant { mean } else { mean + deviation }]
 }
 
 fn quantile_knots(mut observed: Vec<f64>, probabilities: &[f64]) -> Vec<f64> {
@@ -221,7 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     const GAP: f64 = f64::NAN;
-    const KINDS: [ScalingKind; 2] = [ScalingKind::Linear, ScalingKind::NormalScore];
+    const KINDS: [ScalingKind; 3] = [ScalingKind::Linear, ScalingKind::NormalScore, ScalingKind::Log];
 
     fn skewed(n: usize) -> Vec<f64> {
         let mut stream = Stream::new(1, 0);
@@ -230,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_maps_round_trip_inside_and_far_outside_the_data(value in -50.0f64..200.0) {
+        fn maps_round_trip_inside_and_far_outside_the_data(value in -50.0f64..200.0) {
             let grid = Grid::new(1, skewed(500)).expect("whole rows");
             for kind in KINDS {
                 let scaling = Scaling::fit(kind, &grid);
@@ -240,7 +279,7 @@ mod tests {
         }
 
         #[test]
-        fn both_maps_rise(a in -50.0f64..200.0, b in -50.0f64..200.0) {
+        fn maps_rise(a in -50.0f64..200.0, b in -50.0f64..200.0) {
             let grid = Grid::new(1, skewed(500)).expect("whole rows");
             for kind in KINDS {
                 let scaling = Scaling::fit(kind, &grid);
@@ -286,6 +325,25 @@ mod tests {
             moment(2),
             moment(3)
         );
+    }
+
+    #[test]
+    fn growth_by_a_share_is_growth_by_steps_in_logarithms() {
+        let growing: Vec<f64> = (0..100).map(|step| 1.05_f64.powi(step)).collect();
+        let grid = Grid::new(1, growing.clone()).expect("whole rows");
+        assert_eq!(ScalingKind::candidates(&grid).last(), Some(&ScalingKind::Log));
+        let scaling = Scaling::fit(ScalingKind::Log, &grid);
+        let (first, middle) = (scaling.standardise(0, growing[0]), scaling.standardise(0, growing[50]));
+        let next = scaling.restore(0, 2.0 * middle - first);
+        assert!((next / growing[50] / growing[50] - 1.0).abs() < 0.01, "{next} goes on with the growth");
+    }
+
+    #[test]
+    fn a_series_that_reaches_zero_has_no_logarithms() {
+        let grid = Grid::new(1, vec![0.0, 1.0, 2.0, GAP, 5.0]).expect("whole rows");
+        assert!(!ScalingKind::candidates(&grid).contains(&ScalingKind::Log));
+        let (log, linear) = (Scaling::fit(ScalingKind::Log, &grid), Scaling::fit(ScalingKind::Linear, &grid));
+        assert!((log.standardise(0, 4.0) - linear.standardise(0, 4.0)).abs() < 1e-12);
     }
 
     #[test]

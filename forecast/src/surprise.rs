@@ -453,7 +453,7 @@ mod tests {
     use super::*;
     use crate::base::Base;
     use crate::correction::Shares;
-    use crate::linear::{Linear, LinearKind};
+    use crate::linear::Linear;
     use crate::noise::Stream;
     use crate::scaling::Scaling;
     use crate::{Bounds, Budget, Calendar, Grid, TrainConfig, fit};
@@ -494,8 +494,7 @@ mod tests {
             values: vec![vec![1.0, 1.0 + spread[0]], vec![2.0, 2.0 + spread[1]]],
             ranges: vec![[-9.0, 9.0]; 2],
         };
-        let kind = LinearKind::LastValue;
-        let linear = Linear { kind, lags: vec![], horizon, weights: vec![vec![0.0; horizon]] };
+        let linear = Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] };
         model.base.correction.shares = Shares { location: 0.0, spread: 0.0 };
         model.base = Base { linear, ..model.base };
         let increment = [[2.0, 0.0], [0.6, 0.8]];

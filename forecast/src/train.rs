@@ -19,7 +19,7 @@ use crate::denoiser::DenoiserConfig;
 use crate::effects::EffectKind;
 use crate::folds::CrossFitted;
 use crate::innovation::Estimation;
-use crate::linear::{Linear, LinearPlan};
+use crate::linear::{Linear, LinearPlan, Member};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::Data;
@@ -154,6 +154,10 @@ pub struct Fitted {
     pub base_errors: Vec<Vec<f64>>,
 }
 
+/// Logarithms have to score better by this than other scalings: where nothing grows they are no better, and their draws have
+/// long tails.
+const LOG_PRICE: f64 = 0.05;
+
 /// Below this many rows a network of half the width is learned: on small panels a larger one only overfits.
 const N_STEPS_SMALL: usize = 2000;
 
@@ -258,20 +262,21 @@ fn fit_parts(
     let early_rows = history.values.rows(0..plan.folds.start(last));
     let trees = Plan { n_rows: config.budget.n_tree_rows(), seed: config.seed };
     let mut best: Option<Candidate<'_>> = None;
-    for kind in [ScalingKind::Linear, ScalingKind::NormalScore] {
+    for kind in ScalingKind::candidates(&early_rows) {
         let mut data = Data::new(history, &roles, kind, &early_rows, layout);
         let effects = data.take_out_effects(&plan, &earlier, None);
         let fitter = data.linear_fitter(&plan);
-        let linear = fitter.choose(&history.seasons);
-        let cross = fitter.cross_fit(&linear, &earlier);
+        let members = fitter.choose(&history.seasons);
+        let cross = fitter.cross_fit(&members, &earlier);
         // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
         let uncorrected = data.measure(cross.clone(), earlier.clone(), Some(Shares::default()), trees);
-        let loss = data.choose_law(&uncorrected)?.loss;
+        let price = if kind == ScalingKind::Log { LOG_PRICE } else { 0.0 };
+        let loss = data.choose_law(&uncorrected)?.loss + price;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
-            best = Some(Candidate { kind, effects, data, linear, cross, loss });
+            best = Some(Candidate { kind, effects, data, members, cross, loss });
         }
     }
-    let Some(Candidate { kind, effects, data, linear, cross, .. }) = best else { return Err(Error::Covariance) };
+    let Some(Candidate { kind, effects, data, members, cross, .. }) = best else { return Err(Error::Covariance) };
     let shares = (parts == Parts::LinearLaw).then(Shares::default);
     let measured = data.measure(cross, earlier, shares, trees);
     let law = data.choose_law(&measured)?;
@@ -284,14 +289,15 @@ fn fit_parts(
 
     let mut data = Data::new(history, &roles, kind, &history.values, layout);
     data.take_out_effects(&plan, &all, Some(effects));
-    let cross = data.linear_fitter(&plan).cross_fit(&linear, &all);
+    let cross = data.linear_fitter(&plan).cross_fit(&members, &all);
+    let base_words = cross.whole.to_string();
     let full = data.stage(data.measure(cross, all, Some(shares), trees), law)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
         scaling: kind,
         effects,
-        base: format!("{}, {} lags up to {}", linear.kind, linear.lags.len(), linear.context() - 1),
+        base: base_words,
         shares,
         estimation: law.estimation,
         pool_share: law.pool_share,
@@ -333,7 +339,7 @@ struct Candidate<'a> {
     kind: ScalingKind,
     effects: Option<EffectKind>,
     data: Data<'a>,
-    linear: Linear,
+    members: Vec<Member>,
     /// The linear forecaster without each of the folds before the last one.
     cross: CrossFitted<Linear>,
     loss: f64,

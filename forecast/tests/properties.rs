@@ -591,7 +591,7 @@ fn a_checkpoint_gives_the_same_forecast_and_a_damaged_one_is_refused() {
     let config = folder.path().join("config.json");
     let newer = std::fs::read_to_string(&config)
         .expect("the config")
-        .replace("\"format_version\": 2", "\"format_version\": 99");
+        .replace("\"format_version\": 3", "\"format_version\": 99");
     std::fs::write(&config, newer).expect("a writable folder");
     assert!(matches!(Model::load(folder.path(), &device()), Err(Error::CheckpointVersion { found: 99, .. })));
     assert!(matches!(Model::load(&folder.path().join("nowhere"), &device()), Err(Error::CheckpointFile { .. })));
