@@ -304,3 +304,30 @@ async fn what_dashboards_compute_is_what_the_service_computes(pool: PgPool) {
     close(totals, vec![(5.5 + 11.5) / 2.0, (11.0 + 11.0) / 2.0, (18.25 + 13.5) / 2.0]);
     reader.remove(&pool).await;
 }
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_scenario_is_no_forecast_of_its_issue_time(pool: PgPool) {
+    fill(&pool).await;
+    let newest = async || -> Vec<uuid::Uuid> {
+        let of_panel = "select forecast_id from dashboard_panel where panel = 'plant'";
+        let mut found: Vec<uuid::Uuid> = sqlx::query_scalar(of_panel).fetch_all(&pool).await.unwrap();
+        let listed = "select n.forecast_id
+             from dashboard_panel p
+             cross join lateral dashboard_newest_forecast(p.tenant_id::text, p.panel_id::text, 1) n
+             where panel = 'plant'";
+        found.extend(sqlx::query_scalar::<_, uuid::Uuid>(listed).fetch_all(&pool).await.unwrap());
+        found
+    };
+    let before = newest().await;
+    assert_eq!(before.len(), 2);
+    assert_eq!(before[0], before[1]);
+    let suppose = "update forecast set scenario = '{}' where forecast_id = $1";
+    sqlx::query(suppose).bind(before[0]).execute(&pool).await.unwrap();
+    assert!(!newest().await.contains(&before[0]));
+    let label: String = sqlx::query_scalar("select label from dashboard_forecast where forecast_id = $1")
+        .bind(before[0])
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(label.ends_with(", scenario"), "{label}");
+}
