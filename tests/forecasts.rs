@@ -70,6 +70,8 @@ async fn quantiles_are_read_at_any_level(pool: PgPool) {
 async fn how_likely_something_is_and_what_then_is_read_off_the_trajectories(pool: PgPool) {
     let (service, forecast_id) = with_stored(&pool).await;
     let events = async |query: &str| service.get(&format!("/v1/forecasts/{forecast_id}/events?{query}")).await;
+    let twice = events("fn=sum&series=heat&series=heat&at_least=1").await.problem(400, "invalid-parameter");
+    assert_eq!((twice.errors[0].parameter.as_deref(), twice.errors[0].code.as_str()), (Some("series"), "duplicate"));
 
     let hot = events("fn=max&series=heat&at_least=25&quantiles=0.5").await.expect(200);
     let share = 1.0 / 3.0;

@@ -31,7 +31,7 @@ pub enum Over {
 
 impl Aggregate {
     /// Combines numbers, of which there is at least one.
-    pub(crate) fn of(self, values: impl Iterator<Item = f64> + Clone) -> f64 {
+    pub fn of(self, values: impl Iterator<Item = f64> + Clone) -> f64 {
         match self {
             Self::Sum => values.sum(),
             Self::Max => values.fold(f64::NEG_INFINITY, f64::max),
@@ -47,16 +47,15 @@ impl Trajectories {
     /// The result has one step where steps were combined, one series where series were; sample `k` comes from sample
     /// `k`. Sums are taken in double precision and kept in single.
     pub fn aggregate(&self, function: Aggregate, over: Over) -> Trajectories {
-        let horizon = self.without_nowcasts();
-        let (n_steps, n_series) = (horizon.n_steps(), horizon.n_series());
+        let (n_steps, n_series) = (self.horizon(), self.n_series());
         let (steps_left, series_left) = match over {
             Over::Horizon => (1, n_series),
             Over::Series => (n_steps, 1),
             Over::HorizonAndSeries => (1, 1),
         };
 
-        let mut values = Vec::with_capacity(horizon.n_samples() * steps_left * series_left);
-        for sample in horizon.values().chunks_exact((n_steps * n_series).max(1)) {
+        let mut values = Vec::with_capacity(self.n_samples() * steps_left * series_left);
+        for sample in self.paths() {
             match over {
                 Over::Horizon => values.extend((0..n_series).map(|series| {
                     function.of(sample.iter().skip(series).step_by(n_series).copied().map(f64::from)) as f32
@@ -67,7 +66,7 @@ impl Trajectories {
                 Over::HorizonAndSeries => values.push(function.of(sample.iter().copied().map(f64::from)) as f32),
             }
         }
-        Trajectories::new(horizon.n_samples(), 1, steps_left, series_left, values)
+        Trajectories::new(self.n_samples(), 1, steps_left, series_left, values)
             .expect("each sample gives one value per step and series that are left")
     }
 }

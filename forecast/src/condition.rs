@@ -108,10 +108,10 @@ impl Condition {
     /// # Errors
     /// [`Error::Condition`] when the trajectories do not have the series or the steps.
     pub fn read_all(&self, trajectories: &Trajectories) -> Result<Vec<f64>, Error> {
-        let horizon = trajectories.without_nowcasts();
-        let (n_steps, n_series) = (horizon.n_steps(), horizon.n_series());
-        self.check_place(n_steps, n_series).map_err(|problem| Error::Condition { condition: 0, problem })?;
-        Ok(horizon.values().chunks_exact(n_steps * n_series).map(|path| self.read(path, n_series)).collect())
+        let n_series = trajectories.n_series();
+        self.check_place(trajectories.horizon(), n_series)
+            .map_err(|problem| Error::Condition { condition: 0, problem })?;
+        Ok(trajectories.paths().map(|path| self.read(path, n_series)).collect())
     }
 
     /// How far a number is from what it must be; 0 when it is that. A number that must be equal may differ by the tolerance.

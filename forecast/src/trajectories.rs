@@ -63,17 +63,29 @@ impl Trajectories {
         self.values[(sample * self.n_steps + step) * self.n_series + series]
     }
 
+    /// Number of steps of the horizon, nowcasts not included.
+    pub fn horizon(&self) -> usize {
+        self.n_steps - self.n_nowcasts()
+    }
+
+    /// The horizon of each sample, `[step, series]` from step 1 on.
+    pub fn paths(&self) -> impl Iterator<Item = &[f32]> {
+        let skipped = self.n_nowcasts() * self.n_series;
+        self.values.chunks_exact((self.n_steps * self.n_series).max(1)).map(move |sample| &sample[skipped..])
+    }
+
+    fn n_nowcasts(&self) -> usize {
+        (1 - self.first_step).max(0) as usize
+    }
+
     /// The steps of the horizon alone, without nowcasts.
     pub fn without_nowcasts(&self) -> Trajectories {
-        let skipped = (1 - self.first_step).max(0) as usize;
-        let row = self.n_steps * self.n_series;
-        let values =
-            self.values.chunks_exact(row).flat_map(|sample| &sample[skipped * self.n_series..]).copied().collect();
-        Self { first_step: 1, n_steps: self.n_steps - skipped, values, ..*self }
+        let values = self.paths().flatten().copied().collect();
+        Self { first_step: 1, n_steps: self.horizon(), values, ..*self }
     }
 
     /// Some of the series, in the given order.
-    pub(crate) fn columns(&self, columns: &[usize]) -> Trajectories {
+    pub fn columns(&self, columns: &[usize]) -> Trajectories {
         let rows = self.values.chunks_exact(self.n_series);
         let values = rows.flat_map(|row| columns.iter().map(|&series| row[series])).collect();
         Self { n_series: columns.len(), values, ..*self }

@@ -198,6 +198,9 @@ impl PathCondition {
         {
             refuse("/at_most", "contradictory-limits", "must not be below `at_least`");
         }
+        if self.series.iter().enumerate().any(|(index, name)| self.series[..index].contains(name)) {
+            refuse("/series", "duplicate", "must name each series once");
+        }
         if self.valid_time.is_some() && (self.start.is_some() || self.end.is_some()) {
             refuse("/valid_time", "conflicting-field", "cannot be given together with `start` or `end`");
         }

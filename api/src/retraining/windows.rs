@@ -114,7 +114,7 @@ pub fn test(
         };
         let first = windows.row(window);
         let outcome = Outcome {
-            trajectories: chosen(&drawn, scored.drawn)?,
+            trajectories: drawn.columns(scored.drawn),
             truth: columns(known, first..first + windows.horizon, scored.truth)?,
         };
         let found = score(&before, season, std::slice::from_ref(&outcome));
@@ -168,11 +168,4 @@ fn draw(
 fn columns(panel: &Panel, rows: Range<usize>, series: &[usize]) -> Result<Grid, forecast::Error> {
     let values = rows.flat_map(|row| series.iter().map(move |&column| panel.values().get(row, column)));
     Grid::new(series.len(), values.collect())
-}
-
-/// The trajectories of some series.
-fn chosen(all: &Trajectories, series: &[usize]) -> Result<Trajectories, forecast::Error> {
-    let rows = all.values().chunks_exact(all.n_series());
-    let values = rows.flat_map(|row| series.iter().map(move |&column| row[column])).collect();
-    Trajectories::new(all.n_samples(), all.first_step(), all.n_steps(), series.len(), values)
 }

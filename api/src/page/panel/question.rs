@@ -81,15 +81,9 @@ impl Question {
             Kind::Mean | Kind::Point => Aggregate::Mean,
         });
         let chosen = self.chosen_steps(trajectories)?;
-        let draws: Vec<f64> = chosen
-            .aggregate(Aggregate::Sum, Over::Series)
-            .aggregate(function, Over::Horizon)
-            .sorted(0, 0)
-            .into_iter()
-            .map(f64::from)
-            .collect();
-        let single: Vec<f32> = draws.iter().map(|&draw| draw as f32).collect();
-        let at = |number| Ok::<_, Error>(quantile_of_sorted(&single, level(number)?));
+        let sorted = chosen.aggregate(Aggregate::Sum, Over::Series).aggregate(function, Over::Horizon).sorted(0, 0);
+        let at = |number| Ok::<_, Error>(quantile_of_sorted(&sorted, level(number)?));
+        let draws: Vec<f64> = sorted.iter().copied().map(f64::from).collect();
         let of_quantiles = |number| Ok::<_, Error>(combine(function, &chosen, level(number)?));
         let first_step = self.first_step(trajectories);
         Ok(Answer {
@@ -104,19 +98,17 @@ impl Question {
     }
 
     fn first_step(&self, trajectories: &Trajectories) -> usize {
-        self.first_step.unwrap_or(1).min(trajectories.without_nowcasts().n_steps())
+        self.first_step.unwrap_or(1).min(trajectories.horizon())
     }
 
     /// The steps that are asked for, without nowcasts.
     fn chosen_steps(&self, trajectories: &Trajectories) -> Result<Trajectories, Error> {
-        let horizon = trajectories.without_nowcasts();
-        let (n_steps, n_series) = (horizon.n_steps(), horizon.n_series());
+        let (n_steps, n_series) = (trajectories.horizon(), trajectories.n_series());
         let first = self.first_step(trajectories);
         let last = self.last_step.unwrap_or(n_steps).clamp(first, n_steps);
         let chosen = (first - 1) * n_series..last * n_series;
-        let samples = horizon.values().chunks_exact(n_steps * n_series);
-        let values = samples.flat_map(|sample| &sample[chosen.clone()]).copied().collect();
-        Trajectories::new(horizon.n_samples(), 1, last + 1 - first, n_series, values)
+        let values = trajectories.paths().flat_map(|path| &path[chosen.clone()]).copied().collect();
+        Trajectories::new(trajectories.n_samples(), 1, last + 1 - first, n_series, values)
             .map_err(|error| Error::internal("choosing steps", error))
     }
 }
@@ -124,13 +116,7 @@ impl Question {
 /// The quantiles of all elements at one level, combined like the values of a trajectory.
 fn combine(function: Aggregate, chosen: &Trajectories, level: QuantileLevel) -> f64 {
     let quantiles = chosen.quantiles(&[level]);
-    let steps = quantiles.chunks_exact(chosen.n_series()).map(|step| step.iter().sum::<f64>());
-    match function {
-        Aggregate::Sum => steps.sum(),
-        Aggregate::Mean => steps.sum::<f64>() / chosen.n_steps() as f64,
-        Aggregate::Max => steps.fold(f64::NEG_INFINITY, f64::max),
-        Aggregate::Min => steps.fold(f64::INFINITY, f64::min),
-    }
+    function.of(quantiles.chunks_exact(chosen.n_series()).map(|step| step.iter().sum::<f64>()))
 }
 
 #[cfg(test)]

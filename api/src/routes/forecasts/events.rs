@@ -14,7 +14,7 @@ use crate::{
     forecaster::{Grid, scenario::PathCondition},
     problem::Violation,
     routes::{
-        extract::{FromQuery, Parameters, Query},
+        extract::{FromQuery, Parameters, Query, required},
         levels, respond,
     },
     server::State,
@@ -65,7 +65,7 @@ impl FromQuery for EventsQuery {
             serde_json::from_value(text.into()).ok()
         })?;
         let condition = PathCondition {
-            r#fn: function.ok_or_else(|| Error::invalid_parameter("fn", "missing-parameter", "is required"))?,
+            r#fn: required("fn", function)?,
             series: parameters.take_all("series"),
             valid_time: parameters.take_time("valid_time")?,
             start: parameters.take_time("start")?,
@@ -82,7 +82,7 @@ impl FromQuery for EventsQuery {
             return Err(Error::InvalidParameter { errors: violations.into_iter().map(of_parameter).collect() });
         }
         let per = parameters.take_parsed("per", "`day`", |text| (text == "day").then_some(()))?;
-        let levels = parameters.take("quantiles")?.map(|text| levels::from_parameter(&text)).transpose()?;
+        let levels = levels::take(parameters)?;
         if per.is_some() && levels.is_some() {
             return Err(Error::invalid_parameter("quantiles", "contradiction", "cannot be given together with `per`"));
         }
@@ -179,34 +179,43 @@ pub async fn read(
     query: Query<EventsQuery>,
 ) -> Result<HttpResponse, Error> {
     let query = query.0;
-    let stored = Stored::read(&state.pool, &path).await?;
+    let mut stored = Stored::read(&state.pool, &path).await?;
     let boundaries = boundaries(&stored)?;
-    let condition = query
-        .condition
-        .resolve(&stored.series, &boundaries)
-        .map_err(|errors| Error::InvalidParameter { errors: errors.into_iter().map(of_parameter).collect() })?;
+    let resolve = |stored: &Stored| {
+        let wrong =
+            |errors: Vec<Violation>| Error::InvalidParameter { errors: errors.into_iter().map(of_parameter).collect() };
+        query.condition.resolve(&stored.series, &boundaries).map_err(wrong)
+    };
+    let mut condition = resolve(&stored)?;
+    if query.levels.is_none() {
+        // Nothing is told of other series, so they need not be read.
+        stored.select(&query.condition.series)?;
+        condition = resolve(&stored)?;
+    }
     let trajectories = stored.trajectories(&state.pool).await?;
     let zone = Grid::of(&stored.panel)?.time_zone;
     let body = blocking::run("looking for events", move || {
         let date = |time: &DateTime<Utc>| time.with_timezone(&zone).date_naive();
-        let periods =
-            if query.is_per_day { days(&condition, &boundaries, date) } else { vec![(None, condition.clone())] };
-        let asked = if query.is_per_day { None } else { Some(&condition) };
-        let happens = asked.map(|condition| met(condition, &trajectories));
-        let given = match (&happens, &query.levels) {
-            (Some(happens), Some(levels)) => given(&stored, &boundaries, &trajectories, happens, levels),
-            _ => None,
-        };
-        EventsBody {
+        let mut body = EventsBody {
             forecast_id: stored.forecast.forecast_id,
             issue_time: stored.forecast.issue_time,
             num_samples: trajectories.n_samples(),
-            periods: periods.iter().map(|(date, part)| period(*date, part, &boundaries, &trajectories)).collect(),
-            samples: happens
-                .map(|happens| (1..).zip(happens).filter_map(|(k, happens)| happens.then_some(k)).collect()),
-            passage: asked.and_then(|condition| passage(condition, &boundaries, &trajectories)),
-            given,
+            periods: vec![],
+            samples: None,
+            passage: None,
+            given: None,
+        };
+        if query.is_per_day {
+            let days = days(&condition, &boundaries, date).into_iter();
+            let of_day = |(date, part)| period(date, &part, &boundaries, &met(&part, &trajectories));
+            return EventsBody { periods: days.map(of_day).collect(), ..body };
         }
+        let happens = met(&condition, &trajectories);
+        body.periods = vec![period(None, &condition, &boundaries, &happens)];
+        body.passage = passage(&condition, &boundaries, &trajectories);
+        body.given = query.levels.and_then(|levels| given(&stored, &boundaries, &trajectories, &happens, &levels));
+        body.samples = Some((1..).zip(happens).filter_map(|(k, happens)| happens.then_some(k)).collect());
+        body
     })
     .await?;
     respond::json(StatusCode::OK, body).await
@@ -247,10 +256,10 @@ fn period(
     date: Option<NaiveDate>,
     condition: &Condition,
     boundaries: &[DateTime<Utc>],
-    trajectories: &Trajectories,
+    happens: &[bool],
 ) -> EventPeriod {
-    let num_met = met(condition, trajectories).into_iter().filter(|happens| *happens).count();
-    let n_samples = trajectories.n_samples() as f64;
+    let num_met = happens.iter().filter(|happens| **happens).count();
+    let n_samples = happens.len() as f64;
     let probability = num_met as f64 / n_samples;
     EventPeriod {
         date,
@@ -369,7 +378,7 @@ mod tests {
         let date = |time: &DateTime<Utc>| time.date_naive();
         let days: Vec<EventPeriod> = days(&sum, &times(), date)
             .iter()
-            .map(|(date, part)| period(*date, part, &times(), &trajectories()))
+            .map(|(date, part)| period(*date, part, &times(), &met(part, &trajectories())))
             .collect();
         assert_eq!(days.len(), 1, "0, 10 and 20 hours are one day");
         assert_eq!((days[0].num_met, days[0].end), (1, times()[3]));
