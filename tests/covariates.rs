@@ -126,6 +126,16 @@ async fn a_plan_moves_the_forecast_and_what_is_not_planned_is_drawn(pool: PgPool
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_plan_is_no_news_of_its_panel(pool: PgPool) {
+    let _service = plant(&pool).await;
+    let newest = Some(hour(N_OBSERVED - 1));
+    let panels = db::overview::list(&pool, db::DEFAULT_TENANT, Utc::now(), 10).await.unwrap();
+    assert_eq!((panels[0].newest_valid_time, panels[0].n_series), (newest, 3));
+    let of_dashboards = sqlx::query_scalar("select newest_valid_time from dashboard_panel");
+    assert_eq!(of_dashboards.fetch_one(&pool).await.ok(), newest);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_supplied_future_that_has_no_place_is_refused(pool: PgPool) {
     let service = plant(&pool).await;
     let refused = |covariates: Value| {

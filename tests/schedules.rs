@@ -254,6 +254,12 @@ async fn a_scheduler_that_died_is_seen(pool: PgPool) {
     let message = degraded["reasons"][0]["message"].as_str().unwrap();
     assert!(message.contains("`hourly`"), "{message}");
 
+    // Nobody is no worker that has just been seen.
+    let metrics = service.get("/metrics").await.text();
+    assert!(
+        !metrics.contains("plumecast_scheduler_age") && !metrics.contains("plumecast_worker_heartbeat"),
+        "{metrics}"
+    );
     db::worker::seen(&pool, TENANT, "w", Utc::now() - TimeDelta::minutes(10)).await.unwrap();
     db::worker::scheduled(&pool, TENANT, "w", Utc::now() - TimeDelta::minutes(10)).await.unwrap();
     let metrics = service.get("/metrics").await.text();

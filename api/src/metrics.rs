@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// The metrics of one service.
@@ -32,10 +32,10 @@ pub struct Metrics {
     pub job_duration: HistogramVec,
     /// Jobs, by `state` and `kind`.
     pub jobs: IntGaugeVec,
-    /// Seconds since any worker was last seen.
-    pub worker_heartbeat_age: Gauge,
-    /// Seconds since any worker last looked after the schedules, with success.
-    pub scheduler_age: Gauge,
+    /// Seconds since any worker was last seen; no value where there is none. No label.
+    pub worker_heartbeat_age: GaugeVec,
+    /// Seconds since any worker last looked after the schedules, with success; as above.
+    pub scheduler_age: GaugeVec,
     /// Connections to Postgres, by `state`: `idle` or `in_use`.
     pub database_connections: IntGaugeVec,
     /// Seconds since the newest forecast's issue time, by `panel`. The first thing to alert on.
@@ -112,11 +112,6 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let seconds_gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
-            let metric = Gauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
         let durations = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| -> Result<_, prometheus::Error> {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             let metric = HistogramVec::new(options, labels)?;
@@ -166,13 +161,15 @@ impl Metrics {
                 &JOB_DURATION_BUCKETS,
             )?,
             jobs: gauges("plumecast_jobs", "Jobs.", &["state", "kind"])?,
-            worker_heartbeat_age: seconds_gauge(
+            worker_heartbeat_age: float_gauges(
                 "plumecast_worker_heartbeat_age_seconds",
                 "Time since any worker was last seen.",
+                &[],
             )?,
-            scheduler_age: seconds_gauge(
+            scheduler_age: float_gauges(
                 "plumecast_scheduler_age_seconds",
                 "Time since any worker last looked after the schedules.",
+                &[],
             )?,
             database_connections: gauges("plumecast_database_connections", "Connections to Postgres.", &["state"])?,
             forecast_age: float_gauges(

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use forecast::Device;
+use serde::Deserialize;
+use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::db::model::Model;
@@ -162,5 +164,58 @@ fn named(error: db::Error, panel: &Panel, model: &Model) -> Error {
         db::Error::ChampionChanged { .. } => Error::ChampionChanged { panel },
         db::Error::ModelInUse { .. } => Error::ModelInUse { panel, version },
         other => other.into(),
+    }
+}
+
+/// What a model's test windows gave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TestScores {
+    /// CRPS of the model.
+    pub crps: f64,
+    /// That of the seasonal naive forecast on the same windows.
+    pub naive_crps: Option<f64>,
+    /// Share of the truth inside the model's central 80 % intervals.
+    pub coverage_80: f64,
+}
+
+impl TestScores {
+    /// Reads the rows that are stored with a model under `backtest`; `None` where it was not tested.
+    #[must_use]
+    pub fn of(backtest: &Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Row {
+            model: String,
+            crps: f64,
+            coverage_80: f64,
+        }
+        let rows = Vec::<Row>::deserialize(backtest).ok()?;
+        let of = |model: &str| rows.iter().find(|row| row.model == model);
+        let ours = of("plumecast")?;
+        let naive_crps = of("seasonal_naive").map(|naive| naive.crps);
+        Some(Self { crps: ours.crps, naive_crps, coverage_80: ours.coverage_80 })
+    }
+
+    /// One minus the CRPS over that of the seasonal naive forecast, where that made an error.
+    #[must_use]
+    pub fn skill(&self) -> Option<f64> {
+        Some(1.0 - self.crps / self.naive_crps?).filter(|skill| skill.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn skill_is_told_of_models_that_were_tested_beside_seasonal_naive() {
+        let ours = json!({"model": "plumecast", "crps": 0.3, "coverage_80": 0.8});
+        let naive = json!({"model": "seasonal_naive", "crps": 0.4, "coverage_80": 0.6});
+        let skill = TestScores::of(&json!([ours, naive])).expect("it was tested").skill().expect("naive errs");
+        assert!((skill - 0.25).abs() < 1e-12);
+        for backtest in [json!([]), json!(null), json!([ours])] {
+            assert_eq!(TestScores::of(&backtest).and_then(|scores| scores.skill()), None, "{backtest}");
+        }
     }
 }

@@ -58,6 +58,15 @@ pub struct Forecast {
     pub created_at: DateTime<Utc>,
 }
 
+/// The columns of [`Forecast`], of the tables under the names `f` and, for its panel version, `v`.
+macro_rules! columns {
+    () => {
+        "f.forecast_id, v.panel_id, f.panel_version_id, f.model_id, f.issue_time, f.data_cutoff, f.first_step, f.horizon,
+         f.first_valid_time, f.last_valid_time, f.num_samples, f.seed, f.schedule, f.passes, f.quantile_levels, f.params,
+         f.status, f.quality, f.scenario, f.created_at"
+    };
+}
+
 /// A forecast that has just been made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewForecast<'a> {
@@ -272,14 +281,13 @@ async fn insert_trajectories(
 
 /// One forecast.
 pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, forecast_id: Uuid) -> Result<Option<Forecast>, Error> {
-    Ok(sqlx::query_as(
-        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
-             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, scenario, f.created_at
-         from forecast f
-         join panel_version using (tenant_id, panel_version_id)
-         where tenant_id = $1 and forecast_id = $2",
-    )
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from forecast f
+         join panel_version v using (tenant_id, panel_version_id)
+         where tenant_id = $1 and forecast_id = $2"
+    ))
     .bind(tenant_id)
     .bind(forecast_id)
     .fetch_optional(db)
@@ -311,16 +319,15 @@ pub async fn list(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Forecast>, Error> {
-    Ok(sqlx::query_as(
-        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
-             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, scenario, f.created_at
-         from forecast f
-         join panel_version using (tenant_id, panel_version_id)
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from forecast f
+         join panel_version v using (tenant_id, panel_version_id)
          where tenant_id = $1 and ($2::integer is null or panel_id = $2) and ($3::uuid is null or forecast_id < $3)
          order by forecast_id desc
-         limit $4",
-    )
+         limit $4"
+    ))
     .bind(tenant_id)
     .bind(panel_id)
     .bind(before)
@@ -339,18 +346,17 @@ pub async fn list_by_valid_time(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Forecast>, Error> {
-    Ok(sqlx::query_as(
-        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
-             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, scenario, f.created_at
-         from forecast f
-         join panel_version using (tenant_id, panel_version_id)
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from forecast f
+         join panel_version v using (tenant_id, panel_version_id)
          where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null
            and last_valid_time >= coalesce($3, '-infinity') and first_valid_time < coalesce($4, 'infinity')
            and ($5::uuid is null or forecast_id > $5)
          order by forecast_id
-         limit $6",
-    )
+         limit $6"
+    ))
     .bind(tenant_id)
     .bind(panel_id)
     .bind(valid_times.start)
@@ -363,16 +369,23 @@ pub async fn list_by_valid_time(
 
 /// The plain forecast of a panel with the latest issue time; of several, the one that was made last.
 pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<Forecast>, Error> {
-    Ok(sqlx::query_as(
-        "select forecast_id, panel_id, panel_version_id, model_id, issue_time, data_cutoff, first_step, horizon,
-             first_valid_time, last_valid_time, num_samples, seed, schedule, passes, quantile_levels, params, status,
-             quality, scenario, f.created_at
-         from forecast f
-         join panel_version using (tenant_id, panel_version_id)
-         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null
+    // The newest of each panel version is an index probe, however many forecasts are stored.
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from panel_version v
+         cross join lateral (
+             select *
+             from forecast
+             where forecast.tenant_id = v.tenant_id and forecast.panel_version_id = v.panel_version_id
+               and status = 'succeeded' and scenario is null
+             order by issue_time desc, forecast_id desc
+             limit 1
+         ) as f
+         where v.tenant_id = $1 and panel_id = $2
          order by issue_time desc, forecast_id desc
-         limit 1",
-    )
+         limit 1"
+    ))
     .bind(tenant_id)
     .bind(panel_id)
     .fetch_optional(db)

@@ -25,10 +25,18 @@ impl Grid {
     /// # Errors
     /// [`Error::Internal`] when the database has a frequency or zone that this build does not know.
     pub fn of(panel: &Panel) -> Result<Self, Error> {
+        Self::parse(&panel.frequency, &panel.time_zone)
+    }
+
+    /// The grid that a panel's frequency and time zone make.
+    ///
+    /// # Errors
+    /// As [`Grid::of`].
+    pub fn parse(frequency: &str, time_zone: &str) -> Result<Self, Error> {
         let frequency =
-            panel.frequency.parse().map_err(|error: ingest::Error| Error::internal("reading a frequency", error))?;
+            frequency.parse().map_err(|error: ingest::Error| Error::internal("reading a frequency", error))?;
         let time_zone =
-            panel.time_zone.parse().map_err(|error: chrono_tz::ParseError| Error::internal("reading a zone", error))?;
+            time_zone.parse().map_err(|error: chrono_tz::ParseError| Error::internal("reading a zone", error))?;
         Ok(Self { frequency, time_zone })
     }
 

@@ -3,12 +3,12 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::{LISTED_MAX, address_of_panel, format, shell};
 use crate::{
     Error, blocking,
     db::{self, DEFAULT_TENANT, overview::PanelOverview},
+    registry::TestScores,
     server::State,
 };
 
@@ -17,8 +17,8 @@ use crate::{
 /// # Errors
 /// Those of the database.
 pub async fn read(state: web::Data<State>) -> Result<HttpResponse, Error> {
-    let panels = db::overview::list(&state.pool, DEFAULT_TENANT, LISTED_MAX).await?;
     let now = Utc::now();
+    let panels = db::overview::list(&state.pool, DEFAULT_TENANT, now, LISTED_MAX).await?;
     let html =
         blocking::run("writing the page", move || shell::page(None, &html! { main.wide { (content(&panels, now)) } }));
     Ok(super::respond(html.await?))
@@ -58,6 +58,7 @@ fn content(panels: &[PanelOverview], now: DateTime<Utc>) -> Markup {
 
 fn row(panel: &PanelOverview, now: DateTime<Utc>) -> Markup {
     let scores = panel.backtest.as_ref().and_then(TestScores::of);
+    let tested = scores.as_ref().and_then(|scores| Some((scores.skill()?, scores.coverage_80)));
     let age = |time: Option<DateTime<Utc>>| match time {
         Some(time) => {
             html! { time datetime=(time.to_rfc3339()) title=(time.to_rfc3339()) { (format::age(now - time)) } }
@@ -72,33 +73,9 @@ fn row(panel: &PanelOverview, now: DateTime<Utc>) -> Markup {
             td { (age(panel.newest_valid_time)) }
             td { (age(panel.issue_time)) }
             td { @match panel.champion { Some(version) => { "version " (version) }, None => span.quiet { "none" } } }
-            td.number { @if let Some(scores) = &scores { (format::percent(scores.skill)) } @else { span.quiet { "not tested" } } }
-            td.number { @if let Some(scores) = &scores { (format::percent(scores.coverage_80)) } }
+            td.number { @if let Some((skill, _)) = tested { (format::percent(skill)) } @else { span.quiet { "not tested" } } }
+            td.number { @if let Some((_, coverage_80)) = tested { (format::percent(coverage_80)) } }
         }
-    }
-}
-
-/// What a model's test windows gave.
-struct TestScores {
-    /// One minus CRPS over that of the seasonal naive forecast.
-    skill: f64,
-    coverage_80: f64,
-}
-
-impl TestScores {
-    /// Reads the stored rows; `None` where a model was not tested.
-    fn of(backtest: &serde_json::Value) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Row {
-            model: String,
-            crps: f64,
-            coverage_80: f64,
-        }
-        let rows = Vec::<Row>::deserialize(backtest).ok()?;
-        let of = |model: &str| rows.iter().find(|row| row.model == model);
-        let (ours, naive) = (of("plumecast")?, of("seasonal_naive")?);
-        let skill = 1.0 - ours.crps / naive.crps;
-        skill.is_finite().then_some(Self { skill, coverage_80: ours.coverage_80 })
     }
 }
 
@@ -110,11 +87,13 @@ mod tests {
 
     fn panel() -> PanelOverview {
         PanelOverview {
+            panel_id: 1,
             name: "<load>".to_owned(),
             frequency: "1h".to_owned(),
             time_zone: "UTC".to_owned(),
             n_series: 3,
             newest_valid_time: Some(DateTime::UNIX_EPOCH),
+            champion_model_id: Some(7),
             champion: Some(2),
             backtest: Some(json!([
                 {"model": "plumecast", "crps": 0.3, "coverage_80": 0.81},
@@ -129,13 +108,6 @@ mod tests {
         let html = content(&[panel()], DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(5)).into_string();
         for expected in ["&lt;load&gt;", "/panels/%3Cload%3E", "5 hours ago", "version 2", "25 %", "81 %", "none"] {
             assert!(html.contains(expected), "{expected} is missing in {html}");
-        }
-    }
-
-    #[test]
-    fn a_model_that_was_not_tested_has_no_skill() {
-        for backtest in [json!([]), json!(null), json!([{"model": "plumecast", "crps": 0.3, "coverage_80": 0.8}])] {
-            assert!(TestScores::of(&backtest).is_none(), "{backtest}");
         }
     }
 

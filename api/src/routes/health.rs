@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, TimeDelta, Utc};
+use prometheus::GaugeVec;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::{
     Error, database,
-    db::{self, DEFAULT_TENANT, model::Model},
+    db::{self, DEFAULT_TENANT},
     forecaster::Grid,
     metrics::Metrics,
     problem::Violation,
+    registry::TestScores,
     server::State,
 };
 
@@ -162,13 +164,14 @@ async fn measure_jobs(state: &State) -> Result<(), Error> {
     }
     let now = Utc::now();
     let workers = db::worker::list(&state.pool, DEFAULT_TENANT).await?;
-    let age = |newest: Option<DateTime<Utc>>| newest.map(|time| (now - time).as_seconds_f64().max(0.0));
-    if let Some(seconds) = age(workers.iter().map(|worker| worker.seen_at).max()) {
-        metrics.worker_heartbeat_age.set(seconds);
-    }
-    if let Some(seconds) = age(workers.iter().filter_map(|worker| worker.scheduled_at).max()) {
-        metrics.scheduler_age.set(seconds);
-    }
+    let measure = |gauge: &GaugeVec, newest: Option<DateTime<Utc>>| {
+        gauge.reset();
+        if let Some(time) = newest {
+            gauge.with_label_values::<&str>(&[]).set((now - time).as_seconds_f64().max(0.0));
+        }
+    };
+    measure(&metrics.worker_heartbeat_age, workers.iter().map(|worker| worker.seen_at).max());
+    measure(&metrics.scheduler_age, workers.iter().filter_map(|worker| worker.scheduled_at).max());
     Ok(())
 }
 
@@ -176,41 +179,33 @@ async fn measure_jobs(state: &State) -> Result<(), Error> {
 async fn measure_panels(state: &State) -> Result<(), Error> {
     let (pool, metrics, now) = (&state.pool, &state.metrics, Utc::now());
     let seconds_since = |time: DateTime<Utc>| (now - time).as_seconds_f64();
+    let panels = db::overview::list(pool, DEFAULT_TENANT, now, PANELS_MEASURED).await?;
     metrics.model_info.reset();
     // A champion without scores has none, instead of those of the one before.
     metrics.coverage_80.reset();
     metrics.crps_ratio.reset();
-    for panel in db::panel::list(pool, DEFAULT_TENANT, None, PANELS_MEASURED).await? {
+    for panel in panels {
         let labels = [panel.name.as_str()];
-        if let Some(forecast) = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await? {
-            metrics.forecast_age.with_label_values(&labels).set(seconds_since(forecast.issue_time));
+        if let Some(issue_time) = panel.issue_time {
+            metrics.forecast_age.with_label_values(&labels).set(seconds_since(issue_time));
         }
-        if let Some(version) = db::panel_version::latest(pool, DEFAULT_TENANT, panel.panel_id).await?
-            && let Some(span) = db::observation::span(pool, DEFAULT_TENANT, version.panel_version_id, now).await?
-        {
-            let end = Grid::of(&panel)?.advance(span.last_valid_time, 1);
+        if let Some(valid_time) = panel.newest_valid_time {
+            let end = Grid::parse(&panel.frequency, &panel.time_zone)?.advance(valid_time, 1);
             metrics.observation_lag.with_label_values(&labels).set(seconds_since(end));
         }
-        if let Some(model) = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await? {
-            metrics.model_info.with_label_values(&[&panel.name, &model.version.to_string()]).set(1);
-            let recent =
-                db::score::recent(pool, DEFAULT_TENANT, panel.panel_id, model.model_id, RECENT_SECONDS).await?;
+        if let (Some(model_id), Some(version)) = (panel.champion_model_id, panel.champion) {
+            metrics.model_info.with_label_values(&[&panel.name, &version.to_string()]).set(1);
+            let recent = db::score::recent(pool, DEFAULT_TENANT, panel.panel_id, model_id, RECENT_SECONDS).await?;
             if let Some(coverage) = recent.coverage_80 {
                 metrics.coverage_80.with_label_values(&labels).set(coverage);
             }
-            if let (Some(crps), Some(tested)) = (recent.crps, tested_crps(&model)) {
-                metrics.crps_ratio.with_label_values(&labels).set(crps / tested);
+            let tested = panel.backtest.as_ref().and_then(TestScores::of).filter(|tested| tested.crps > 0.0);
+            if let (Some(crps), Some(tested)) = (recent.crps, tested) {
+                metrics.crps_ratio.with_label_values(&labels).set(crps / tested.crps);
             }
         }
         let n_events = db::drift_event::count(pool, DEFAULT_TENANT, panel.panel_id).await?;
         metrics.drift_events.with_label_values(&labels).set(n_events);
     }
     Ok(())
-}
-
-/// CRPS of a model in its own backtest, if it had one and made an error there.
-fn tested_crps(model: &Model) -> Option<f64> {
-    let rows = model.metrics["backtest"].as_array()?;
-    let own = rows.iter().find(|row| row["model"] == "plumecast")?;
-    own["crps"].as_f64().filter(|crps| *crps > 0.0)
 }

@@ -117,7 +117,7 @@ async fn show(
 ) -> Result<ShownSeries, Error> {
     let forecast = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await?;
     let forecast = match forecast {
-        Some(forecast) => read_forecast(pool, grid, &forecast, &series, question).await?,
+        Some(forecast) => read_forecast(pool, grid, forecast, &series, question).await?,
         None => None,
     };
     let placement = forecast.as_ref().map(ShownForecast::placement);
@@ -129,11 +129,11 @@ async fn show(
 async fn read_forecast(
     pool: &PgPool,
     grid: Grid,
-    forecast: &Forecast,
+    forecast: Forecast,
     series: &Series,
     question: Question,
 ) -> Result<Option<ShownForecast>, Error> {
-    let mut stored = Stored::read(pool, &forecast.forecast_id.to_string()).await?;
+    let mut stored = Stored::of(pool, forecast).await?;
     stored.series.retain(|one| one.series_id == series.series_id || question.adds_up(one, series));
     let Some(position) = stored.series.iter().position(|one| one.series_id == series.series_id) else {
         return Ok(None);
