@@ -69,7 +69,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
     let application = Application::build(&args.config, pool.clone())?;
     let (address, stop) = (application.address(), application.stop_handle());
-    let worker = super::work::start_beside(&args.config, &database, &application)?;
+    let worker = super::work::start_beside(&args.config, &database, &application).await?;
     super::serve::stop_on_signal(stop.clone(), worker.as_ref())?;
     let serving = tokio::spawn(application.run());
     let made = tokio::task::spawn_blocking(move || {

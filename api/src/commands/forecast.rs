@@ -18,6 +18,7 @@ use crate::page::{
 };
 use crate::plot;
 use crate::predictor::Predictor;
+use crate::routes::forecasts::request::SEED_MAX;
 
 /// Stands for a chart in the terminal where a file is expected.
 const TERMINAL: &str = "-";
@@ -84,6 +85,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         (1..=samples_max).contains(&args.num_samples),
         "--num-samples must lie between 1 and {samples_max}"
     );
+    anyhow::ensure!(args.seed <= SEED_MAX, "--seed must lie between 0 and {SEED_MAX}");
     let mut levels: Vec<QuantileLevel> =
         args.quantiles.iter().map(|&level| QuantileLevel::new(level)).collect::<Result<_, _>>()?;
     levels.sort_by(|a, b| a.value().total_cmp(&b.value()));

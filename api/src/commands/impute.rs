@@ -12,6 +12,7 @@ use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::forecaster::imputation::{Imputation, ImputationOrder, impute};
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
+use crate::routes::forecasts::request::SEED_MAX;
 use crate::routes::imputation::summary;
 
 /// Fill the gaps of a panel between two times, from what was observed before and after them. Nothing is stored.
@@ -72,6 +73,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         (1..=samples_max).contains(&args.num_samples),
         "--num-samples must lie between 1 and {samples_max}"
     );
+    anyhow::ensure!(args.seed <= SEED_MAX, "--seed must lie between 0 and {SEED_MAX}");
     anyhow::ensure!(args.start < args.end, "--end must be after --start");
     let mut levels: Vec<QuantileLevel> =
         args.quantiles.iter().map(|&level| QuantileLevel::new(level)).collect::<Result<_, _>>()?;

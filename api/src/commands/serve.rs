@@ -15,10 +15,7 @@ pub async fn run(config: &Config) -> anyhow::Result<()> {
     let database = super::open(&config.database).await?;
     let application = Application::build(config, database.pool().clone())?;
     tracing::info!("listening on http://{}", application.address());
-    if let Some(file) = &config.config {
-        work::declare_schedules(&database, file, &config.limits).await?;
-    }
-    let worker = work::start_beside(config, &database, &application)?;
+    let worker = work::start_beside(config, &database, &application).await?;
     stop_on_signal(application.stop_handle(), worker.as_ref())?;
     let result = application.run().await.context("serving");
     if let Some(worker) = worker {

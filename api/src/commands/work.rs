@@ -108,12 +108,18 @@ impl Handle {
     }
 }
 
-/// Starts a worker beside a service, if the configuration wants one.
-pub(super) fn start_beside(
+/// Stores the schedules of the configuration file, and starts a worker beside a service, if the configuration wants one.
+///
+/// # Errors
+/// Those of [`declare_schedules`].
+pub(super) async fn start_beside(
     config: &Config,
     database: &Database,
     application: &Application,
 ) -> anyhow::Result<Option<Handle>> {
+    if let Some(file) = &config.config {
+        declare_schedules(database, file, &config.limits).await?;
+    }
     if !config.with_worker {
         return Ok(None);
     }
@@ -140,7 +146,7 @@ pub(super) fn start_beside(
 ///
 /// # Errors
 /// When the file cannot be read, or a schedule in it is wrong. One whose panel is not there yet is left for the next start.
-pub(super) async fn declare_schedules(database: &Database, file: &Path, limits: &Limits) -> anyhow::Result<()> {
+async fn declare_schedules(database: &Database, file: &Path, limits: &Limits) -> anyhow::Result<()> {
     for declaration in config::schedules(file)? {
         let mut connection = database.pool().acquire().await?;
         match scheduler::declare(&mut connection, &declaration, limits, Utc::now()).await {

@@ -65,6 +65,10 @@ pub struct Settings {
     pub samples_max: usize,
     /// Most values (trajectories * steps * series) of one forecast.
     pub cost_max: u64,
+    /// Attempts at a job that this one asks for.
+    pub job_attempts_max: i32,
+    /// Jobs that wait for a worker, at most.
+    pub jobs_waiting_max: i64,
     /// Seconds until the second attempt; doubled after each further one.
     pub retry_seconds: f64,
     /// Seconds after which Postgres gives up a statement.
@@ -92,19 +96,23 @@ impl Settings {
             horizon_max: limits.horizon_max,
             samples_max: limits.samples_max,
             cost_max: limits.job_cost_max,
+            job_attempts_max: limits.job_attempts_max,
+            jobs_waiting_max: limits.jobs_waiting_max,
             retry_seconds: worker.job_retry.as_secs_f64(),
             statement_seconds: database.statement_timeout.as_secs_f64(),
             log_format,
         }
     }
 
-    /// The limits of a forecast as a job.
+    /// The limits of a forecast as a job, and of jobs that a job asks for.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
             horizon_max: self.horizon_max,
             samples_max: self.samples_max,
             cost_max: self.cost_max,
+            job_attempts_max: self.job_attempts_max,
+            jobs_waiting_max: self.jobs_waiting_max,
             ..Limits::default()
         }
     }

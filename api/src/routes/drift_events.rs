@@ -7,17 +7,14 @@ use utoipa::ToSchema;
 
 use super::{
     cursor,
-    extract::{FromQuery, Parameters, Query},
-    panels,
+    extract::Query,
+    panels::{self, OfPanelQuery},
 };
 use crate::{
     Error,
     db::{self, DEFAULT_TENANT, drift_event::DriftEvent},
     server::State,
 };
-
-/// Alarms of a page, unless the request says otherwise.
-const PAGE_ROWS_DEFAULT: usize = 50;
 
 /// Which alarms.
 #[derive(Clone, Debug, utoipa::IntoParams)]
@@ -31,23 +28,6 @@ pub struct DriftEventsParameters {
     limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
-}
-
-/// The parameters, read.
-pub struct DriftEventsQuery {
-    panel: Option<String>,
-    limit: usize,
-    cursor: Option<i32>,
-}
-
-impl FromQuery for DriftEventsQuery {
-    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self {
-            panel: parameters.take("panel")?,
-            limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
-            cursor: cursor::take(parameters)?,
-        })
-    }
 }
 
 /// An alarm.
@@ -121,12 +101,12 @@ pub struct DriftEventPage {
         (status = 404, description = "No such panel"),
     )
 )]
-pub async fn list(state: web::Data<State>, query: Query<DriftEventsQuery>) -> Result<web::Json<DriftEventPage>, Error> {
-    let DriftEventsQuery { panel, limit, cursor } = query.0;
-    let panel_id = match panel {
-        Some(name) => Some(panels::find(&state.pool, &name).await?.panel_id),
-        None => None,
-    };
+pub async fn list(
+    state: web::Data<State>,
+    query: Query<OfPanelQuery<i32>>,
+) -> Result<web::Json<DriftEventPage>, Error> {
+    let OfPanelQuery { panel, limit, cursor } = query.0;
+    let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
     let rows =
         db::drift_event::list(&state.pool, DEFAULT_TENANT, panel_id, cursor, cursor::limit_plus_one(limit)).await?;

@@ -245,6 +245,14 @@ impl Parameters {
     }
 }
 
+/// The value of a parameter that cannot be left out.
+///
+/// # Errors
+/// When it was.
+pub fn required<T>(name: &'static str, taken: Option<T>) -> Result<T, Error> {
+    taken.ok_or_else(|| Error::invalid_parameter(name, "missing-parameter", "is required"))
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::ResponseError;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    extract::{FromQuery, Parameters, Query},
-    forecasts::body::ModelReference,
+    extract::{FromQuery, Parameters, Query, required},
+    forecasts::{body::ModelReference, request::SEED_MAX},
     levels, respond,
 };
 use crate::{
@@ -59,17 +59,20 @@ pub struct ImputationQuery {
 
 impl FromQuery for ImputationQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let required = |name| Error::invalid_parameter(name, "missing-parameter", "is required");
         let (start, end) = (parameters.take_time("start")?, parameters.take_time("end")?);
         let query = Self {
-            start: start.ok_or_else(|| required("start"))?,
-            end: end.ok_or_else(|| required("end"))?,
+            start: required("start", start)?,
+            end: required("end", end)?,
             as_of: parameters.take_time("as_of")?,
             num_samples: parameters
                 .take_parsed("num_samples", "a positive number", |text| text.parse().ok().filter(|n: &usize| *n > 0))?
                 .unwrap_or(SampleConfig::default().n_samples),
-            seed: parameters.take_parsed("seed", "a number from 0 on", |text| text.parse().ok())?.unwrap_or(0),
-            levels: parameters.take("quantiles")?.map(|text| levels::from_parameter(&text)).transpose()?,
+            seed: parameters
+                .take_parsed("seed", &format!("a number from 0 to {SEED_MAX}"), |text| {
+                    text.parse().ok().filter(|seed| *seed <= SEED_MAX)
+                })?
+                .unwrap_or(0),
+            levels: levels::take(parameters)?,
             draws: parameters.take_parsed("draws", "`true` or `false`", |text| text.parse().ok())?.unwrap_or(false),
         };
         if query.end <= query.start {

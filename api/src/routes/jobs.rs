@@ -1,10 +1,6 @@
 //! Jobs: asking for them, following them, stopping them.
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -184,7 +180,7 @@ pub(super) async fn accept(state: &State, work: &Work, key: Option<&RequestKey>)
     let enqueued = jobs::enqueue(&mut connection, work, &ask, &state.limits).await;
     drop(connection);
     let job = match (enqueued, key) {
-        (Ok(job_id), _) => find(state, &job_id.to_string()).await?,
+        (Ok(job_id), _) => get(state, job_id).await?,
         // The same request came twice at once; the other one was faster.
         (Err(Error::Database(db::Error::IdempotencyKeyInUse)), Some(key)) => {
             find_earlier(state, key).await?.ok_or(Error::IdempotencyConflict)?
@@ -202,7 +198,7 @@ pub(super) async fn find_earlier(state: &State, key: &RequestKey) -> Result<Opti
     match db::job::find_by_key(&state.pool, DEFAULT_TENANT, &key.key).await? {
         None => Ok(None),
         Some((_, digest)) if digest != key.digest => Err(Error::IdempotencyConflict),
-        Some((job_id, _)) => Ok(Some(find(state, &job_id.to_string()).await?)),
+        Some((job_id, _)) => Ok(Some(get(state, job_id).await?)),
     }
 }
 
@@ -212,17 +208,17 @@ pub(super) async fn find_earlier(state: &State, key: &RequestKey) -> Result<Opti
 /// Those of [`respond::json`].
 pub(super) async fn accepted(job: Job) -> Result<HttpResponse, Error> {
     let location = format!("/v1/jobs/{}", job.job_id);
-    let mut response = respond::json(StatusCode::ACCEPTED, JobBody::from(job)).await?;
-    if let Ok(location) = header::HeaderValue::from_str(&location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    respond::json_at(StatusCode::ACCEPTED, &location, JobBody::from(job)).await
 }
 
 async fn find(state: &State, identifier: &str) -> Result<Job, Error> {
-    let unknown = || Error::UnknownJob { job: identifier.to_owned() };
-    let job_id = Uuid::parse_str(identifier).map_err(|_| unknown())?;
-    db::job::get(&state.pool, DEFAULT_TENANT, job_id).await?.ok_or_else(unknown)
+    let job_id = Uuid::parse_str(identifier).map_err(|_| Error::UnknownJob { job: identifier.to_owned() })?;
+    get(state, job_id).await
+}
+
+async fn get(state: &State, job_id: Uuid) -> Result<Job, Error> {
+    let job = db::job::get(&state.pool, DEFAULT_TENANT, job_id).await?;
+    job.ok_or_else(|| Error::UnknownJob { job: job_id.to_string() })
 }
 
 /// Read a job
@@ -287,7 +283,7 @@ async fn changed(
     is_changed: bool,
     needed: &'static str,
 ) -> Result<web::Json<JobBody>, Error> {
-    let job = find(state, &job_id.to_string()).await?;
+    let job = get(state, job_id).await?;
     if is_changed { Ok(web::Json(job.into())) } else { Err(Error::WrongJobState { job_id, state: job.state, needed }) }
 }
 
@@ -346,10 +342,7 @@ impl FromQuery for JobsQuery {
 )]
 pub async fn list(state: web::Data<State>, query: Query<JobsQuery>) -> Result<web::Json<JobPage>, Error> {
     let JobsQuery { panel, state: job_state, kind, limit, cursor } = query.0;
-    let panel_id = match panel {
-        Some(name) => Some(panels::find(&state.pool, &name).await?.panel_id),
-        None => None,
-    };
+    let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let filter = Filter { panel_id, state: job_state, kind };
     let limit = limit.min(state.limits.page_rows_max);
     let rows = db::job::list(&state.pool, DEFAULT_TENANT, &filter, cursor, cursor::limit_plus_one(limit)).await?;

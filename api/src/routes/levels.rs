@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use forecast::QuantileLevel;
 
+use super::extract::Parameters;
 use crate::{Error, problem::Violation};
 
 /// Levels of a forecast whose request names none: median and the 50, 80 and 90 % intervals.
@@ -44,11 +45,15 @@ pub fn from_body(quantiles: Option<&[f64]>, level: Option<&[f64]>) -> Result<Vec
     if errors.is_empty() { Ok(sorted(levels)) } else { Err(Error::InvalidBody { errors }) }
 }
 
-/// The levels of a comma-separated query parameter.
+/// Takes the parameter `quantiles`: levels, separated by commas.
 ///
 /// # Errors
 /// [`Error::InvalidParameter`] when one is not a number between 0 and 1.
-pub fn from_parameter(text: &str) -> Result<Vec<QuantileLevel>, Error> {
+pub fn take(parameters: &mut Parameters) -> Result<Option<Vec<QuantileLevel>>, Error> {
+    parameters.take("quantiles")?.map(|text| from_parameter(&text)).transpose()
+}
+
+fn from_parameter(text: &str) -> Result<Vec<QuantileLevel>, Error> {
     let refuse = |message: String| Error::invalid_parameter("quantiles", "invalid-value", message);
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if parts.len() > LEVELS_MAX {

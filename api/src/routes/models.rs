@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{
     cursor,
     extract::{FromQuery, Parameters, Query},
-    panels,
+    panels::{self, OfPanelQuery},
 };
 use crate::{
     Error,
@@ -17,9 +17,6 @@ use crate::{
     registry,
     server::State,
 };
-
-/// Models of a page, unless the request says otherwise.
-const PAGE_ROWS_DEFAULT: usize = 50;
 
 /// Which models.
 #[derive(Clone, Debug, utoipa::IntoParams)]
@@ -33,24 +30,6 @@ pub struct ModelsParameters {
     limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
-}
-
-/// The parameters, read.
-pub struct ModelsQuery {
-    panel: Option<String>,
-    limit: usize,
-    /// Panel and version of the last model of the page before.
-    cursor: Option<(String, i32)>,
-}
-
-impl FromQuery for ModelsQuery {
-    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self {
-            panel: parameters.take("panel")?,
-            limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
-            cursor: cursor::take(parameters)?,
-        })
-    }
 }
 
 /// A trained model.
@@ -132,12 +111,12 @@ pub struct ModelPage {
         (status = 404, description = "No such panel"),
     )
 )]
-pub async fn list(state: web::Data<State>, query: Query<ModelsQuery>) -> Result<web::Json<ModelPage>, Error> {
-    let ModelsQuery { panel, limit, cursor } = query.0;
-    let panel_id = match panel {
-        Some(name) => Some(panels::find(&state.pool, &name).await?.panel_id),
-        None => None,
-    };
+pub async fn list(
+    state: web::Data<State>,
+    query: Query<OfPanelQuery<(String, i32)>>,
+) -> Result<web::Json<ModelPage>, Error> {
+    let OfPanelQuery { panel, limit, cursor } = query.0;
+    let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
     let after = cursor.as_ref().map(|(panel, version)| (panel.as_str(), *version));
     let rows =

@@ -2,7 +2,8 @@
 
 use actix_web::web;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use super::{
@@ -17,8 +18,42 @@ use crate::{
 
 pub use crate::registry::find_panel as find;
 
+/// The identifier of the panel that a request names, if it names one.
+///
+/// # Errors
+/// [`Error::UnknownPanel`].
+pub async fn find_id(pool: &PgPool, name: Option<&str>) -> Result<Option<i32>, Error> {
+    match name {
+        Some(name) => Ok(Some(find(pool, name).await?.panel_id)),
+        None => Ok(None),
+    }
+}
+
 /// Rows of a page, unless the request says otherwise.
 const PAGE_ROWS_DEFAULT: usize = 100;
+
+/// Rows of a page of what belongs to panels, unless the request says otherwise.
+const ROWS_OF_PANELS_DEFAULT: usize = 50;
+
+/// Which page of a list that may be of one panel; `K` is where the page before ended.
+pub struct OfPanelQuery<K> {
+    /// Name of the panel; `None` stands for all.
+    pub panel: Option<String>,
+    /// Most rows of the page.
+    pub limit: usize,
+    /// The last row of the page before.
+    pub cursor: Option<K>,
+}
+
+impl<K: DeserializeOwned> FromQuery for OfPanelQuery<K> {
+    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
+        Ok(Self {
+            panel: parameters.take("panel")?,
+            limit: parameters.take_limit(ROWS_OF_PANELS_DEFAULT)?,
+            cursor: cursor::take(parameters)?,
+        })
+    }
+}
 
 /// Which page.
 #[derive(Clone, Debug, utoipa::IntoParams)]

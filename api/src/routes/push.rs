@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    extract::{FromQuery, Parameters, Query, Upload},
+    extract::{FromQuery, Parameters, Query, Upload, required},
     loads::LoadBody,
     respond,
 };
@@ -63,7 +63,7 @@ impl FromQuery for PushQuery {
             _ => None,
         };
         Ok(Self {
-            panel: panel.ok_or_else(|| Error::invalid_parameter("panel", "missing-parameter", "is required"))?,
+            panel: required("panel", panel)?,
             frequency: parameters
                 .take_parsed("frequency", "a frequency, such as 15min, 1h, 1d, 1mo", |text| text.parse().ok())?,
             time_zone: parameters

@@ -2,7 +2,10 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
 };
 use serde::Serialize;
 
@@ -54,6 +57,22 @@ pub async fn json<T: Serialize + Send + 'static>(status: StatusCode, body: T) ->
     let text = blocking::run("writing a response", move || serde_json::to_vec(&body)).await?;
     let text = text.map_err(|error| Error::internal("writing a response", error))?;
     Ok(HttpResponse::build(status).content_type("application/json").body(text))
+}
+
+/// As [`json`], with the address at which the body can be read again.
+///
+/// # Errors
+/// Those of [`json`].
+pub async fn json_at<T: Serialize + Send + 'static>(
+    status: StatusCode,
+    location: &str,
+    body: T,
+) -> Result<HttpResponse, Error> {
+    let mut response = json(status, body).await?;
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -1,10 +1,6 @@
 //! Schedules: declaring them, and seeing what they did.
 
-use actix_web::{
-    HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpResponse, http::StatusCode, web};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,8 +9,9 @@ use uuid::Uuid;
 
 use super::{
     cursor,
-    extract::{Body, FromQuery, Parameters, Query},
-    panels, respond,
+    extract::{Body, Query},
+    panels::{self, OfPanelQuery},
+    respond,
 };
 use crate::{
     Error,
@@ -22,9 +19,6 @@ use crate::{
     jobs::scheduler::{self, Declaration},
     server::State,
 };
-
-/// Schedules of a page, unless the request says otherwise.
-const PAGE_ROWS_DEFAULT: usize = 50;
 
 /// A schedule.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -153,13 +147,11 @@ pub async fn put(
 }
 
 async fn written(state: &State, name: &str, status: StatusCode) -> Result<HttpResponse, Error> {
-    let mut response = respond::json(status, ScheduleBody::from(find(state, name).await?)).await?;
-    if status == StatusCode::CREATED
-        && let Ok(location) = header::HeaderValue::from_str(&format!("/v1/schedules/{name}"))
-    {
-        response.headers_mut().insert(header::LOCATION, location);
+    let body = ScheduleBody::from(find(state, name).await?);
+    match status {
+        StatusCode::CREATED => respond::json_at(status, &format!("/v1/schedules/{name}"), body).await,
+        _ => respond::json(status, body).await,
     }
-    Ok(response)
 }
 
 async fn find(state: &State, name: &str) -> Result<Schedule, Error> {
@@ -217,23 +209,6 @@ pub struct SchedulesParameters {
     cursor: Option<String>,
 }
 
-/// The parameters, read.
-pub struct SchedulesQuery {
-    panel: Option<String>,
-    limit: usize,
-    cursor: Option<String>,
-}
-
-impl FromQuery for SchedulesQuery {
-    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self {
-            panel: parameters.take("panel")?,
-            limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
-            cursor: cursor::take(parameters)?,
-        })
-    }
-}
-
 /// List schedules, by name
 #[utoipa::path(
     get,
@@ -246,12 +221,12 @@ impl FromQuery for SchedulesQuery {
         (status = 404, description = "No such panel"),
     )
 )]
-pub async fn list(state: web::Data<State>, query: Query<SchedulesQuery>) -> Result<web::Json<SchedulePage>, Error> {
-    let SchedulesQuery { panel, limit, cursor } = query.0;
-    let panel_id = match panel {
-        Some(name) => Some(panels::find(&state.pool, &name).await?.panel_id),
-        None => None,
-    };
+pub async fn list(
+    state: web::Data<State>,
+    query: Query<OfPanelQuery<String>>,
+) -> Result<web::Json<SchedulePage>, Error> {
+    let OfPanelQuery { panel, limit, cursor } = query.0;
+    let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
     let limit_plus_one = cursor::limit_plus_one(limit);
     let rows = db::schedule::list(&state.pool, DEFAULT_TENANT, panel_id, cursor.as_deref(), limit_plus_one).await?;

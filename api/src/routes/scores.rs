@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     cursor,
-    extract::{FromQuery, Parameters, Query},
+    extract::{FromQuery, Parameters, Query, required},
     panels,
 };
 use crate::{
@@ -58,10 +58,9 @@ pub struct ScoresQuery {
 
 impl FromQuery for ScoresQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let missing = || Error::invalid_parameter("panel", "missing-parameter", "is required");
         let by = parameters.take_parsed("by", "`lead`, `series`, `model` or `day`", |text| text.parse().ok())?;
         Ok(Self {
-            panel: parameters.take("panel")?.ok_or_else(missing)?,
+            panel: required("panel", parameters.take("panel")?)?,
             by: by.unwrap_or(GroupBy::Lead),
             start: parameters.take_time("start")?,
             end: parameters.take_time("end")?,

@@ -15,7 +15,7 @@ use crate::{
     db::{series::Series, words::Kind},
     forecaster::Warning,
     routes::{
-        extract::{FromQuery, Parameters, Query},
+        extract::{FromQuery, Parameters, Query, required},
         levels, respond,
     },
     server::State,
@@ -51,13 +51,12 @@ pub struct AggregateQuery {
 
 impl FromQuery for AggregateQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let missing = |name| Error::invalid_parameter(name, "missing-parameter", "is required");
         let function = parameters.take_parsed("fn", "`sum`, `max`, `min` or `mean`", parse_function)?;
         let over = parameters.take_parsed("over", "`horizon`, `series` or `horizon,series`", parse_over)?;
         Ok(Self {
-            function: function.ok_or_else(|| missing("fn"))?,
-            over: over.ok_or_else(|| missing("over"))?,
-            levels: parameters.take("quantiles")?.map(|text| levels::from_parameter(&text)).transpose()?,
+            function: required("fn", function)?,
+            over: required("over", over)?,
+            levels: levels::take(parameters)?,
             series: parameters.take_all("series"),
         })
     }

@@ -10,11 +10,7 @@ pub mod trajectories;
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::{StatusCode, header},
-    web,
-};
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use chrono::Utc;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -27,9 +23,10 @@ use self::{
 };
 use super::{
     cursor,
-    extract::{Body, FromQuery, Parameters, Query},
+    extract::{Body, Query},
     idempotency,
     jobs::{self, JobBody},
+    panels::{self, OfPanelQuery},
     respond,
 };
 use crate::{
@@ -39,9 +36,6 @@ use crate::{
     jobs::Work,
     server::State,
 };
-
-/// Forecasts of a page, unless the request says otherwise.
-const PAGE_ROWS_DEFAULT: usize = 50;
 
 /// Make a forecast
 ///
@@ -122,12 +116,10 @@ pub async fn create(
 }
 
 async fn created(body: ForecastBody) -> Result<HttpResponse, Error> {
-    let location = body.summary.forecast_id.map(|forecast_id| format!("/v1/forecasts/{forecast_id}"));
-    let mut response = respond::json(StatusCode::CREATED, body).await?;
-    if let Some(location) = location.and_then(|location| header::HeaderValue::from_str(&location).ok()) {
-        response.headers_mut().insert(header::LOCATION, location);
+    match body.summary.forecast_id {
+        Some(forecast_id) => respond::json_at(StatusCode::CREATED, &format!("/v1/forecasts/{forecast_id}"), body).await,
+        None => respond::json(StatusCode::CREATED, body).await,
     }
-    Ok(response)
 }
 
 /// The key of a request, if it has one.
@@ -191,23 +183,6 @@ pub struct ListParameters {
     cursor: Option<String>,
 }
 
-/// The parameters, read.
-pub struct ListQuery {
-    panel: Option<String>,
-    limit: usize,
-    cursor: Option<Uuid>,
-}
-
-impl FromQuery for ListQuery {
-    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self {
-            panel: parameters.take("panel")?,
-            limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
-            cursor: cursor::take(parameters)?,
-        })
-    }
-}
-
 /// A page of forecasts, the newest first.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ForecastPage {
@@ -230,12 +205,9 @@ pub struct ForecastPage {
         (status = 404, description = "No such panel"),
     )
 )]
-pub async fn list(state: web::Data<State>, query: Query<ListQuery>) -> Result<web::Json<ForecastPage>, Error> {
-    let ListQuery { panel, limit, cursor } = query.0;
-    let panel_id = match panel {
-        Some(name) => Some(super::panels::find(&state.pool, &name).await?.panel_id),
-        None => None,
-    };
+pub async fn list(state: web::Data<State>, query: Query<OfPanelQuery<Uuid>>) -> Result<web::Json<ForecastPage>, Error> {
+    let OfPanelQuery { panel, limit, cursor } = query.0;
+    let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
     let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, cursor, cursor::limit_plus_one(limit)).await?;
     let (rows, next) = cursor::page(rows, limit, |forecast| forecast.forecast_id)?;

@@ -37,7 +37,7 @@ pub struct QuantilesQuery {
 
 impl FromQuery for QuantilesQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let levels = parameters.take("quantiles")?.map(|text| levels::from_parameter(&text)).transpose()?;
+        let levels = levels::take(parameters)?;
         Ok(Self { levels, series: parameters.take_all("series") })
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Largest seed that every JSON parser reads exactly.
-const SEED_MAX: u64 = (1 << 53) - 1;
+pub const SEED_MAX: u64 = (1 << 53) - 1;
 
 /// Most denoising passes of a token; more change nothing but the time.
 const PASSES_MAX: usize = 256;

@@ -39,6 +39,14 @@ impl Stored {
         let unknown = || Error::UnknownForecast { forecast: identifier.to_owned() };
         let forecast_id = Uuid::try_parse(identifier).map_err(|_| unknown())?;
         let forecast = db::forecast::get(pool, DEFAULT_TENANT, forecast_id).await?.ok_or_else(unknown)?;
+        Self::of(pool, forecast).await
+    }
+
+    /// Reads what a forecast refers to.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn of(pool: &PgPool, forecast: Forecast) -> Result<Self, Error> {
         let (panel, model) = references(pool, &forecast).await?;
         let series = db::forecast::series(pool, DEFAULT_TENANT, &forecast).await?;
         Ok(Self { forecast, panel, model, series })
