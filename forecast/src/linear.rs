@@ -120,6 +120,21 @@ impl BaseInput<'_> {
         past::push_features(*self, origin, out);
         out.extend(lags.iter().map(|&lag| if lag > origin { 0.0 } else { self.value(origin - lag, series) - last }));
     }
+
+    /// Features of origins and series, a column each, so that what belongs together is contiguous.
+    fn columns_of_features(&self, rows: &[(usize, usize)], lags: &[usize]) -> DMatrix<f64> {
+        let (mut features, mut all) = (vec![], vec![]);
+        for &(origin, series) in rows {
+            self.features(origin, series, lags, &mut features);
+            all.extend_from_slice(&features);
+        }
+        DMatrix::from_vec(self.n_features() + lags.len(), rows.len(), all)
+    }
+
+    /// Series whose weights are fitted together are one group: each alone, or all of many.
+    fn n_groups(&self) -> usize {
+        if self.n_series > N_SERIES_UNPOOLED_MAX { 1 } else { self.n_series }
+    }
 }
 
 impl Linear {
@@ -166,11 +181,11 @@ impl Linear {
     }
 }
 
-/// Normal equations of the ridge regression, per fold and per series.
+/// Normal equations of the ridge regression of one fold and one group of series.
 struct NormalEquations {
-    gram: Vec<Vec<DMatrix<f64>>>,
-    moment: Vec<Vec<DMatrix<f64>>>,
-    n_rows: Vec<Vec<f64>>,
+    gram: DMatrix<f64>,
+    moment: DMatrix<f64>,
+    n_rows: f64,
 }
 
 const N_ROWS_MAX: usize = 6000;
@@ -258,13 +273,43 @@ fn lags(seasons: &[usize], horizon: usize, longest: usize) -> (Vec<usize>, Vec<u
 /// Weights `[feature, lead]`, one matrix per series or a single one for all.
 type Weights = Vec<DMatrix<f64>>;
 
+impl NormalEquations {
+    /// Those of every fold and group, from whole observed paths.
+    fn collect(input: BaseInput<'_>, standard: &[f64], plan: &LinearPlan) -> Vec<Self> {
+        let (n_series, n_groups) = (input.n_series, input.n_groups());
+        let stride = (plan.folds.n_origins() * (n_series / n_groups)).div_ceil(N_ROWS_MAX).max(1);
+        let is_observed = |&(origin, series): &(usize, usize)| {
+            (1..=plan.horizon).all(|lead| !standard[(origin + lead) * n_series + series].is_nan())
+        };
+        let of = |&(fold, group): &(usize, usize)| {
+            let origins = |series| plan.folds.usable(fold).step_by(stride).map(move |origin| (origin, series));
+            let rows = (group..n_series).step_by(n_groups).flat_map(origins);
+            Self::new(input, plan, &rows.filter(is_observed).collect::<Vec<_>>())
+        };
+        let parts = (0..plan.folds.n_folds()).flat_map(|fold| (0..n_groups).map(move |group| (fold, group)));
+        parallel::map(&parts.collect::<Vec<_>>(), of)
+    }
+
+    /// Those of the paths from some origins of some series.
+    fn new(input: BaseInput<'_>, plan: &LinearPlan, rows: &[(usize, usize)]) -> Self {
+        let x = input.columns_of_features(rows, &plan.lags);
+        let paths = rows.iter().flat_map(|&(origin, series)| {
+            let last = input.value(origin, series);
+            (1..=plan.horizon).map(move |lead| input.value(origin + lead, series) - last)
+        });
+        let y = DMatrix::from_iterator(plan.horizon, rows.len(), paths);
+        Self { gram: &x * x.transpose(), moment: &x * y.transpose(), n_rows: rows.len() as f64 }
+    }
+}
+
 /// Chooses and fits the linear forecasters of a panel.
 pub struct LinearFitter<'a> {
     input: BaseInput<'a>,
     /// Standard values with their gaps: only whole observed paths are regressed on.
     standard: &'a [f64],
     plan: &'a LinearPlan,
-    equations: NormalEquations,
+    /// By fold, then by group of series.
+    equations: Vec<NormalEquations>,
 }
 
 /// The observed elements of some paths, and what each candidate expected.
@@ -286,62 +331,7 @@ impl Comparison {
 impl<'a> LinearFitter<'a> {
     /// Collects the normal equations of every fold.
     pub fn new(input: BaseInput<'a>, standard: &'a [f64], plan: &'a LinearPlan) -> Self {
-        let equations = NormalEquations { gram: vec![], moment: vec![], n_rows: vec![] };
-        let mut fitter = Self { input, standard, plan, equations };
-        fitter.equations = fitter.collect();
-        fitter
-    }
-
-    /// The folds of the origins.
-    pub fn folds(&self) -> Folds {
-        self.plan.folds
-    }
-
-    fn n_groups(&self) -> usize {
-        if self.input.n_series > N_SERIES_UNPOOLED_MAX { 1 } else { self.input.n_series }
-    }
-
-    fn observed_path(&self, origin: usize, series: usize) -> bool {
-        (1..=self.plan.horizon).all(|lead| !self.standard[(origin + lead) * self.input.n_series + series].is_nan())
-    }
-
-    fn collect(&self) -> NormalEquations {
-        let n_origins = self.plan.folds.n_origins();
-        let n_groups = self.n_groups();
-        let stride = (n_origins * (self.input.n_series / n_groups)).div_ceil(N_ROWS_MAX).max(1);
-        let mut equations = NormalEquations { gram: vec![], moment: vec![], n_rows: vec![] };
-        for fold in 0..self.plan.folds.n_folds() {
-            let (mut grams, mut moments, mut counts) = (vec![], vec![], vec![]);
-            for group in 0..n_groups {
-                let rows = (group..self.input.n_series).step_by(n_groups).flat_map(|series| {
-                    self.plan.folds.usable(fold).step_by(stride).map(move |origin| (origin, series))
-                });
-                let rows: Vec<_> = rows.filter(|&(origin, series)| self.observed_path(origin, series)).collect();
-                let x = self.features(&rows);
-                let paths = rows.iter().flat_map(|&(origin, series)| {
-                    let last = self.input.value(origin, series);
-                    (1..=self.plan.horizon).map(move |lead| self.input.value(origin + lead, series) - last)
-                });
-                let y = DMatrix::from_iterator(self.plan.horizon, rows.len(), paths);
-                grams.push(&x * x.transpose());
-                moments.push(&x * y.transpose());
-                counts.push(rows.len() as f64);
-            }
-            equations.gram.push(grams);
-            equations.moment.push(moments);
-            equations.n_rows.push(counts);
-        }
-        equations
-    }
-
-    /// Features of origins and series, a column each, so that what belongs together is contiguous.
-    fn features(&self, rows: &[(usize, usize)]) -> DMatrix<f64> {
-        let (mut features, mut all) = (vec![], vec![]);
-        for &(origin, series) in rows {
-            self.input.features(origin, series, &self.plan.lags, &mut features);
-            all.extend_from_slice(&features);
-        }
-        DMatrix::from_vec(self.input.n_features() + self.plan.lags.len(), rows.len(), all)
+        Self { input, standard, plan, equations: NormalEquations::collect(input, standard, plan) }
     }
 
     /// Weights with which every lead repeats the last value, or the value one season earlier; `None` where a lag is missing.
@@ -364,7 +354,7 @@ impl<'a> LinearFitter<'a> {
             LinearKind::LastSeason { season } => Some(vec![self.naive(Some(season), n_lags)?]),
             LinearKind::Ridge { penalty, pooled, season } => {
                 let naive = self.naive(season, n_lags)?;
-                let groups: Vec<usize> = (0..self.n_groups()).collect();
+                let groups: Vec<usize> = (0..self.input.n_groups()).collect();
                 let members: Vec<&[usize]> = if pooled { vec![&groups] } else { groups.chunks(1).collect() };
                 Some(members.into_iter().map(|groups| self.ridge(folds, groups, &naive, penalty)).collect())
             }
@@ -377,9 +367,10 @@ impl<'a> LinearFitter<'a> {
         let (mut gram, mut moment) = (DMatrix::zeros(shape.0, shape.0), DMatrix::zeros(shape.0, shape.1));
         let mut n_rows = 0.0;
         for (&fold, &group) in folds.iter().flat_map(|fold| groups.iter().map(move |group| (fold, group))) {
-            gram += self.equations.gram[fold][group].view((0, 0), (shape.0, shape.0));
-            moment += self.equations.moment[fold][group].view((0, 0), shape);
-            n_rows += self.equations.n_rows[fold][group];
+            let equations = &self.equations[fold * self.input.n_groups() + group];
+            gram += equations.gram.view((0, 0), (shape.0, shape.0));
+            moment += equations.moment.view((0, 0), shape);
+            n_rows += equations.n_rows;
         }
         moment -= &gram * naive;
         for feature in 0..shape.0 {
@@ -391,7 +382,7 @@ impl<'a> LinearFitter<'a> {
 
     /// The ridge regression on all lags, fitted on some folds with a moderate penalty.
     pub(crate) fn ridge_of_all_lags(&self, folds: &[usize]) -> Linear {
-        let kind = LinearKind::Ridge { penalty: PENALTIES[0], pooled: self.n_groups() == 1, season: None };
+        let kind = LinearKind::Ridge { penalty: PENALTIES[0], pooled: self.input.n_groups() == 1, season: None };
         self.average(&[Member { kind, n_lags: self.plan.lags.len(), share: 1.0 }], folds)
     }
 
@@ -403,7 +394,7 @@ impl<'a> LinearFitter<'a> {
                 self.plan.n_lags_tried.iter().copied().find(|&n_lags| self.naive(Some(season), n_lags).is_some());
             candidates.extend(n_lags.map(|n_lags| (LinearKind::LastSeason { season }, n_lags)));
         }
-        let poolings: &[bool] = if self.n_groups() == 1 { &[true] } else { &[false, true] };
+        let poolings: &[bool] = if self.input.n_groups() == 1 { &[true] } else { &[false, true] };
         for &n_lags in &self.plan.n_lags_tried {
             for season in [None].into_iter().chain(seasons.iter().copied().map(Some)) {
                 if self.naive(season, n_lags).is_none() {
@@ -425,9 +416,11 @@ impl<'a> LinearFitter<'a> {
         let origins = self.plan.folds.usable(fold);
         let stride = (origins.len() * n_series * horizon).div_ceil(N_COMPARED_ELEMENTS).max(1);
         let origins: Vec<usize> = origins.step_by(stride).collect();
-        let features: Vec<DMatrix<f64>> = (0..n_series)
-            .map(|series| self.features(&origins.iter().map(|&origin| (origin, series)).collect::<Vec<_>>()))
-            .collect();
+        let features = |series: usize| {
+            let rows: Vec<_> = origins.iter().map(|&origin| (origin, series)).collect();
+            self.input.columns_of_features(&rows, &self.plan.lags)
+        };
+        let features: Vec<DMatrix<f64>> = (0..n_series).map(features).collect();
         // Elements by series, origin and lead, as the columns of the products come.
         let elements = || {
             let of_series = |series| origins.iter().map(move |&origin| (series, origin));
