@@ -201,6 +201,21 @@ async fn a_second_run_at_the_same_time_is_refused_and_changes_nothing(pool: PgPo
     assert_eq!((n_observations(&pool).await, count(&pool, "select count(*) from load").await), (5, 1));
 }
 
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_is_declared_anew_during_a_run_reads_all_files_again(pool: PgPool) {
+    let operator = Operator::new(&pool);
+    let (child, blocker) = start_blocked(&pool, &operator).await;
+    operator.write("pipelines/meters.toml", &format!("{DECLARATION}resample = \"sum\"\n"));
+    let complaint = operator.fail(&["--pipeline", "meters"]).await;
+    assert!(complaint.contains("pipeline `meters` is being run"), "{complaint}");
+    blocker.rollback().await.unwrap();
+    let first = spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let again = operator.say(&["--pipeline", "meters"]).await;
+    assert!(again.contains("0 observations new, 0 corrected, 5 known already"), "{again}");
+    assert!(operator.say(&["--pipeline", "meters"]).await.contains("nothing new"));
+}
+
 async fn put(service: &Service, name: &str, declaration: &Value) -> Answer {
     let request = Request::put(format!("/v1/pipelines/{name}")).header("content-type", "application/json");
     service.send(request.body(declaration.to_string().into_bytes()).unwrap()).await

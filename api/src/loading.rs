@@ -14,6 +14,7 @@ use crate::{
         self, DEFAULT_TENANT,
         load::{Load, Record, Value},
         panel::NewPanel,
+        pipeline::NewWatermark,
         series::NewSeries,
     },
     scoring::{self, Scored},
@@ -34,7 +35,7 @@ pub struct Target<'a> {
     /// The pipeline that runs.
     pub pipeline_id: Option<i32>,
     /// What it will have read when this load is stored.
-    pub watermark: Option<&'a Json>,
+    pub watermark: Option<&'a NewWatermark<'a>>,
     /// Folder below which rejected rows are kept.
     pub data_dir: &'a Path,
     /// When the load began: from when on corrections are known.

@@ -19,6 +19,7 @@ use crate::{
     config::Folders,
     db::{
         self, DEFAULT_TENANT,
+        pipeline::NewWatermark,
         series::NewSeries,
         words::{Kind, Role},
     },
@@ -190,47 +191,47 @@ pub async fn run(
     now: DateTime<Utc>,
 ) -> Result<Run, Error> {
     let pipeline = &declared.pipeline;
-    let stored = db::pipeline::get(pool, DEFAULT_TENANT, &pipeline.name).await?;
+    let declaration = declaration(pipeline)?;
     if is_check {
-        let declaration = declaration(pipeline)?;
-        let known = stored.filter(|stored| stored.declaration == declaration);
-        let watermark = known.map_or(Ok(Watermark::default()), |stored| watermark(stored.watermark))?;
-        let read = read(pool, folders, declared, watermark, now).await??;
+        let watermark = watermark(pool, pipeline, &declaration).await?;
+        let read = read(pool, folders, declared, &watermark, now).await??;
         return Ok(Run { loaded: read.loaded, stored: None });
     }
 
-    let stored = put(pool, declared).await?;
+    let pipeline_id = put(pool, declared).await?.pipeline_id;
     // The lock goes with this transaction, which is on a connection of its own: it ends with us, whatever happens.
     let mut lock = pool.begin().await?;
-    if !db::pipeline::try_lock(&mut lock, stored.pipeline_id).await? {
+    if !db::pipeline::try_lock(&mut lock, pipeline_id).await? {
         return Err(Error::PipelineRunning { pipeline: pipeline.name.clone() });
     }
-    let stored = db::pipeline::get(pool, DEFAULT_TENANT, &pipeline.name).await?.unwrap_or(stored);
     let target = Target {
         panel: &pipeline.panel,
         source: &pipeline.source,
         publication_delay: pipeline.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
-        pipeline_id: Some(stored.pipeline_id),
+        pipeline_id: Some(pipeline_id),
         watermark: None,
         data_dir: &folders.data,
         load_time: now,
     };
-    let Read { loaded, next } = match read(pool, folders, declared, watermark(stored.watermark.clone())?, now).await? {
+    let watermark = watermark(pool, pipeline, &declaration).await?;
+    let Read { loaded, next } = match read(pool, folders, declared, &watermark, now).await? {
         Ok(read) => read,
         Err(error) => {
             loading::record_failure(pool, &target, &error.to_string()).await?;
             return Err(error);
         }
     };
+    let is_changed = next != watermark;
     let next = serde_json::to_value(&next).map_err(|error| Error::internal("writing a watermark", error))?;
+    let new = NewWatermark { pipeline_id, declaration: &declaration, watermark: &next };
     let Some(loaded) = loaded else {
-        if next != stored.watermark {
-            db::pipeline::set_watermark(pool, DEFAULT_TENANT, stored.pipeline_id, &next).await?;
+        if is_changed {
+            db::pipeline::set_watermark(pool, DEFAULT_TENANT, &new).await?;
         }
         return Ok(Run { loaded: None, stored: None });
     };
     refuse_failures(pool, &target, pipeline, &loaded).await?;
-    let target = Target { watermark: Some(&next), ..target };
+    let target = Target { watermark: Some(&new), ..target };
     let stored = loading::store(pool, &target, &loaded, |name| declare(pipeline, name)).await?;
     lock.rollback().await?;
     Ok(Run { loaded: Some(loaded), stored: Some(stored) })
@@ -250,8 +251,14 @@ fn declaration(pipeline: &Pipeline) -> Result<serde_json::Value, Error> {
     serde_json::to_value(pipeline).map_err(|error| Error::internal("writing a pipeline", error))
 }
 
-fn watermark(stored: serde_json::Value) -> Result<Watermark, Error> {
-    serde_json::from_value(stored).map_err(|error| Error::internal("reading a watermark", error))
+/// What has been read of a pipeline as it is declared: nothing, where something else is stored of it.
+async fn watermark(pool: &PgPool, pipeline: &Pipeline, declaration: &serde_json::Value) -> Result<Watermark, Error> {
+    let stored = db::pipeline::get(pool, DEFAULT_TENANT, &pipeline.name).await?;
+    match stored.filter(|stored| stored.declaration == *declaration) {
+        Some(stored) => serde_json::from_value(stored.watermark)
+            .map_err(|error| Error::internal("reading a watermark", error)),
+        None => Ok(Watermark::default()),
+    }
 }
 
 /// What was read, and what is remembered once it is stored.
@@ -265,7 +272,7 @@ async fn read(
     pool: &PgPool,
     folders: &Folders,
     declared: &Declared,
-    watermark: Watermark,
+    watermark: &Watermark,
     now: DateTime<Utc>,
 ) -> Result<Result<Read, Error>, Error> {
     let pipeline = declared.pipeline.clone();
@@ -276,6 +283,7 @@ async fn read(
         Origin::File(path) => (path.parent().unwrap_or(Path::new(".")).to_owned(), false),
         Origin::Rest => (folders.sources.clone(), true),
     };
+    let watermark = watermark.clone();
     let read = blocking::run("reading a source", move || -> Result<Read, ingest::Error> {
         let files = pipeline.files(&folder, stays_inside, Limits::default().n_files_max)?;
         let plan = watermark.plan(&pipeline, &files, &config.limits, now.into(), SETTLE)?;

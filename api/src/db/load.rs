@@ -107,14 +107,14 @@ pub async fn load_on_record(
     tenant_id: i32,
     load: &Load<'_>,
     record: &Record<'_>,
-    watermark: Option<&serde_json::Value>,
+    watermark: Option<&pipeline::NewWatermark<'_>>,
 ) -> Result<Loaded, Error> {
     partition::ensure(pool, Partitioned::Observation, load.values.iter().map(|v| v.valid_time)).await?;
     let mut transaction = pool.begin().await?;
     let loaded = write(&mut transaction, tenant_id, load).await?;
     insert(&mut *transaction, tenant_id, record, loaded.counts, None).await?;
-    if let Some((pipeline_id, watermark)) = record.pipeline_id.zip(watermark) {
-        pipeline::set_watermark(&mut *transaction, tenant_id, pipeline_id, watermark).await?;
+    if let Some(watermark) = watermark {
+        pipeline::set_watermark(&mut *transaction, tenant_id, watermark).await?;
     }
     transaction.commit().await?;
     Ok(loaded)

@@ -99,21 +99,32 @@ pub async fn try_lock(conn: &mut PgConnection, pipeline_id: i32) -> Result<bool,
         .await?)
 }
 
-/// Remembers what has been read.
+/// What a run has read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NewWatermark<'a> {
+    /// The pipeline that ran.
+    pub pipeline_id: i32,
+    /// What was declared when the run began.
+    pub declaration: &'a serde_json::Value,
+    /// What has been read.
+    pub watermark: &'a serde_json::Value,
+}
+
+/// Remembers what has been read, unless something else was declared meanwhile: then nothing has been read of that yet.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn set_watermark(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    pipeline_id: i32,
-    watermark: &serde_json::Value,
-) -> Result<(), Error> {
-    sqlx::query("update pipeline set watermark = $3 where tenant_id = $1 and pipeline_id = $2")
-        .bind(tenant_id)
-        .bind(pipeline_id)
-        .bind(watermark)
-        .execute(db)
-        .await?;
+pub async fn set_watermark(db: impl PgExecutor<'_>, tenant_id: i32, new: &NewWatermark<'_>) -> Result<(), Error> {
+    sqlx::query(
+        "update pipeline
+         set watermark = $4
+         where tenant_id = $1 and pipeline_id = $2 and declaration = $3",
+    )
+    .bind(tenant_id)
+    .bind(new.pipeline_id)
+    .bind(new.declaration)
+    .bind(new.watermark)
+    .execute(db)
+    .await?;
     Ok(())
 }
