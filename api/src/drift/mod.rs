@@ -9,6 +9,8 @@
 
 pub mod detector;
 
+use std::collections::VecDeque;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -18,12 +20,13 @@ use crate::Error;
 use crate::db::drift_event::{DriftEvent, NewDriftEvent};
 use crate::db::model::Model;
 use crate::db::panel::Panel;
+use crate::db::score::WholeForecast;
 use crate::db::words::DriftKind;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::Grid;
 
-/// Most forecasts that one test looks at: those after an alarm, or the earliest of a model.
-const N_FORECASTS_MAX: i64 = 10_000;
+/// Forecasts that are looked up at a time.
+const N_FORECASTS_TOGETHER: i64 = 10_000;
 
 /// Last forecasts whose mean an alarm tells.
 const N_RECENT: usize = 5;
@@ -66,6 +69,20 @@ pub async fn watch(
     policy: &DriftPolicy,
     now: DateTime<Utc>,
 ) -> Result<Vec<DriftEvent>, Error> {
+    watch_by_pages(connection, panel, policy, N_FORECASTS_TOGETHER, now).await
+}
+
+/// As [`watch`], with so many forecasts looked up at a time.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn watch_by_pages(
+    connection: &mut PgConnection,
+    panel: &Panel,
+    policy: &DriftPolicy,
+    n_together: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<DriftEvent>, Error> {
     let mut events = vec![];
     let Some(champion) = db::model::champion(&mut *connection, DEFAULT_TENANT, panel.panel_id).await? else {
         return Ok(events);
@@ -78,26 +95,31 @@ pub async fn watch(
     let mut after = db::drift_event::newest_issue_time(&mut *connection, DEFAULT_TENANT, champion.model_id)
         .await?
         .map(last_interval);
+    let mut test = Test::new(expectation, after);
     loop {
-        let whole = db::score::whole_forecasts(
+        let page = db::score::whole_forecasts(
             &mut *connection,
             DEFAULT_TENANT,
             panel.panel_id,
             champion.model_id,
             backtest.horizon,
             after,
-            N_FORECASTS_MAX,
+            n_together,
         )
         .await?;
-        let scores: Vec<(DateTime<Utc>, Score)> = disjoint(&whole)
-            .filter_map(|forecast| {
-                Some((forecast.issue_time, Score { crps: forecast.crps?, coverage_80: forecast.coverage_80 }))
-            })
-            .collect();
-        let Some(alarm) = first_alarm(&scores, expectation, policy.run_length) else { return Ok(events) };
-        let new = new_event(&champion, &scores[..=alarm.index], &alarm, expectation, policy, now);
-        after = Some(last_interval(new.issue_time));
-        events.extend(db::drift_event::insert(&mut *connection, DEFAULT_TENANT, panel.panel_id, &new).await?);
+        for forecast in &page {
+            test.push(forecast);
+            if test.detector.statistic() >= policy.run_length {
+                let new = test.event(&champion, policy, now);
+                test = Test::new(expectation, Some(last_interval(new.issue_time)));
+                events.extend(db::drift_event::insert(&mut *connection, DEFAULT_TENANT, panel.panel_id, &new).await?);
+            }
+        }
+        match page.last() {
+            // Others of this issue time overlap with it.
+            Some(last) => after = Some(last.issue_time),
+            None => return Ok(events),
+        }
     }
 }
 
@@ -133,74 +155,73 @@ fn expectation(backtest: &Backtest, policy: &DriftPolicy) -> Option<Expectation>
     })
 }
 
-/// Of forecasts in the order of their issue times, those that were made after the last interval of the one taken before.
-fn disjoint(forecasts: &[db::score::WholeForecast]) -> impl Iterator<Item = &db::score::WholeForecast> {
-    let mut end: Option<DateTime<Utc>> = None;
-    forecasts.iter().filter(move |forecast| {
-        let is_next = end.is_none_or(|end| forecast.issue_time > end);
-        if is_next {
-            end = Some(forecast.last_valid_time);
-        }
-        is_next
-    })
-}
-
-struct Alarm {
-    index: usize,
-    statistic: f64,
-    kind: DriftKind,
-}
-
-fn first_alarm(scores: &[(DateTime<Utc>, Score)], expectation: Expectation, threshold: f64) -> Option<Alarm> {
-    let mut detector = Detector::new(expectation);
-    scores.iter().enumerate().find_map(|(index, (_, score))| {
-        detector.push(*score);
-        let (statistic, kind) = (detector.statistic(), detector.kind());
-        (statistic >= threshold).then_some(Alarm { index, statistic, kind })
-    })
-}
-
-/// The row of an alarm at the last of the scores.
-fn new_event(
-    champion: &Model,
-    scores: &[(DateTime<Utc>, Score)],
-    alarm: &Alarm,
+/// The test of one model, as far as it has come since the last alarm.
+struct Test {
     expectation: Expectation,
-    policy: &DriftPolicy,
-    now: DateTime<Utc>,
-) -> NewDriftEvent {
-    let recent = &scores[scores.len().saturating_sub(N_RECENT)..];
-    let of_kind = |score: &Score| match alarm.kind {
-        DriftKind::CrpsHigh => score.crps,
-        DriftKind::CoverageLow | DriftKind::CoverageHigh => score.coverage_80,
-    };
-    let observed = recent.iter().map(|(_, score)| of_kind(score)).sum::<f64>() / recent.len() as f64;
-    let expected = expectation.bound(alarm.kind);
-    let what = match alarm.kind {
-        DriftKind::CrpsHigh => format!("CRPS {observed:.4}, above {expected:.4}"),
-        DriftKind::CoverageLow => {
-            format!("{:.0} % inside 80 % intervals, below {:.0} %", 100.0 * observed, 100.0 * expected)
+    detector: Detector,
+    /// Forecasts count that were made after this: the last interval of the one that was taken before.
+    end: Option<DateTime<Utc>>,
+    /// Issue times and scores of the last forecasts, at most [`N_RECENT`].
+    recent: VecDeque<(DateTime<Utc>, Score)>,
+    n_forecasts: usize,
+}
+
+impl Test {
+    fn new(expectation: Expectation, end: Option<DateTime<Utc>>) -> Self {
+        Self { expectation, detector: Detector::new(expectation), end, recent: VecDeque::new(), n_forecasts: 0 }
+    }
+
+    /// Takes in the next forecast by issue time, unless it overlaps with the one taken before.
+    fn push(&mut self, forecast: &WholeForecast) {
+        if self.end.is_some_and(|end| forecast.issue_time <= end) {
+            return;
         }
-        DriftKind::CoverageHigh => {
-            format!("{:.0} % inside 80 % intervals, above {:.0} %", 100.0 * observed, 100.0 * expected)
+        self.end = Some(forecast.last_valid_time);
+        let Some(crps) = forecast.crps else { return };
+        let score = Score { crps, coverage_80: forecast.coverage_80 };
+        self.detector.push(score);
+        self.n_forecasts += 1;
+        if self.recent.len() == N_RECENT {
+            self.recent.pop_front();
         }
-    };
-    let message = format!(
-        "forecasts of version {} are not what its backtest promised: {what}, over the last {} of {}",
-        champion.version,
-        recent.len(),
-        scores.len()
-    );
-    NewDriftEvent {
-        model_id: champion.model_id,
-        kind: alarm.kind,
-        issue_time: recent[recent.len() - 1].0,
-        raised_at: now,
-        statistic: alarm.statistic,
-        threshold: policy.run_length,
-        expected,
-        observed,
-        n_forecasts: i32::try_from(scores.len()).unwrap_or(i32::MAX),
-        message,
+        self.recent.push_back((forecast.issue_time, score));
+    }
+
+    /// The row of an alarm at the forecast that was taken last.
+    fn event(&self, champion: &Model, policy: &DriftPolicy, now: DateTime<Utc>) -> NewDriftEvent {
+        let Self { expectation, detector, recent, n_forecasts, .. } = self;
+        let kind = detector.kind();
+        let of_kind = |score: &Score| match kind {
+            DriftKind::CrpsHigh => score.crps,
+            DriftKind::CoverageLow | DriftKind::CoverageHigh => score.coverage_80,
+        };
+        let observed = recent.iter().map(|(_, score)| of_kind(score)).sum::<f64>() / recent.len() as f64;
+        let expected = expectation.bound(kind);
+        let what = match kind {
+            DriftKind::CrpsHigh => format!("CRPS {observed:.4}, above {expected:.4}"),
+            DriftKind::CoverageLow => {
+                format!("{:.0} % inside 80 % intervals, below {:.0} %", 100.0 * observed, 100.0 * expected)
+            }
+            DriftKind::CoverageHigh => {
+                format!("{:.0} % inside 80 % intervals, above {:.0} %", 100.0 * observed, 100.0 * expected)
+            }
+        };
+        let message = format!(
+            "forecasts of version {} are not what its backtest promised: {what}, over the last {} of {n_forecasts}",
+            champion.version,
+            recent.len(),
+        );
+        NewDriftEvent {
+            model_id: champion.model_id,
+            kind,
+            issue_time: recent[recent.len() - 1].0,
+            raised_at: now,
+            statistic: detector.statistic(),
+            threshold: policy.run_length,
+            expected,
+            observed,
+            n_forecasts: i32::try_from(*n_forecasts).unwrap_or(i32::MAX),
+            message,
+        }
     }
 }
