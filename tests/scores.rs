@@ -3,6 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::process::Command;
 
+use api::db::drift_event::DriftEvent;
 use api::db::load::{Load, Loaded, load};
 use api::db::model::Model;
 use api::db::panel::NewPanel;
@@ -22,9 +23,15 @@ use crate::support::{Service, do_job, hour, load_panel, observation, plumecast, 
 
 /// 50 trajectories of `heat` and `wind` over three hours from hour 48 on, which rise from sample to sample.
 fn rising() -> Trajectories {
+    rising_of(2)
+}
+
+/// The same of the first series.
+fn rising_of(n_series: usize) -> Trajectories {
     let value = |sample: usize, step: usize, series: usize| (sample + 10 * step + 100 * series) as f32;
-    let places = (0..50 * 3 * 2).map(|index| value(index / 6, index / 2 % 3, index % 2));
-    Trajectories::new(50, 1, 3, 2, places.collect()).unwrap()
+    let place = |index: usize| (index / (3 * n_series), index / n_series % 3, index % n_series);
+    let values = (0..50 * 3 * n_series).map(place).map(|(sample, step, series)| value(sample, step, series));
+    Trajectories::new(50, 1, 3, n_series, values.collect()).unwrap()
 }
 
 /// What comes in an hour of a series.
@@ -137,8 +144,10 @@ async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn covariates_and_forecasts_without_trajectories_are_not_scored(pool: PgPool) {
-    let (loaded, _) = stored(&pool).await;
+    let loaded = load_panel(&pool, "city", 48).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
     sqlx::query("update series set role = 'past' where name = 'wind'").execute(&pool).await.unwrap();
+    store_forecast_of_heat(&pool, &loaded, &model).await;
     load_truth(&pool, 48..51, 0.0).await;
     let mut command = Command::new(plumecast());
     command.args(["score", "--panel", "city"]).env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
@@ -147,6 +156,36 @@ async fn covariates_and_forecasts_without_trajectories_are_not_scored(pool: PgPo
 
     sqlx::query("delete from score").execute(&pool).await.unwrap();
     sqlx::query("delete from trajectory").execute(&pool).await.unwrap();
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
+}
+
+/// Stores a forecast as a model makes it to which `wind` is a covariate.
+async fn store_forecast_of_heat(pool: &PgPool, loaded: &Loaded, model: &Model) {
+    let heat = Loaded { series_ids: vec![loaded.series_ids[0]], ..loaded.clone() };
+    store_forecast(pool, &heat, model, &rising_of(1)).await;
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_is_scored_by_what_its_series_were_when_it_was_made(pool: PgPool) {
+    let (loaded, model) = stored(&pool).await;
+    store_forecast_of_heat(&pool, &loaded, &model).await;
+    load_truth(&pool, 48..50, 0.0).await;
+    // One forecast has `wind`, which is a covariate by now; the other has not, and it is a target again.
+    sqlx::query("update series set role = 'known' where name = 'wind'").execute(&pool).await.unwrap();
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 6, n_forecasts: 0 });
+    sqlx::query("update series set role = 'target' where name = 'wind'").execute(&pool).await.unwrap();
+    load_truth(&pool, 50..51, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 3, n_forecasts: 2 });
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_whose_values_were_scored_by_two_at_once_is_scored_as_a_whole(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    load_truth(&pool, 48..51, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 6, n_forecasts: 1 });
+    sqlx::query("delete from forecast_score").execute(&pool).await.unwrap();
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 0, n_forecasts: 1 });
     assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
 }
 
@@ -173,6 +212,20 @@ async fn pretend(pool: &PgPool, model: &Model, at: DateTime<Utc>, crps: f64) {
     .unwrap();
 }
 
+/// What a backtest of twelve hours found, with a CRPS of about 0.1.
+async fn store_backtest(pool: &PgPool, model: &Model) {
+    sqlx::query(
+        "insert into model_comparison (tenant_id, model_id, reference, compared_at, horizon, num_samples, seed, issue_times,
+             is_fair, candidate_crps, reference_crps, candidate_coverage_80, reference_coverage_80, decision, reason, policy)
+         values (1, $1, 'seasonal_naive', now(), 12, 10, 1, array[now(), now(), now()], '{t,t,t}', '{0.1,0.12,0.1}',
+             '{0.2,0.2,0.2}', '{0.8,0.78,0.82}', '{0.8,0.8,0.8}', 'promoted', 'the first', '{}')",
+    )
+    .bind(model.model_id)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn forecasts_that_become_worse_than_the_backtest_raise_one_alarm(pool: PgPool) {
     let service = Service::start(&pool).await;
@@ -188,16 +241,7 @@ async fn forecasts_that_become_worse_than_the_backtest_raise_one_alarm(pool: PgP
         pretend(&pool, &model, hour(101 + 12 * index), 100.0).await;
     }
     assert!(watch().await.is_empty(), "there is no backtest to compare with");
-    sqlx::query(
-        "insert into model_comparison (tenant_id, model_id, reference, compared_at, horizon, num_samples, seed, issue_times,
-             is_fair, candidate_crps, reference_crps, candidate_coverage_80, reference_coverage_80, decision, reason, policy)
-         values (1, $1, 'seasonal_naive', now(), 12, 10, 1, array[now(), now(), now()], '{t,t,t}', '{0.1,0.12,0.1}',
-             '{0.2,0.2,0.2}', '{0.8,0.78,0.82}', '{0.8,0.8,0.8}', 'promoted', 'the first', '{}')",
-    )
-    .bind(model.model_id)
-    .execute(&pool)
-    .await
-    .unwrap();
+    store_backtest(&pool, &model).await;
     assert!(watch().await.is_empty());
 
     for index in 40..48 {
@@ -225,4 +269,28 @@ async fn forecasts_that_become_worse_than_the_backtest_raise_one_alarm(pool: PgP
     assert!(metrics.contains(r#"plumecast_drift_events{panel="city"} 1"#), "{metrics}");
     let champion = db::model::champion(&pool, TENANT, loaded.panel.panel_id).await.unwrap().unwrap();
     assert_eq!(champion.model_id, model.model_id, "an alarm alone changes nothing");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn alarms_are_the_same_however_many_forecasts_are_looked_up_at_a_time(pool: PgPool) {
+    let loaded = load_panel(&pool, "city", 48).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    store_backtest(&pool, &model).await;
+    for index in 0..40 {
+        let crps = if index < 20 { 0.1 } else { 0.6 };
+        pretend(&pool, &model, hour(100 + 12 * index), crps).await;
+        pretend(&pool, &model, hour(100 + 12 * index), crps).await;
+        pretend(&pool, &model, hour(101 + 12 * index), 100.0).await;
+    }
+    let by_pages = async |n_together| {
+        let mut transaction = pool.begin().await.unwrap();
+        let policy = DriftPolicy::default();
+        let watched = drift::watch_by_pages(&mut transaction, &loaded.panel, &policy, n_together, hour(2000)).await;
+        watched.unwrap().into_iter().map(|event| DriftEvent { drift_event_id: 0, ..event }).collect::<Vec<_>>()
+    };
+    let at_once = by_pages(1000).await;
+    assert!(at_once.len() > 1, "{at_once:?}");
+    for n_together in [1, 2, 7] {
+        assert_eq!(by_pages(n_together).await, at_once, "{n_together} at a time");
+    }
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
-use uuid::Uuid;
 
 use super::Error;
 use super::forecast::Forecast;
@@ -25,7 +24,7 @@ pub struct Due {
     pub value: f64,
 }
 
-/// Values of target series that were known at `as_of`, lie in `valid_times` and by which a forecast has not been scored
+/// Values of a forecast that were known at `as_of`, lie in `valid_times` and by which a forecast has not been scored
 /// yet, from step 1 on; values that were corrected since are among them. By series and step.
 pub async fn due(
     db: impl PgExecutor<'_>,
@@ -37,7 +36,6 @@ pub async fn due(
     Ok(sqlx::query_as(
         "select v.series_id, v.valid_time, v.step, v.quantiles, known.value
          from forecast_value v
-         join series s on s.tenant_id = v.tenant_id and s.series_id = v.series_id and s.role = 'target'
          cross join lateral (
              select value
              from observation o
@@ -160,13 +158,42 @@ pub async fn truths(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast
     .await?)
 }
 
-/// Whether a forecast has been scored as a whole.
-pub async fn is_complete(db: impl PgExecutor<'_>, tenant_id: i32, forecast_id: Uuid) -> Result<bool, Error> {
-    Ok(sqlx::query_scalar("select exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)")
-        .bind(tenant_id)
-        .bind(forecast_id)
-        .fetch_one(db)
-        .await?)
+/// How many values of a forecast there are to score: its series, from step 1 on.
+pub async fn n_values(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "select count(*)
+         from forecast_value
+         where tenant_id = $1 and forecast_id = $2 and step >= 1 and valid_time >= $3 and valid_time <= $4",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .fetch_one(db)
+    .await?)
+}
+
+/// Whether all values of a forecast have been scored, but not the forecast as a whole: by two processes at once, neither
+/// of which saw what the other did.
+pub async fn lacks_whole(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "select not exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)
+             and (
+                 select count(*)
+                 from forecast_value
+                 where tenant_id = $1 and forecast_id = $2 and step >= 1 and valid_time >= $3 and valid_time <= $4
+             ) = (
+                 select count(*)
+                 from score
+                 where tenant_id = $1 and forecast_id = $2 and valid_time >= $3 and valid_time <= $4
+             )",
+    )
+    .bind(tenant_id)
+    .bind(forecast.forecast_id)
+    .bind(forecast.first_valid_time)
+    .bind(forecast.last_valid_time)
+    .fetch_one(db)
+    .await?)
 }
 
 /// Stores the score of a whole forecast, all of whose values have been scored.

@@ -1,7 +1,8 @@
 //! Scoring stored forecasts as the truth arrives.
 //!
-//! Each value of a target series from step 1 on is scored once it is known, and again when it is corrected; once all values
-//! of a forecast are known, the forecast as a whole. Forecasts under conditions claim nothing of what comes, and are left out.
+//! Each value of a forecast from step 1 on is scored once it is known, and again when it is corrected; once all of them are
+//! known, the forecast as a whole. Its series are those that were targets when it was made, whatever they are by now.
+//! Forecasts under conditions claim nothing of what comes, and are left out.
 //! One forecast is one transaction, whose size its cost limit bounds.
 //! What is to be done follows from what is stored, so it may be done twice, by several at once, and be interrupted.
 
@@ -17,7 +18,6 @@ use crate::db::forecast::{Forecast, SeriesTrajectories};
 use crate::db::panel::Panel;
 use crate::db::partition::{self, Partitioned};
 use crate::db::score::{Due, NewScore, Truth};
-use crate::db::words::Role;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::Grid;
 use crate::{Error, blocking};
@@ -103,17 +103,13 @@ async fn score_forecast(
     now: DateTime<Utc>,
 ) -> Result<Scored, Error> {
     let due = db::score::due(pool, DEFAULT_TENANT, forecast, valid_times, now).await?;
-    if due.is_empty() && db::score::is_complete(pool, DEFAULT_TENANT, forecast.forecast_id).await? {
+    if due.is_empty() && !db::score::lacks_whole(pool, DEFAULT_TENANT, forecast).await? {
         return Ok(Scored::default());
     }
-    let targets: Vec<i32> = db::panel_version::series(pool, DEFAULT_TENANT, forecast.panel_version_id)
-        .await?
-        .iter()
-        .filter(|series| series.role == Role::Target)
-        .map(|series| series.series_id)
-        .collect();
-    let trajectories = db::forecast::trajectories(pool, DEFAULT_TENANT, forecast, Some(&targets)).await?;
-    if trajectories.len() < targets.len() {
+    let n_values = usize::try_from(db::score::n_values(pool, DEFAULT_TENANT, forecast).await?).unwrap_or(usize::MAX);
+    let trajectories = db::forecast::trajectories(pool, DEFAULT_TENANT, forecast, None).await?;
+    let targets: Vec<i32> = trajectories.iter().map(|trajectories| trajectories.series_id).collect();
+    if targets.len() * (forecast.horizon.unsigned_abs() as usize) < n_values {
         // They have been removed: nothing is left to score.
         return Ok(Scored::default());
     }
@@ -132,8 +128,7 @@ async fn score_forecast(
     let mut transaction = pool.begin().await?;
     db::score::upsert(&mut transaction, DEFAULT_TENANT, forecast, &scores, now).await?;
     let truths = db::score::truths(&mut *transaction, DEFAULT_TENANT, forecast).await?;
-    let n_whole = targets.len() * forecast.horizon.unsigned_abs() as usize;
-    let is_whole = truths.len() == n_whole;
+    let is_whole = truths.len() == n_values;
     if is_whole {
         let start = grid.advance(forecast.issue_time, -i64::from(forecast.horizon));
         let valid_times = start..forecast.issue_time;
