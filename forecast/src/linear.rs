@@ -204,6 +204,9 @@ const PENALTIES_TO_SEASON: [f64; 2] = [0.1, 1.0];
 /// The last folds that candidates are compared on, and elements of their paths.
 const N_COMPARED_FOLDS: usize = 2;
 const N_COMPARED_ELEMENTS: usize = 200_000;
+/// Mean error, in standard units, below which candidates are equally good: where nothing moves, a candidate that repeats a
+/// value makes none.
+const SMALLEST_ERROR: f64 = 1e-6;
 /// Candidates that are averaged, each with its multiplicity.
 const N_PICKS: usize = 10;
 
@@ -324,7 +327,7 @@ impl Comparison {
         let share = 1.0 / n as f32;
         let errors = self.truth.iter().zip(sum).zip(&self.forecasts[candidate]);
         let sum: f64 = errors.map(|((truth, sum), forecast)| f64::from((truth - share * (sum + forecast)).abs())).sum();
-        libm::log(sum / self.truth.len().max(1) as f64)
+        libm::log(sum / self.truth.len() as f64 + SMALLEST_ERROR)
     }
 }
 
@@ -452,12 +455,15 @@ impl<'a> LinearFitter<'a> {
     ///
     /// Candidates are added to the average one by one, the one that lowers the error most, with replacement (Caruana et al.,
     /// "Ensemble selection from libraries of models", ICML 2004). The error is the geometric mean over the folds of the
-    /// mean absolute error, so that a fold with large values counts no more than the other.
+    /// mean absolute error, so that a fold with large values counts no more than the other. Where neither has an observed
+    /// value it is the last value that is repeated.
     pub fn choose(&self, seasons: &[usize]) -> Vec<Member> {
         let candidates = self.candidates(seasons);
         let n_folds = self.plan.folds.n_folds();
         let folds = n_folds.saturating_sub(N_COMPARED_FOLDS).max(1)..n_folds;
-        let comparisons: Vec<Comparison> = folds.map(|fold| self.compare(&candidates, fold)).collect();
+        let comparisons = folds.map(|fold| self.compare(&candidates, fold));
+        // A fold of which nothing was observed says nothing.
+        let comparisons: Vec<Comparison> = comparisons.filter(|fold| !fold.truth.is_empty()).collect();
         let mut sums: Vec<Vec<f32>> = comparisons.iter().map(|fold| vec![0.0; fold.truth.len()]).collect();
         let mut picks = vec![0; candidates.len()];
         let indices: Vec<usize> = (0..candidates.len()).collect();
@@ -568,6 +574,37 @@ mod tests {
     fn a_wide_and_short_panel_is_no_worse_than_its_last_season() {
         let (members, naive, chosen) = errors(&seasonal(80, 70, 0.3), 70);
         assert!(chosen <= 1.02 * naive, "{naive} {chosen} {members:?}");
+    }
+
+    /// Share of the last value in the average that is chosen for two series whose values from a step on are changed.
+    fn share_of_last_value(change: impl Fn(&LinearPlan, &mut [f64], &mut [f64])) -> f64 {
+        let mut filled = seasonal(600, 2, 0.1);
+        let mut standard = filled.clone();
+        let plan = LinearPlan::new(&[12], HORIZON, 600).expect("long enough");
+        change(&plan, &mut filled, &mut standard);
+        let calendar = Calendar::new(0, vec![]).expect("no features");
+        let input = BaseInput { filled: &filled, n_series: 2, calendar: &calendar, past: &[] };
+        let members = LinearFitter::new(input, &standard, &plan).choose(&[12]);
+        members.iter().filter(|member| member.kind == LinearKind::LastValue).map(|member| member.share).sum()
+    }
+
+    #[test]
+    fn a_fold_without_an_observed_value_leaves_the_choice_to_the_other() {
+        let share = share_of_last_value(|plan, _, standard| {
+            standard[2 * plan.folds.start(plan.folds.n_folds() - 1)..].fill(f64::NAN);
+        });
+        assert!(share < 0.5, "{share}");
+    }
+
+    #[test]
+    fn a_fold_in_which_nothing_moves_leaves_the_choice_among_those_that_see_it_to_the_other() {
+        let share = share_of_last_value(|plan, filled, standard| {
+            // For as long before it that what repeats a season sees nothing move either.
+            let first = 2 * (plan.folds.start(plan.folds.n_folds() - 1) - 12);
+            filled[first..].fill(0.5);
+            standard[first..].fill(0.5);
+        });
+        assert!(share < 0.5, "{share}");
     }
 
     #[test]
