@@ -201,9 +201,11 @@ const N_SERIES_UNPOOLED_MAX: usize = 64;
 /// Penalties of weights that are shrunk to the last value, and of those that are shrunk to a season, which can be larger.
 const PENALTIES: [f64; 2] = [0.01, 0.1];
 const PENALTIES_TO_SEASON: [f64; 2] = [0.1, 1.0];
-/// The last folds that candidates are compared on, and elements of their paths.
+/// The last folds that candidates are compared on, elements of their paths, and features of all their origins and series,
+/// which at a short horizon take more memory than the paths.
 const N_COMPARED_FOLDS: usize = 2;
 const N_COMPARED_ELEMENTS: usize = 200_000;
+const N_COMPARED_FEATURES: usize = 20_000_000;
 /// Mean error, in standard units, below which candidates are equally good: where nothing moves, a candidate that repeats a
 /// value makes none.
 const SMALLEST_ERROR: f64 = 1e-6;
@@ -321,6 +323,12 @@ struct Comparison {
     forecasts: Vec<Vec<f32>>,
 }
 
+/// Every how many of so many origins and series candidates are compared on.
+fn compared_stride(n_rows: usize, n_features: usize, horizon: usize) -> usize {
+    let of_elements = (n_rows * horizon).div_ceil(N_COMPARED_ELEMENTS);
+    of_elements.max((n_rows * n_features).div_ceil(N_COMPARED_FEATURES)).max(1)
+}
+
 impl Comparison {
     /// Logarithm of the mean absolute error of a sum of forecasts over their number.
     fn loss(&self, sum: &[f32], candidate: usize, n: usize) -> f64 {
@@ -417,7 +425,8 @@ impl<'a> LinearFitter<'a> {
         let (horizon, n_series) = (self.plan.horizon, self.input.n_series);
         let before: Vec<usize> = (0..fold).collect();
         let origins = self.plan.folds.usable(fold);
-        let stride = (origins.len() * n_series * horizon).div_ceil(N_COMPARED_ELEMENTS).max(1);
+        let n_features = self.input.n_features() + self.plan.lags.len();
+        let stride = compared_stride(origins.len() * n_series, n_features, horizon);
         let origins: Vec<usize> = origins.step_by(stride).collect();
         let features = |series: usize| {
             let rows: Vec<_> = origins.iter().map(|&origin| (origin, series)).collect();
@@ -605,6 +614,17 @@ mod tests {
             standard[first..].fill(0.5);
         });
         assert!(share < 0.5, "{share}");
+    }
+
+    #[test]
+    fn candidates_are_compared_on_so_much_as_fits_in_memory() {
+        let (n_rows, n_features) = (2_000_000, N_LAGS_MAX + 20);
+        for horizon in [1, 4, 96] {
+            let n_compared = n_rows / compared_stride(n_rows, n_features, horizon);
+            assert!(n_compared * n_features <= N_COMPARED_FEATURES && n_compared * horizon <= N_COMPARED_ELEMENTS);
+            assert!(n_compared > 2000, "{n_compared} at horizon {horizon}");
+        }
+        assert_eq!(compared_stride(8000, n_features, 24), 1);
     }
 
     #[test]
