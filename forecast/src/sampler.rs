@@ -247,10 +247,12 @@ impl Sampler<'_> {
     pub fn observe(&self, context: &mut Context, innovations: &[f32]) {
         let values: Vec<f32> = innovations.iter().map(|z| z.clamp(-KNOWN_MAX as f32, KNOWN_MAX as f32)).collect();
         context.known.extend_from_slice(&values);
-        let token = with_mirror_images(&NoisyToken { values, level: NoiseLevel::CLEAN });
-        let rows = self.horizon_tokens(std::slice::from_ref(&context.conditioning), &[token], context.n_known);
-        let (_, key_values) = self.denoiser.forward(&rows, &context.cache);
-        context.cache.append(key_values, 1);
+        if self.velocity_share > 0.0 {
+            let token = with_mirror_images(&NoisyToken { values, level: NoiseLevel::CLEAN });
+            let rows = self.horizon_tokens(std::slice::from_ref(&context.conditioning), &[token], context.n_known);
+            let (_, key_values) = self.denoiser.forward(&rows, &context.cache);
+            context.cache.append(key_values, 1);
+        }
         context.n_known += 1;
     }
 
@@ -305,8 +307,12 @@ impl Sampler<'_> {
         (0..draw.n_tokens).map(token).collect()
     }
 
-    /// Keys and values of the context: computed once, and shared by all samples when there is one conditioning.
+    /// Keys and values of the context: computed once, and shared by all samples when there is one conditioning. Nothing, where
+    /// nothing of what the network says is believed.
     pub(crate) fn encode_context(&self, conditionings: &[Conditioning]) -> Cache {
+        if self.velocity_share == 0.0 {
+            return Cache::default();
+        }
         let mut rows = TokenRows::default();
         let (n_context, n_elements) = (self.layout.n_context_tokens, self.layout.n_elements());
         for view in conditionings {
