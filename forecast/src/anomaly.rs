@@ -99,7 +99,7 @@ pub fn anomalies(
 
     let calibration =
         |score: &dyn Fn(usize) -> Option<f64>| Calibration::from_scores((0..n_calibrate).filter_map(score));
-    let mut of_series: Vec<Calibration> = (0..history.values.n_series())
+    let mut of_series: Vec<Calibration> = (0..fitted.model.n_series())
         .map(|series| calibration(&|row| surprise.row(row)[series].map(|element| element.score())))
         .collect();
     let mut of_rows = calibration(&|row| joint_score(&surprise, row));

@@ -118,7 +118,7 @@ impl Forecaster for Fitted {
             let restore = |series, value| self.model.restore(series, value, &window.bounds);
             let n_series = self.model.n_series();
             let drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
-            Ok(self.model.targets_of(drawn))
+            Ok(self.model.roles.targets_of(drawn))
         }))
     }
 

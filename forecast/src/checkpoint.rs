@@ -302,12 +302,17 @@ fn read_covariates(
     let is_whole = weights.is_empty() || weights.len() == n_series * n_functions;
     let is_known = functions.hinges.len() == of_config.hinges.len()
         && functions.hinges.iter().all(|&(covariate, _)| covariate < n_known);
-    if scaling.n_series() != n_known || law.roles.all.len() != n_known || !is_whole || !is_known {
+    if scaling.n_series() != n_known
+        || law.roles.all.len() != n_known
+        || law.seasons != config.seasons
+        || !is_whole
+        || !is_known
+    {
         return Err(format!("tensors are not those of {n_known} covariates"));
     }
     let weights = weights.chunks_exact(n_functions.max(1)).map(<[f64]>::to_vec).collect();
     let effects = Effects { functions, weights };
-    Ok(Covariates { scaling, seasons: config.seasons.clone(), law: Box::new(law), effects })
+    Ok(Covariates { scaling, law: Box::new(law), effects })
 }
 
 fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, Base, Innovation, Pool), String> {

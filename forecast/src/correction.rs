@@ -145,6 +145,12 @@ fn ends(seasons: &[usize]) -> (usize, usize) {
 }
 
 impl Correction {
+    /// The one that changes nothing.
+    pub fn none(seasons: &[usize]) -> Self {
+        let (location, spread) = (Boosting::default(), Boosting::default());
+        Self { seasons: seasons.to_vec(), shares: Shares::default(), location, spread }
+    }
+
     /// Number of features of an element, for so many features of its step and so many past covariates.
     pub fn n_features(seasons: &[usize], n_of_step: usize, n_past: usize) -> usize {
         3 + 2
@@ -198,18 +204,13 @@ impl Correction {
         used: &[usize],
         shares: Option<Shares>,
         plan: Plan,
-    ) -> (CrossFitted<Correction>, Shares) {
+    ) -> CrossFitted<Correction> {
         let correction = |shares: Shares, location: &Boosting, spread: &Boosting| Correction {
             seasons: seasons.to_vec(),
             shares,
             location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
             spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
         };
-        if let Some(nothing) = shares.filter(|&shares| shares == Shares::default()) {
-            let uncorrected = correction(nothing, &Boosting::default(), &Boosting::default());
-            let without_fold = vec![uncorrected.clone(); folds.n_folds()];
-            return (CrossFitted { whole: uncorrected, without_fold, folds }, nothing);
-        }
         let seed = plan.seed;
         let sample = Sample::draw(input, seasons, paths, folds, plan);
         let size = sample.errors.iter().map(|error| error.abs()).sum::<f64>() / sample.errors.len().max(1) as f64;
@@ -251,7 +252,7 @@ impl Correction {
         let shares = Shares { location: location_share, spread: spread_share };
         let without_fold =
             (0..folds.n_folds()).map(|fold| correction(shares, location.without(fold), spread.without(fold))).collect();
-        (CrossFitted { whole: correction(shares, &location.whole, &spread.whole), without_fold, folds }, shares)
+        CrossFitted { whole: correction(shares, &location.whole, &spread.whole), without_fold, folds }
     }
 }
 
@@ -414,8 +415,8 @@ mod tests {
             })
             .collect();
         let earlier: Vec<usize> = (0..last).collect();
-        let (cross, shares) =
-            Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, Plan { n_rows: 60_000, seed: 1 });
+        let cross = Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, Plan { n_rows: 60_000, seed: 1 });
+        let shares = cross.whole.shares;
         (cross.whole, shares)
     }
 

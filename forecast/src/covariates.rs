@@ -5,6 +5,7 @@
 //! network see them at every step. Where a part of their future is missing, it is drawn from a joint law of their own (base
 //! and innovations, without trees and network), and every trajectory goes on from its own draw.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
@@ -28,9 +29,7 @@ const SEED_OF_COVARIATES: u64 = 0x636f_7661_7269_6174;
 pub(crate) struct Covariates {
     /// To standard units, `[covariate]`.
     pub scaling: Scaling,
-    /// Seasons whose differences are features.
-    pub seasons: Vec<usize>,
-    /// Their joint law.
+    /// Their joint law, whose seasons are those of the features.
     pub law: Box<Model>,
     /// Their linear effects on the modelled series.
     pub effects: Effects,
@@ -82,7 +81,6 @@ impl Covariates {
         let law = train::fit_law(&known, &config, device, progress)?;
         Ok(Some(Self {
             scaling: Scaling::fit(ScalingKind::Linear, &known.values),
-            seasons: history.seasons.clone(),
             law: Box::new(law),
             effects: Effects::default(),
         }))
@@ -102,14 +100,9 @@ impl Covariates {
             let [smallest, largest] = self.scaling.ranges[index % n_known];
             *value = value.clamp(smallest - BEYOND_RANGE, largest + BEYOND_RANGE);
         }
-        let filled = fill_from_past(&standard, n_known, self.seasons.first().copied());
-        calendar.clone().with_covariates(n_features(n_known, &self.seasons), features(&filled, n_known, &self.seasons))
-    }
-
-    /// The history of the modelled series, with the covariates beside its calendar.
-    pub fn beside_history(&self, history: &History, roles: &Roles) -> History {
-        let calendar = self.beside(&history.calendar, &history.values.columns(&roles.known));
-        History { calendar, ..history.columns(&roles.modelled) }
+        let seasons = &self.law.seasons;
+        let filled = fill_from_past(&standard, n_known, seasons.first().copied());
+        calendar.clone().with_covariates(n_features(n_known, seasons), features(&filled, n_known, seasons))
     }
 
     /// What is expected of the unknown future; `None` when all of it is known.
@@ -165,6 +158,25 @@ impl Futures {
         };
         Grid::from_rows(n_known, self.known.values().iter().enumerate().map(value).collect())
     }
+}
+
+/// A history as the joint law sees it: the modelled series, with the known covariates beside its calendar.
+pub(crate) fn modelled_history<'h>(
+    history: &'h History,
+    roles: &Roles,
+    covariates: Option<&Covariates>,
+) -> Cow<'h, History> {
+    if roles.are_all_targets() {
+        return Cow::Borrowed(history);
+    }
+    let modelled = history.columns(&roles.modelled);
+    Cow::Owned(match covariates {
+        None => modelled,
+        Some(covariates) => {
+            let calendar = covariates.beside(&history.calendar, &history.values.columns(&roles.known));
+            History { calendar, ..modelled }
+        }
+    })
 }
 
 /// For each covariate, the row after its last known one.

@@ -119,12 +119,21 @@ impl Effects {
 
     /// Takes the effects out of standard values `[step, series]` whose first row is some row of the calendar.
     pub fn take_out(&self, standard: &mut [f64], calendar: &Calendar, first_row: usize) {
+        self.each(standard, calendar, first_row, |value, effect| *value -= effect);
+    }
+
+    /// Adds the effects to standard values `[step, series]` whose first row is some row of the calendar.
+    pub fn add(&self, standard: &mut [f64], calendar: &Calendar, first_row: usize) {
+        self.each(standard, calendar, first_row, |value, effect| *value += effect);
+    }
+
+    fn each(&self, standard: &mut [f64], calendar: &Calendar, first_row: usize, change: impl Fn(&mut f64, f64)) {
         if self.is_none() {
             return;
         }
         for (step, row) in standard.chunks_exact_mut(self.weights.len()).enumerate() {
             let effects = self.at(calendar, first_row + step);
-            row.iter_mut().zip(effects).for_each(|(value, effect)| *value -= effect);
+            row.iter_mut().zip(effects).for_each(|(value, effect)| change(value, effect));
         }
     }
 }
@@ -151,10 +160,6 @@ struct Equations {
 }
 
 impl Equations {
-    fn new(n_functions: usize) -> Self {
-        Self { gram: DMatrix::zeros(n_functions, n_functions), moment: DVector::zeros(n_functions), squares: 0.0 }
-    }
-
     /// Ridge weights of the first functions; zeros when they cannot be told apart.
     fn weights(&self, n_functions: usize, penalty: f64) -> DVector<f64> {
         let mut gram = self.gram.view((0, 0), (n_functions, n_functions)).into_owned();
@@ -270,7 +275,6 @@ impl EffectFitter<'_> {
         let weights = &linear.weights[series % linear.weights.len()];
         let lag_weights = &weights[weights.len() - linear.lags.len() * horizon..];
         let at = |step: usize| &functions[step * n_functions..(step + 1) * n_functions];
-        let mut equations = Equations::new(n_functions);
         let (mut features, mut path) = (vec![], vec![0.0; horizon]);
         let mut rows = vec![];
         let mut errors = vec![];
@@ -298,9 +302,6 @@ impl EffectFitter<'_> {
         }
         let rows = DMatrix::from_vec(n_functions, errors.len(), rows);
         let errors = DVector::from_vec(errors);
-        equations.gram = &rows * rows.transpose();
-        equations.moment = &rows * &errors;
-        equations.squares = errors.norm_squared();
-        equations
+        Equations { gram: &rows * rows.transpose(), moment: &rows * &errors, squares: errors.norm_squared() }
     }
 }

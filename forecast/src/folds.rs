@@ -47,7 +47,6 @@ impl Folds {
 }
 
 /// What was fitted on every fold, and without each of them.
-#[derive(Clone)]
 pub struct CrossFitted<T> {
     /// Fitted on every fold.
     pub whole: T,
@@ -58,6 +57,19 @@ pub struct CrossFitted<T> {
 }
 
 impl<T> CrossFitted<T> {
+    /// What was fitted, made into something else.
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> CrossFitted<U> {
+        let without_fold = self.without_fold.into_iter().map(&f).collect();
+        CrossFitted { whole: f(self.whole), without_fold, folds: self.folds }
+    }
+
+    /// What was fitted on the same folds, put together.
+    pub fn zip<O, U>(self, other: CrossFitted<O>, f: impl Fn(T, O) -> U) -> CrossFitted<U> {
+        let without_fold = self.without_fold.into_iter().zip(other.without_fold);
+        let without_fold = without_fold.map(|(fitted, other)| f(fitted, other)).collect();
+        CrossFitted { whole: f(self.whole, other.whole), without_fold, folds: self.folds }
+    }
+
     /// What did not see an origin.
     pub fn out_of_fold(&self, origin: usize) -> &T {
         &self.without_fold[self.folds.of(origin)]

@@ -177,7 +177,7 @@ impl Prepared<'_> {
         equalities: Option<&Equalities>,
     ) -> Result<Weighted, Error> {
         let mut drawn = Weighted::default();
-        self.draw(n_candidates, config, NoiseSource::Seed(config.seed), equalities, &mut |path, log_weight| {
+        self.draw(n_candidates, config, NoiseSource::Seed(config.seed), equalities, None, &mut |path, log_weight| {
             drawn.push(path, log_weight);
         })?;
         Ok(drawn)

@@ -77,7 +77,7 @@ impl Model {
         }
         let first_step = 1 - (n_steps - start) as i32;
         let drawn = Trajectories::new(config.n_samples, first_step, n_steps - start, n_series, values)?;
-        Ok(self.targets_of(drawn))
+        Ok(self.roles.targets_of(drawn))
     }
 }
 

@@ -100,6 +100,11 @@ pub struct BaseInput<'a> {
     pub past: &'a [usize],
 }
 
+/// Number of features of an origin that are no lag differences: 1, calendar, past covariates.
+fn n_plain_features(n_calendar: usize, n_past: usize) -> usize {
+    1 + n_calendar + past::n_features(n_past)
+}
+
 impl BaseInput<'_> {
     /// The value of a series at a step.
     pub fn value(&self, step: usize, series: usize) -> f64 {
@@ -108,7 +113,7 @@ impl BaseInput<'_> {
 
     /// Number of features of an origin that are no lag differences.
     fn n_features(&self) -> usize {
-        1 + self.calendar.n_features() + past::n_features(self.past.len())
+        n_plain_features(self.calendar.n_features(), self.past.len())
     }
 
     /// Features of an origin: 1, calendar, past covariates, lag differences.
@@ -145,7 +150,7 @@ impl Linear {
 
     /// Number of weights of so many lags, for a calendar and past covariates.
     pub(crate) fn n_weights(n_calendar: usize, n_past: usize, n_lags: usize, horizon: usize) -> usize {
-        (1 + n_calendar + past::n_features(n_past) + n_lags) * horizon
+        (n_plain_features(n_calendar, n_past) + n_lags) * horizon
     }
 
     /// The path of one series from an origin, `out[lead]` for lead 1 first, standard units.

@@ -63,8 +63,8 @@ struct PinballSums {
 }
 
 impl PinballSums {
-    fn add(&mut self, sorted: &[f32], truth: f64) {
-        self.crps += crps(sorted, truth);
+    fn add(&mut self, crps: f64, truth: f64) {
+        self.crps += crps;
         self.magnitude += truth.abs();
     }
 
@@ -141,14 +141,13 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
                 if observed.is_nan() {
                     continue;
                 }
-                let sorted = trajectories.sorted(step, series);
-                each.add(&sorted, observed);
-                let error = (quantile_of_sorted(&sorted, level(9)) - observed).abs();
-                deviation += error;
+                let value = score_value(&trajectories.sorted(step, series), observed);
+                each.add(value.crps, observed);
+                deviation += value.absolute_error;
                 n += 1.0;
-                error_sum.0 += error;
+                error_sum.0 += value.absolute_error;
                 error_sum.1 += 1.0;
-                for (count, is_inside) in n_inside.iter_mut().zip(inside(&sorted, observed)) {
+                for (count, is_inside) in n_inside.iter_mut().zip([value.inside_50, value.inside_80, value.inside_90]) {
                     *count += f64::from(u8::from(is_inside));
                 }
             }
@@ -161,7 +160,7 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
                     })
                     .collect();
                 draws.sort_unstable_by(f32::total_cmp);
-                sums.add(&draws, total);
+                sums.add(crps(&draws, total), total);
             }
         }
     }

@@ -107,11 +107,6 @@ impl Model {
         covariates::unknown(&self.roles, window)
     }
 
-    /// The base forecaster in words.
-    pub fn base_description(&self) -> String {
-        self.base.linear.to_string()
-    }
-
     /// Draws joint trajectories of all targets from the end of the window on.
     ///
     /// Where series end before the last row of the context, the steps in between are drawn too, as nowcasts, given what
@@ -166,9 +161,8 @@ impl Model {
 
     /// Adds the effects of covariates to a path `[step, series]` that begins at a row of a calendar.
     fn add_effects(&self, path: &mut [f64], calendar: &Calendar, first_row: usize) {
-        for (step, row) in path.chunks_mut(self.n_series()).enumerate() {
-            let effects = self.effects(calendar, first_row + step);
-            row.iter_mut().zip(effects.into_iter().flatten()).for_each(|(value, effect)| *value += effect);
+        if let Some(covariates) = &self.covariates {
+            covariates.effects.add(path, calendar, first_row);
         }
     }
 
@@ -206,16 +200,7 @@ impl Model {
 
     /// A history as the joint law sees it.
     pub(crate) fn modelled_history<'h>(&self, history: &'h History) -> Cow<'h, History> {
-        match &self.covariates {
-            _ if self.roles.are_all_targets() => Cow::Borrowed(history),
-            None => Cow::Owned(history.columns(&self.roles.modelled)),
-            Some(covariates) => Cow::Owned(covariates.beside_history(history, &self.roles)),
-        }
-    }
-
-    /// Trajectories of the targets out of those of the modelled series.
-    pub(crate) fn targets_of(&self, trajectories: Trajectories) -> Trajectories {
-        if self.roles.past.is_empty() { trajectories } else { trajectories.columns(&self.roles.targets) }
+        covariates::modelled_history(history, &self.roles, self.covariates.as_ref())
     }
 
     /// Refuses a window that is not the model's.
@@ -340,8 +325,7 @@ mod walk {
     use nalgebra::DMatrix;
 
     use super::*;
-    use crate::boosting::Boosting;
-    use crate::correction::{Correction, Shares};
+    use crate::correction::Correction;
     use crate::correlation::Correlation;
     use crate::linear::Linear;
     use crate::noise::Stream;
@@ -379,12 +363,7 @@ mod walk {
                 scaling: Scaling::identity(n_series),
                 base: Base {
                     linear: Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] },
-                    correction: Correction {
-                        seasons: vec![],
-                        shares: Shares::default(),
-                        location: Boosting::default(),
-                        spread: Boosting::default(),
-                    },
+                    correction: Correction::none(&[]),
                 },
                 innovation: Innovation {
                     deviation,

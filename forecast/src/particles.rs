@@ -149,6 +149,7 @@ impl Guide<'_> {
             &self.config,
             source,
             self.equalities.as_ref(),
+            None,
             &mut |path, log_weight| {
                 drawn.push(path, log_weight);
             },

@@ -81,15 +81,7 @@ impl Pins {
     /// Takes out of a vector of innovations what the observations determine: multiplies it by the covariance that they leave,
     /// `I − Aᵀ (A Aᵀ + R)⁻¹ A`. Innovations before those that may move must be 0 in it.
     pub fn project(&self, innovations: &mut [f64]) {
-        for group in &self.groups {
-            let z =
-                DVector::from_iterator(group.columns.len(), group.columns.iter().map(|&column| innovations[column]));
-            let decided = group.free_rows().transpose() * group.covariance.solve(&(&group.rows * z));
-            group.columns[group.n_fixed..]
-                .iter()
-                .zip(decided.iter())
-                .for_each(|(&column, by)| innovations[column] -= by);
-        }
+        self.apply(innovations, &vec![0.0; self.pins.len()], |_| 0.0);
     }
 }
 

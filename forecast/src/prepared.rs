@@ -142,16 +142,10 @@ impl Prepared<'_> {
     /// - [`Error::Device`] when the device fails
     pub fn forecast(&self, config: &SampleConfig) -> Result<Trajectories, Error> {
         config.check()?;
-        let n_skipped = self.n_skipped() * self.model.n_series();
         let mut values = Vec::with_capacity(config.n_samples * self.n_steps() * self.model.n_series());
-        let futures = self.futures(config)?;
-        for first_sample in (0..config.n_samples).step_by(N_SAMPLES_TOGETHER) {
-            let samples = first_sample..config.n_samples.min(first_sample + N_SAMPLES_TOGETHER);
-            let noise = NoiseSource::Seed(config.seed);
-            for (path, _) in self.paths(samples, config, noise, None, futures.as_ref())? {
-                values.extend_from_slice(&path[n_skipped..]);
-            }
-        }
+        let (noise, futures) = (NoiseSource::Seed(config.seed), self.futures(config)?);
+        let mut take = |path: Vec<f32>, _| values.extend(path);
+        self.draw(config.n_samples, config, noise, None, futures.as_ref(), &mut take)?;
         self.trajectories(config.n_samples, values)
     }
 
@@ -173,19 +167,20 @@ impl Prepared<'_> {
     }
 
     /// Hands over the path of each of so many samples, `[step, series]` from the first step of its trajectory on, and the
-    /// logarithm of its weight. Covariates that are not supplied are what is expected of them.
+    /// logarithm of its weight. Covariates that are not supplied are those of the futures, or what is expected of them.
     pub(crate) fn draw(
         &self,
         n_samples: usize,
         config: &SampleConfig,
         noise: NoiseSource<'_>,
         equalities: Option<&Equalities>,
+        futures: Option<&Futures>,
         take: &mut dyn FnMut(Vec<f32>, f64),
     ) -> Result<(), Error> {
         let n_skipped = self.n_skipped() * self.model.n_series();
         for first_sample in (0..n_samples).step_by(N_SAMPLES_TOGETHER) {
             let samples = first_sample..n_samples.min(first_sample + N_SAMPLES_TOGETHER);
-            for (mut path, log_weight) in self.paths(samples, config, noise, equalities, None)? {
+            for (mut path, log_weight) in self.paths(samples, config, noise, equalities, futures)? {
                 path.drain(..n_skipped);
                 take(path, log_weight);
             }
@@ -198,7 +193,7 @@ impl Prepared<'_> {
         let n_nowcast = self.n_after() - self.n_skipped();
         let first_step = 1 - n_nowcast as i32;
         let drawn = Trajectories::new(n_samples, first_step, self.n_steps(), self.model.n_series(), values)?;
-        Ok(self.model.targets_of(drawn))
+        Ok(self.model.roles.targets_of(drawn))
     }
 
     /// Steps of a trajectory.

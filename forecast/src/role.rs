@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Grid};
+use crate::{Error, Grid, Trajectories};
 
 /// What a series is to a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,11 @@ impl Roles {
     /// The targets, as columns of the panel.
     pub fn target_columns(&self) -> Vec<usize> {
         self.targets.iter().map(|&target| self.modelled[target]).collect()
+    }
+
+    /// Trajectories of the targets out of those of the modelled series.
+    pub fn targets_of(&self, trajectories: Trajectories) -> Trajectories {
+        if self.past.is_empty() { trajectories } else { trajectories.columns(&self.targets) }
     }
 
     /// An error about a modelled series as one about a column of the panel.

@@ -56,8 +56,6 @@ struct KnownPath {
 /// A base forecaster, out of fold, and the paths that it was measured on.
 pub struct Measured {
     base: CrossFitted<Base>,
-    /// How much of the base's correction is believed.
-    pub shares: Shares,
     /// The folds that it was fitted on.
     used: Vec<usize>,
     paths: Vec<KnownPath>,
@@ -153,40 +151,41 @@ impl<'a> Data<'a> {
         path.iter().zip(truth).map(|(expected, value)| value - expected).collect()
     }
 
-    /// Fits the correction of a linear forecaster, and measures the whole.
+    /// Measures a linear forecaster as it is.
+    pub fn measure(&self, linear: CrossFitted<Linear>, used: Vec<usize>) -> Measured {
+        let folds = linear.folds;
+        let base = linear.map(|linear| Base { linear, correction: Correction::none(&self.history.seasons) });
+        let known = |&origin: &usize| {
+            let path = base.out_of_fold(origin).linear.paths(self.input(), origin);
+            let errors = self.errors(origin, &path);
+            KnownPath { origin, outlook: Outlook { spread: vec![1.0; path.len()], path }, errors }
+        };
+        let paths = parallel::map(&self.kept_origins(folds).collect::<Vec<_>>(), known);
+        Measured { base, used, paths }
+    }
+
+    /// Fits the correction of a measured linear forecaster, and measures the whole; what is not to be corrected stays as it is.
     ///
     /// Where no shares are given they are chosen on the last fold, which must not be used.
-    pub fn measure(
-        &self,
-        linear: CrossFitted<Linear>,
-        used: Vec<usize>,
-        shares: Option<Shares>,
-        plan: Plan,
-    ) -> Measured {
-        let folds = linear.folds;
-        let linear_paths: Vec<LinearPath> = self
-            .kept_origins(folds)
-            .map(|origin| {
-                let path = linear.out_of_fold(origin).paths(self.input(), origin);
-                let errors = self.errors(origin, &path);
-                LinearPath { origin, path, errors }
-            })
-            .collect();
-        let seasons = &self.history.seasons;
-        let (corrections, shares) =
-            Correction::cross_fit(self.input(), seasons, &linear_paths, folds, &used, shares, plan);
-        let base = CrossFitted {
-            whole: Base { linear: linear.whole, correction: corrections.whole },
-            without_fold: linear
-                .without_fold
-                .into_iter()
-                .zip(corrections.without_fold)
-                .map(|(linear, correction)| Base { linear, correction })
-                .collect(),
-            folds,
+    pub fn correct(&self, measured: Measured, shares: Option<Shares>, plan: Plan) -> Measured {
+        if shares == Some(Shares::default()) {
+            return measured;
+        }
+        let Measured { base, used, paths } = measured;
+        let of_linear = |KnownPath { origin, outlook, errors }| LinearPath { origin, path: outlook.path, errors };
+        let paths: Vec<LinearPath> = paths.into_iter().map(of_linear).collect();
+        let (seasons, folds) = (&self.history.seasons, base.folds);
+        let corrections = Correction::cross_fit(self.input(), seasons, &paths, folds, &used, shares, plan);
+        let known = |linear: &LinearPath| {
+            let (origin, mut path) = (linear.origin, linear.path.clone());
+            let spread = corrections.out_of_fold(origin).apply(self.input(), origin, &mut path);
+            let errors = self.errors(origin, &path);
+            let errors = errors.iter().zip(&spread).map(|(error, spread)| error / spread).collect();
+            KnownPath { origin, outlook: Outlook { path, spread }, errors }
         };
-        let origins: Vec<usize> = linear_paths.into_iter().map(|path| path.origin).collect();
-        Measured { paths: self.known_paths(&base, &origins), base, shares, used }
+        let paths = parallel::map(&paths, known);
+        let base = base.zip(corrections, |base, correction| Base { correction, ..base });
+        Measured { base, used, paths }
     }
 
     /// Evenly spread origins of all folds.
@@ -198,17 +197,6 @@ impl<'a> Data<'a> {
         // Counted from the end, so that the newest origin is one of them.
         let first = (origins.len() - 1) % stride;
         origins.into_iter().skip(first).step_by(stride)
-    }
-
-    /// Out-of-fold paths.
-    fn known_paths(&self, base: &CrossFitted<Base>, origins: &[usize]) -> Vec<KnownPath> {
-        let known = |&origin: &usize| {
-            let outlook = base.out_of_fold(origin).outlook(self.input(), origin);
-            let errors = self.errors(origin, &outlook.path);
-            let errors = errors.iter().zip(&outlook.spread).map(|(error, spread)| error / spread).collect();
-            KnownPath { origin, outlook, errors }
-        };
-        parallel::map(origins, known)
     }
 
     /// The stage of a measured base with the given law of its errors.
@@ -305,43 +293,34 @@ impl<'a> Data<'a> {
         for (seed, index) in paths.into_iter().step_by(stride).enumerate() {
             let path = &measured.paths[index];
             let drawn = draw(index, seed as u64)?;
+            let first = path.origin + 1;
+            let mut expected = path.outlook.path.clone();
+            self.effects.add(&mut expected, &self.history.calendar, first);
             let mut values = Vec::with_capacity(drawn.len());
             for (sample, denoised) in drawn.chunks_exact(horizon * n_series).enumerate() {
                 let innovations = pool.path(seed as u64, sample, 0).unwrap_or(denoised);
                 let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
-                values.extend(self.values(path, &innovation.colour(&innovations)));
+                let errors = innovation.colour(&innovations).into_iter().zip(&path.outlook.spread).zip(&expected);
+                values.extend(errors.enumerate().map(|(element, ((error, spread), expected))| {
+                    let series = element % n_series;
+                    let restored = self.scaling.restore(series, expected + spread * error);
+                    self.history.bounds[series].clip(restored) as f32
+                }));
             }
-            let first = path.origin + 1;
             outcomes.push(Outcome {
-                trajectories: self.targets_of(Trajectories::new(N_COMPARED_SAMPLES, 1, horizon, n_series, values)?),
+                trajectories: self.roles.targets_of(Trajectories::new(
+                    N_COMPARED_SAMPLES,
+                    1,
+                    horizon,
+                    n_series,
+                    values,
+                )?),
                 truth: self.target_rows(first..first + horizon),
             });
         }
         let scores = score(&self.target_rows(0..measured.base.folds.start(last)), 1, &outcomes);
         let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
         Ok([scores.crps, scores.crps_sum, scores.energy_score].map(logarithm).iter().sum())
-    }
-
-    /// A path in data units.
-    fn values<'b>(&'b self, path: &'b KnownPath, errors: &'b [f64]) -> impl Iterator<Item = f32> + 'b {
-        let (n_series, outlook) = (self.layout.n_series, &path.outlook);
-        let effects: Vec<Vec<f64>> = match self.effects.is_none() {
-            true => vec![],
-            false => {
-                let steps = path.origin + 1..path.origin + 1 + errors.len() / n_series;
-                steps.map(|step| self.effects.at(&self.history.calendar, step)).collect()
-            }
-        };
-        errors.iter().enumerate().map(move |(element, error)| {
-            let series = element % n_series;
-            let rest = outlook.path[element] + outlook.spread[element] * error;
-            let standard = effects.get(element / n_series).map_or(rest, |effects| rest + effects[series]);
-            self.history.bounds[series].clip(self.scaling.restore(series, standard)) as f32
-        })
-    }
-
-    fn targets_of(&self, trajectories: Trajectories) -> Trajectories {
-        if self.roles.past.is_empty() { trajectories } else { trajectories.columns(&self.roles.targets) }
     }
 
     fn target_rows(&self, rows: std::ops::Range<usize>) -> Grid {
@@ -365,6 +344,11 @@ fn whitened(innovation: &Innovation, path: &KnownPath) -> Vec<f32> {
 }
 
 impl Measured {
+    /// How much of the base's correction is believed.
+    pub fn shares(&self) -> Shares {
+        self.base.whole.correction.shares
+    }
+
     /// Indices of the paths of some folds.
     fn paths_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<usize> {
         (0..self.paths.len()).filter(|&path| is_wanted(self.base.folds.of(self.paths[path].origin))).collect()

@@ -32,7 +32,6 @@ use crate::diffusion::TokenRows;
 use crate::innovation::Innovation;
 use crate::level::NoiseLevel;
 use crate::noise::Noise;
-use crate::sampler::Sampler;
 use crate::scaling::fill_from_past;
 use crate::{Error, History, Model};
 
@@ -310,12 +309,7 @@ impl Model {
         if self.velocity_share == 0.0 {
             return Ok(gains);
         }
-        let sampler = Sampler {
-            denoiser: &self.denoiser,
-            velocity_share: self.velocity_share,
-            layout: &self.layout,
-            device: &self.device,
-        };
+        let sampler = self.sampler();
         let views: Vec<Conditioning> = windows.iter().map(|window| window.view.clone()).collect();
         let mut cache = sampler.encode_context(&views);
         let noise = Noise::new(config.seed);

@@ -1,10 +1,10 @@
 //! Training: chooses the base, measures its errors, and teaches the network what is left.
 //!
-//! 1. Scaling, base forecaster and the estimation of the innovations are chosen on the last fold of the origins.
+//! 1. Scaling, shares of the trees and the law of the errors are chosen on the last fold of the origins, the members of the linear
+//!    base on the last two.
 //! 2. The network is trained on the earlier folds and watched on the last one; the best number of steps is kept.
 //! 3. Base and innovations are fitted on everything, and the network is trained anew for that many steps.
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -14,15 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditioning::TokenLayout;
 use crate::correction::{Plan, Shares};
-use crate::covariates::Covariates;
+use crate::covariates::{self, Covariates};
 use crate::denoiser::DenoiserConfig;
 use crate::effects::EffectKind;
-use crate::folds::CrossFitted;
 use crate::innovation::Estimation;
-use crate::linear::{Linear, LinearPlan, Member};
+use crate::linear::{LinearPlan, Member};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
-use crate::stage::Data;
+use crate::stage::{Data, Law, Measured};
 use crate::trainer::Trainer;
 use crate::{Error, History, Model};
 
@@ -248,12 +247,7 @@ fn fit_parts(
     }
     let roles = Roles::new(&history.roles, history.values.n_series())?;
     let mut covariates = Covariates::fit(history, &roles, config, device, progress)?;
-    let modelled = match &covariates {
-        _ if roles.are_all_targets() => Cow::Borrowed(history),
-        None => Cow::Owned(history.columns(&roles.modelled)),
-        Some(covariates) => Cow::Owned(covariates.beside_history(history, &roles)),
-    };
-    let history = &*modelled;
+    let history = &*covariates::modelled_history(history, &roles, covariates.as_ref());
     let layout = TokenLayout { n_known: roles.known.len(), ..layout(history, config) };
     // What is chosen on the last fold must not know its values, not even their spread.
     let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
@@ -268,19 +262,21 @@ fn fit_parts(
         let fitter = data.linear_fitter(&plan);
         let members = fitter.choose(&history.seasons);
         let cross = fitter.cross_fit(&members, &earlier);
-        // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
-        let uncorrected = data.measure(cross.clone(), earlier.clone(), Some(Shares::default()), trees);
+        let measured = data.measure(cross, earlier.clone());
+        let law = data.choose_law(&measured)?;
         let price = if kind == ScalingKind::Log { LOG_PRICE } else { 0.0 };
-        let loss = data.choose_law(&uncorrected)?.loss + price;
+        let loss = law.loss + price;
         if best.as_ref().is_none_or(|best| loss < best.loss) {
-            best = Some(Candidate { kind, effects, data, members, cross, loss });
+            best = Some(Candidate { kind, effects, data, members, measured, law, loss });
         }
     }
-    let Some(Candidate { kind, effects, data, members, cross, .. }) = best else { return Err(Error::Covariance) };
-    let shares = (parts == Parts::LinearLaw).then(Shares::default);
-    let measured = data.measure(cross, earlier, shares, trees);
-    let law = data.choose_law(&measured)?;
-    let shares = measured.shares;
+    let Some(Candidate { kind, effects, data, members, measured, law, .. }) = best else {
+        return Err(Error::Covariance);
+    };
+    // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
+    let measured = data.correct(measured, (parts == Parts::LinearLaw).then(Shares::default), trees);
+    let shares = measured.shares();
+    let law = if shares == Shares::default() { law } else { data.choose_law(&measured)? };
     let stage = data.stage(measured, law)?;
 
     let network = network(&layout, history, config);
@@ -291,7 +287,7 @@ fn fit_parts(
     data.take_out_effects(&plan, &all, Some(effects));
     let cross = data.linear_fitter(&plan).cross_fit(&members, &all);
     let base_words = cross.whole.to_string();
-    let full = data.stage(data.measure(cross, all, Some(shares), trees), law)?;
+    let full = data.stage(data.correct(data.measure(cross, all), Some(shares), trees), law)?;
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
@@ -341,7 +337,9 @@ struct Candidate<'a> {
     data: Data<'a>,
     members: Vec<Member>,
     /// The linear forecaster without each of the folds before the last one.
-    cross: CrossFitted<Linear>,
+    measured: Measured,
+    law: Law,
+    /// The loss of the law, with the price of the way.
     loss: f64,
 }
 
