@@ -23,6 +23,7 @@ mod retraining;
 mod scenarios;
 mod schedules;
 mod scores;
+mod shutdown;
 mod story;
 mod support;
 mod tidy;

@@ -102,3 +102,12 @@ fn only_the_edge_reads_the_clock() {
         assert!(!text.contains("Utc::now") && !text.contains("SystemTime::now"), "{} reads the clock", path.display());
     }
 }
+
+#[test]
+fn nothing_fails_because_nobody_reads_standard_error() {
+    // It panics when standard error has gone away.
+    let prints = ["eprint", "ln!("].concat();
+    for path in sources().into_iter().filter(|path| path.starts_with(root().join("api/src"))) {
+        assert!(!fs::read_to_string(&path).unwrap().contains(&prints), "{} prints to standard error", path.display());
+    }
+}

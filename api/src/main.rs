@@ -8,6 +8,7 @@ use api::commands::{
     score, serve, train, work,
 };
 use api::config::{self, Config, DatabaseConfig};
+use api::telemetry;
 use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Joint probabilistic forecasts of groups of time series, stored as trajectories.
@@ -50,8 +51,8 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("Error: {error}");
-            error.chain().skip(1).for_each(|cause| eprintln!("  because {cause}"));
+            telemetry::note(format_args!("Error: {error}"));
+            error.chain().skip(1).for_each(|cause| telemetry::note(format_args!("  because {cause}")));
             ExitCode::FAILURE
         }
     }

@@ -255,8 +255,9 @@ fn declaration(pipeline: &Pipeline) -> Result<serde_json::Value, Error> {
 async fn watermark(pool: &PgPool, pipeline: &Pipeline, declaration: &serde_json::Value) -> Result<Watermark, Error> {
     let stored = db::pipeline::get(pool, DEFAULT_TENANT, &pipeline.name).await?;
     match stored.filter(|stored| stored.declaration == *declaration) {
-        Some(stored) => serde_json::from_value(stored.watermark)
-            .map_err(|error| Error::internal("reading a watermark", error)),
+        Some(stored) => {
+            serde_json::from_value(stored.watermark).map_err(|error| Error::internal("reading a watermark", error))
+        }
         None => Ok(Watermark::default()),
     }
 }

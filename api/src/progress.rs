@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use forecast::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::telemetry;
+
 /// Seconds between two plain lines.
 const LINE_SECONDS: u64 = 5;
 
@@ -24,7 +26,7 @@ pub fn stop_on_interrupt() {
     tokio::spawn(async {
         if tokio::signal::ctrl_c().await.is_ok() {
             STOP.store(true, Ordering::Relaxed);
-            eprintln!("stopping; what has been learned so far is kept (Ctrl-C again ends at once)");
+            telemetry::note("stopping; what has been learned so far is kept (Ctrl-C again ends at once)");
         }
         if tokio::signal::ctrl_c().await.is_ok() {
             std::process::exit(130);
@@ -65,7 +67,7 @@ impl Display {
             None => {
                 let due = self.last_line.is_none_or(|last| last.elapsed() >= Duration::from_secs(LINE_SECONDS));
                 if due || ends_stage || new_stage {
-                    eprintln!("{text}");
+                    telemetry::note(&text);
                     self.last_line = Some(Instant::now());
                 }
             }

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::predictor::Predictor;
 use crate::routes::forecasts::request::SEED_MAX;
 use crate::routes::imputation::summary;
+use crate::telemetry;
 
 /// Fill the gaps of a panel between two times, from what was observed before and after them. Nothing is stored.
 #[derive(Debug, clap::Args)]
@@ -96,7 +97,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let imputation = impute(database.pool(), &predictor, &metrics, &order).await?;
     database.close().await;
     for warning in &imputation.warnings {
-        eprintln!("warning {}: {}", warning.code, warning.message);
+        telemetry::note(format_args!("warning {}: {}", warning.code, warning.message));
     }
     let lines = csv(&imputation, &levels);
     match &args.out {

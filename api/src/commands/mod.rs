@@ -11,6 +11,7 @@ use crate::database::Database;
 use crate::db;
 use crate::postgres::Listen;
 use crate::reader::{RoleName, Secret, generated_password};
+use crate::telemetry;
 
 pub mod anomalies;
 pub mod backtest;
@@ -113,7 +114,7 @@ async fn make_reader(config: &DatabaseConfig, database: &Database, role: &RoleNa
         .await
         .context("making the reader role")?;
     let place = config.postgres_listen.map_or_else(|| "the database".to_owned(), |address| address.to_string());
-    eprintln!("dashboards may read {place} as `{role}`, with {origin}");
+    telemetry::note(format_args!("dashboards may read {place} as `{role}`, with {origin}"));
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::comparison::Comparison;
 use crate::progress::{is_stopped, stop_on_interrupt};
 use crate::retraining::{Policy, Retrained, Retraining, retrain};
+use crate::telemetry;
 
 /// Train a candidate, compare it with the champion on windows that neither has seen, and promote it if it is better.
 #[derive(Debug, clap::Args)]
@@ -92,7 +93,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let mut last_text = String::new();
     let report = move |share: f64, text: &str| {
         if text != last_text {
-            eprintln!("{:3.0} % {text}", 100.0 * share);
+            telemetry::note(format_args!("{:3.0} % {text}", 100.0 * share));
             text.clone_into(&mut last_text);
         }
         if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
