@@ -19,6 +19,7 @@ mod problems;
 mod push;
 mod reader;
 mod registry;
+mod retention;
 mod retraining;
 mod scenarios;
 mod schedules;

@@ -23,6 +23,7 @@ pub mod problem;
 pub mod progress;
 pub mod reader;
 pub mod registry;
+pub mod retention;
 pub mod retraining;
 pub mod routes;
 pub mod schedule;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use api::commands::{
-    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, models, openapi, retrain, run_job,
-    score, serve, train, work,
+    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, models, openapi, retain, retrain,
+    run_job, score, serve, train, work,
 };
 use api::config::{self, Config, DatabaseConfig};
 use api::telemetry;
@@ -35,6 +35,7 @@ enum Command {
     Retrain(Box<retrain::Args>),
     Models(Box<models::Args>),
     Score(Box<score::Args>),
+    Retain(Box<retain::Args>),
     Forecast(Box<forecast::Args>),
     Impute(Box<impute::Args>),
     Backtest(Box<backtest::Args>),
@@ -70,6 +71,7 @@ async fn run() -> anyhow::Result<ExitCode> {
         Command::Retrain(args) => retrain::run(&args).await?,
         Command::Models(args) => models::run(&args).await?,
         Command::Score(args) => score::run(&args).await?,
+        Command::Retain(args) => retain::run(&args).await?,
         Command::Forecast(args) => forecast::run(&args).await?,
         Command::Impute(args) => impute::run(&args).await?,
         Command::Backtest(args) => backtest::run(*args).await?,

@@ -1,13 +1,13 @@
 //! What happens to registered models: promotion, roll-back, archiving, deletion. A row in the database says where a
 //! model stands; the files that it needs lie in the data folder and are checked before it may serve.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 use forecast::Device;
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::db::model::Model;
 use crate::db::panel::Panel;
@@ -43,16 +43,21 @@ impl Artefacts {
         self.load(model, &forecast::cpu()).await.map(drop)
     }
 
-    /// Removes the files of a model whose row is gone. What cannot be removed is logged, and costs space only.
-    async fn remove(&self, pool: &PgPool, model: &Model) -> Result<(), Error> {
+    /// Removes the files of a model whose row is about to go in the transaction of `connection`. What cannot be removed is
+    /// logged, and costs space only.
+    async fn remove(&self, connection: &mut PgConnection, model: &Model) -> Result<(), Error> {
         let folder = Path::new(&model.artefact_path);
         // A path that leads elsewhere was not written by us.
         let is_below = folder.components().all(|component| matches!(component, Component::Normal(_)));
         let folder = is_below.then(|| self.data_dir.join("models").join(folder));
-        let is_shared = db::model::has_snapshot(pool, DEFAULT_TENANT, &model.snapshot_digest).await?;
+        let is_shared = db::model::has_snapshot(connection, DEFAULT_TENANT, &model.snapshot_digest).await?;
         let snapshot = self.data_dir.join("snapshots").join(format!("{}.parquet", model.snapshot_digest));
         blocking::run("removing a model", move || {
-            let warn = |path: &Path, error| tracing::warn!("cannot remove {}: {error}", path.display());
+            let warn = |path: &Path, error: io::Error| {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!("cannot remove {}: {error}", path.display());
+                }
+            };
             if let Some(folder) = folder {
                 fs::remove_dir_all(&folder).unwrap_or_else(|error| warn(&folder, error));
             }
@@ -146,8 +151,14 @@ pub async fn archive(pool: &PgPool, panel: &Panel, model: &Model, reason: &str) 
 /// # Errors
 /// [`Error::ChampionServes`], [`Error::ModelInUse`], [`Error::UnknownModel`], [`Error::Database`].
 pub async fn delete(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, model: &Model) -> Result<(), Error> {
-    db::model::delete(pool, DEFAULT_TENANT, model.model_id).await.map_err(|error| named(error, panel, model))?;
-    artefacts.remove(pool, model).await
+    // Files go before the row is gone for good: whoever is stopped in between leaves a model to be deleted again, and no
+    // files that nobody knows of.
+    let mut transaction = pool.begin().await?;
+    db::model::delete(&mut transaction, DEFAULT_TENANT, model.model_id)
+        .await
+        .map_err(|error| named(error, panel, model))?;
+    artefacts.remove(&mut transaction, model).await?;
+    Ok(transaction.commit().await?)
 }
 
 async fn reread(pool: &PgPool, panel: &Panel, model: &Model) -> Result<Model, Error> {

@@ -6,6 +6,7 @@
 //! - [`Panel`] lays observations on a grid and answers what was known at an issue time;
 //! - [`pipeline`] declares a source, and remembers what was read of it;
 //! - [`trajectories`] writes sampled futures to Parquet;
+//! - [`export`] writes what is removed from the database to Parquet;
 //! - [`bench`] measures reading;
 //! - [`demo`] holds two real data sets.
 //!
@@ -13,6 +14,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod export;
 pub mod pipeline;
 pub mod snapshot;
 pub mod trajectories;

@@ -25,6 +25,7 @@ pub mod load;
 pub mod migrate;
 pub mod models;
 pub mod openapi;
+pub mod retain;
 pub mod retrain;
 pub mod run_job;
 pub mod score;

@@ -21,6 +21,7 @@ pub mod panel_version;
 pub mod partition;
 pub mod pipeline;
 pub mod reader;
+pub mod retention;
 pub mod schedule;
 pub mod score;
 pub mod series;

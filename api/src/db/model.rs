@@ -292,8 +292,8 @@ pub async fn set_aside(
 ///
 /// # Errors
 /// [`Error::UnknownModel`], [`Error::ChampionServes`], [`Error::ModelInUse`].
-pub async fn delete(pool: &PgPool, tenant_id: i32, model_id: i32) -> Result<(), Error> {
-    let mut transaction = pool.begin().await?;
+pub async fn delete(conn: &mut PgConnection, tenant_id: i32, model_id: i32) -> Result<(), Error> {
+    let mut transaction = conn.begin().await?;
     lock_panel(&mut transaction, tenant_id, model_id).await?;
     sqlx::query(
         "update model m

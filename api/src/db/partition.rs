@@ -18,6 +18,19 @@ pub enum Partitioned {
     Score,
 }
 
+impl Partitioned {
+    /// The table.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Observation => "observation",
+            Self::ForecastValue => "forecast_value",
+            Self::Trajectory => "trajectory",
+            Self::Score => "score",
+        }
+    }
+}
+
 /// Creates the partitions that `times` need and that do not exist yet.
 ///
 /// It runs in a transaction of its own. Call it *before* the transaction that writes, for which it would wait (see
@@ -30,12 +43,7 @@ pub async fn ensure(
     table: Partitioned,
     times: impl IntoIterator<Item = DateTime<Utc>>,
 ) -> Result<(), Error> {
-    let (name, unit) = match table {
-        Partitioned::Observation => ("observation", "year"),
-        Partitioned::ForecastValue => ("forecast_value", "month"),
-        Partitioned::Trajectory => ("trajectory", "month"),
-        Partitioned::Score => ("score", "month"),
-    };
+    let unit = if table == Partitioned::Observation { "year" } else { "month" };
 
     // One time per period is enough; neighbours usually share theirs.
     let period = |time: &DateTime<Utc>| match unit {
@@ -47,7 +55,7 @@ pub async fn ensure(
     times.dedup_by_key(|time| period(time));
 
     sqlx::query("select ensure_partitions($1::text::regclass, $2, $3)")
-        .bind(name)
+        .bind(table.name())
         .bind(unit)
         .bind(times)
         .execute(pool)

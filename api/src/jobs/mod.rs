@@ -21,6 +21,7 @@ pub mod forecast;
 pub mod load;
 pub mod process;
 mod reporter;
+mod retain;
 pub mod retrain;
 pub mod scheduler;
 pub mod score;

@@ -14,6 +14,7 @@ use super::score::ScoreOrder;
 use super::train::TrainOrder;
 use super::{Context, Failure, Reporter, Succeeded};
 use crate::config::Limits;
+use crate::retention::RetentionPolicy;
 use crate::routes::forecasts::request::ForecastRequest;
 use crate::{Error, problem::Violation};
 
@@ -150,6 +151,8 @@ kinds! {
     Load(LoadOrder) = "load",
     /// Score stored forecasts, and retrain when they have become worse.
     Score(ScoreOrder) = "score",
+    /// Remove what is old.
+    Retain(RetentionPolicy) = "retain",
 }
 
 /// A kind and its arguments as they are given, not understood yet.

@@ -83,7 +83,7 @@ impl Stored {
     pub async fn trajectories(&self, pool: &PgPool) -> Result<Trajectories, Error> {
         let series_ids: Vec<i32> = self.series.iter().map(|series| series.series_id).collect();
         let rows = db::forecast::trajectories(pool, DEFAULT_TENANT, &self.forecast, Some(&series_ids)).await?;
-        if rows.len() < series_ids.len() {
+        if rows.is_empty() || rows.len() < series_ids.len() {
             return Err(Error::NoTrajectories { forecast_id: self.forecast.forecast_id });
         }
         let first_step = self.forecast.first_step;
