@@ -198,9 +198,11 @@ fn parquet(input: &Input, limits: &Limits) -> Result<Table, Error> {
             scan.limit(rows_read_max(limits, columns.len())).collect().map_err(table_error)?
         }
         Content::Bytes(bytes) => {
-            let table = ParquetReader::new(std::io::Cursor::new(bytes)).finish().map_err(table_error)?;
-            check_columns(&path, &names(table.get_column_names().into_iter()), limits)?;
-            table
+            let mut reader = ParquetReader::new(std::io::Cursor::new(bytes));
+            let columns = names(reader.schema().map_err(table_error)?.iter_names());
+            check_columns(&path, &columns, limits)?;
+            let n_rows = rows_read_max(limits, columns.len()) as usize;
+            reader.with_slice(Some((0, n_rows))).finish().map_err(table_error)?
         }
     };
     Ok(Table { data, malformed: Vec::new(), first_line: 1, pointer: None })
@@ -253,4 +255,31 @@ fn drop_reserved(table: &mut Table) -> PolarsResult<()> {
         table.data.drop_in_place(&name)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_parquet_body_no_more_is_decoded_than_is_allowed() {
+        let columns = ["time", "a", "b"].map(|name| Column::new(name.into(), (0..100_i64).collect::<Vec<_>>()));
+        let mut table = DataFrame::new(100, columns.to_vec()).expect("a table");
+        let mut bytes = Vec::new();
+        let writer = ParquetWriter::new(&mut bytes).with_row_group_size(Some(10));
+        writer.finish(&mut table).expect("written");
+        // The later groups of rows, before the footer, are damaged: who decodes them is told so.
+        let footer = u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().expect("four bytes"));
+        let end = bytes.len() - 8 - footer as usize;
+        bytes[end / 2..end].fill(0xff);
+        let error = |limits: &Limits| parquet(&Input::bytes("a", bytes.clone()), limits).err();
+        assert!(matches!(error(&Limits::default()), Some(Error::Table { .. })));
+        assert!(matches!(
+            error(&Limits { n_columns_max: 2, ..Limits::default() }),
+            Some(Error::TooManyColumns { limit: 2, .. })
+        ));
+        let limits = Limits { n_rows_max: 15, ..Limits::default() };
+        let table = parquet(&Input::bytes("a", bytes.clone()), &limits).expect("rows").data;
+        assert_eq!(table.height(), 16, "one more than is allowed");
+    }
 }
