@@ -44,7 +44,7 @@ pub use load::{LoadConfig, Loaded, load, read};
 pub use numbers::NumberFormat;
 pub use observations::Duplicates;
 pub use panel::{Observation, Panel, PanelConfig};
-pub use quality::{Checks, Code, Finding, Notice, UnknownCode};
+pub use quality::{Checks, Code, Finding, Findings, Notice, UnknownCode};
 pub use quarantine::Quarantine;
 pub use report::{Reason, Rejection, Report};
 pub use resample::Resample;

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use crate::{Code, Finding, Notice, TimeFormat};
+use crate::{Code, Finding, Findings, TimeFormat};
 
-/// Rejections kept per reason. The counts stay exact.
-const KEPT_PER_REASON: usize = 20;
+/// Rejections kept per reason, and findings per notice. The counts stay exact.
+pub(crate) const KEPT_PER_CODE: usize = 20;
 /// Characters of a rejected value that are kept.
 const VALUE_LENGTH_MAX: usize = 100;
 
@@ -148,10 +148,9 @@ pub struct Report {
     pub n_rejected: BTreeMap<Reason, u64>,
     /// The first 20 rejections of each reason, by line.
     pub rejected: Vec<Rejection>,
-    /// How often each thing was noticed that may be wrong, though all values are taken.
-    pub n_findings: BTreeMap<Notice, u64>,
-    /// The first 20 of each.
-    pub findings: Vec<Finding>,
+    /// What was noticed that may be wrong, though all values are taken.
+    #[serde(flatten)]
+    pub noticed: Findings,
 }
 
 impl Report {
@@ -167,17 +166,14 @@ impl Report {
 
     /// Adds findings that are about a file.
     pub fn add_findings(&mut self, findings: impl IntoIterator<Item = Finding>) {
-        for finding in findings {
-            *self.n_findings.entry(finding.code).or_default() += 1;
-            self.findings.push(finding);
-        }
+        findings.into_iter().for_each(|finding| self.noticed.push(finding));
     }
 
     /// The codes among `fail_on` that this report has.
     pub fn failures(&self, fail_on: &[Code]) -> Vec<Code> {
         let is_met = |code: &Code| {
             self.n_rejected.keys().any(|reason| reason.code() == code.as_str())
-                || self.n_findings.keys().any(|notice| notice.code() == code.as_str())
+                || self.noticed.n_findings.keys().any(|notice| notice.code() == code.as_str())
         };
         fail_on.iter().copied().filter(is_met).collect()
     }
@@ -214,7 +210,7 @@ impl Rejections {
         }
         let kept = self.kept.entry(reason).or_default();
         let key = (place.row, place.column_index);
-        if kept.len() == KEPT_PER_REASON && kept.last_key_value().is_some_and(|(last, _)| *last < key) {
+        if kept.len() == KEPT_PER_CODE && kept.last_key_value().is_some_and(|(last, _)| *last < key) {
             return;
         }
         let pointer = |(prefix, index)| {
@@ -231,7 +227,7 @@ impl Rejections {
             reason,
         };
         kept.insert(key, rejection);
-        if kept.len() > KEPT_PER_REASON {
+        if kept.len() > KEPT_PER_CODE {
             kept.pop_last();
         }
     }
@@ -255,6 +251,7 @@ impl Rejections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Frequency, Input, LoadConfig, Notice, read};
 
     fn place(row: usize, element: Option<(&'static str, usize)>) -> Place<'static> {
         let line = row as u64 + 2;
@@ -278,6 +275,21 @@ mod tests {
         let (counts, kept) = rejections.finish();
         assert_eq!(counts[&Reason::UnparsableValue], 100);
         assert_eq!(kept.iter().map(|r| r.line).collect::<Vec<_>>(), (2..22).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_first_twenty_files_of_a_kind_are_named_and_all_are_counted() {
+        let input = Input::bytes("a.csv", &b"time,a\n2024-01-01T00:00Z,1\n"[..]);
+        let config = LoadConfig { frequency: Some(Frequency::HOUR), ..LoadConfig::default() };
+        let mut report = read(&[input], &config).expect("a frame").report;
+        let gone = |index: u64| Finding::of_file(Notice::FileRemoved, index.to_string());
+        report.add_findings((0..25).map(gone).chain([Finding::of_file(Notice::Rewritten, "b".to_owned())]));
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["n_findings"], serde_json::json!({"file_removed": 25, "rewritten": 1}));
+        let kept: Vec<&str> = report.noticed.findings.iter().map(|finding| finding.message.as_str()).collect();
+        let expected: Vec<String> = (0..20).map(|index| index.to_string()).chain(["b".to_owned()]).collect();
+        assert_eq!(kept, expected);
+        assert_eq!(json["findings"].as_array().map(Vec::len), Some(21));
     }
 
     #[test]

@@ -281,10 +281,10 @@ pub(super) fn print_report(loaded: &Loaded) {
     for rejection in &report.rejected {
         println!("    {rejection}");
     }
-    for (notice, n) in &report.n_findings {
+    for (notice, n) in &report.noticed.n_findings {
         println!("  {n} × {notice}, which may be wrong");
     }
-    for finding in &report.findings {
+    for finding in &report.noticed.findings {
         println!("    {finding}");
     }
 }

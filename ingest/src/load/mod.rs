@@ -221,8 +221,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     };
 
     let frequency = grid.frequency;
-    let (n_findings, findings) =
-        quality::inspect(&series, &rows, frequency, tz, &config.checks, |series| config.bounds(series));
+    let noticed = quality::inspect(&series, &rows, frequency, tz, &config.checks, |series| config.bounds(series));
     let report = Report {
         file: name,
         n_files: parts.len(),
@@ -239,8 +238,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
         n_combined,
         n_rejected,
         rejected,
-        n_findings,
-        findings,
+        noticed,
     };
     let frequency_inferred = config.frequency.is_none();
     let frame = Frame::new(series, rows.into_iter())?;

@@ -501,7 +501,7 @@ fn values_outside_the_declared_range_are_noticed_or_rejected() {
     let bounds = forecast::Bounds { lower: Some(0.0), upper: Some(4.0) };
     let config = LoadConfig { bounds: [("a".to_owned(), bounds)].into(), ..hourly() };
     let loaded = load_text(WIDE, &config).expect("a frame");
-    assert_eq!((loaded.frame.n_rows(), loaded.report.n_findings[&Notice::OutOfBounds]), (5, 1));
+    assert_eq!((loaded.frame.n_rows(), loaded.report.noticed.n_findings[&Notice::OutOfBounds]), (5, 1));
     let code: Code = "out_of_bounds".parse().expect("a code");
     assert_eq!(loaded.report.failures(&[code, "gap".parse().expect("a code")]).len(), 2);
     let loaded = load_text(WIDE, &LoadConfig { reject_out_of_bounds: true, ..config }).expect("a frame");

@@ -12,11 +12,8 @@ use chrono_tz::Tz;
 use forecast::Bounds;
 use serde::{Deserialize, Serialize};
 
-use crate::{Frequency, Reason, frame::Row};
+use crate::{Frequency, Reason, frame::Row, report::KEPT_PER_CODE};
 use series::Values;
-
-/// Findings kept of each kind. The counts stay exact.
-const KEPT_PER_NOTICE: usize = 20;
 
 /// Something that was noticed. The codes are stable: they appear in JSON and in `fail_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -130,14 +127,6 @@ impl FromStr for Code {
     }
 }
 
-impl TryFrom<String> for Code {
-    type Error = UnknownCode;
-
-    fn try_from(word: String) -> Result<Self, UnknownCode> {
-        word.parse()
-    }
-}
-
 /// One thing that was noticed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
@@ -199,17 +188,21 @@ impl Default for Checks {
 }
 
 /// Findings by code, and the first ones of each.
-pub(crate) struct Findings {
-    counts: BTreeMap<Notice, u64>,
-    kept: Vec<Finding>,
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Findings {
+    /// How often each thing was noticed.
+    pub n_findings: BTreeMap<Notice, u64>,
+    /// The first 20 of each.
+    pub findings: Vec<Finding>,
 }
 
 impl Findings {
-    fn push(&mut self, finding: Finding) {
-        let count = self.counts.entry(finding.code).or_default();
+    /// Counts a finding, and keeps it if it is among the first of its code.
+    pub(crate) fn push(&mut self, finding: Finding) {
+        let count = self.n_findings.entry(finding.code).or_default();
         *count += 1;
-        if *count <= KEPT_PER_NOTICE as u64 {
-            self.kept.push(finding);
+        if *count <= KEPT_PER_CODE as u64 {
+            self.findings.push(finding);
         }
     }
 }
@@ -222,7 +215,7 @@ pub(crate) fn inspect(
     tz: Tz,
     checks: &Checks,
     bounds: impl Fn(&str) -> Option<Bounds>,
-) -> (BTreeMap<Notice, u64>, Vec<Finding>) {
+) -> Findings {
     /// Shortest runs that say anything.
     const STEPS_MIN: u32 = 10;
     let season = frequency.seasons().first().copied().and_then(|season| u32::try_from(season).ok()).unwrap_or(1);
@@ -231,7 +224,7 @@ pub(crate) fn inspect(
     let end = rows.iter().map(|row| row.valid_time).max();
     let end = end.map(|end| frequency.ordinal(end, tz));
 
-    let mut findings = Findings { counts: BTreeMap::new(), kept: Vec::new() };
+    let mut findings = Findings::default();
     for group in rows.chunk_by(|a, b| a.series == b.series) {
         let name = &series[group[0].series];
         let values = Values::new(group, frequency, tz);
@@ -268,7 +261,7 @@ pub(crate) fn inspect(
             note(Notice::Stopped, last, last, format!("its last value is {behind} steps before the end of the others"));
         }
     }
-    (findings.counts, findings.kept)
+    findings
 }
 
 #[cfg(test)]

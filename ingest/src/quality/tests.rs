@@ -28,8 +28,8 @@ fn noticed_in(series: &[&[f64]], tz: Tz, bounds: Option<Bounds>) -> Vec<(Notice,
             .map(move |(hour, value)| row(index, hour, *value))
     });
     let rows: Vec<Row> = cells.collect();
-    let (counts, findings) = inspect(&names, &rows, Frequency::HOUR, tz, &Checks::default(), |_| bounds);
-    assert_eq!(counts.values().sum::<u64>(), findings.len() as u64);
+    let Findings { n_findings, findings } = inspect(&names, &rows, Frequency::HOUR, tz, &Checks::default(), |_| bounds);
+    assert_eq!(n_findings.values().sum::<u64>(), findings.len() as u64);
     let hour = |finding: &Finding| (finding.start.expect("a time") - DateTime::UNIX_EPOCH).num_hours();
     findings.iter().map(|finding| (finding.code, hour(finding))).collect()
 }
@@ -120,10 +120,11 @@ fn of_many_findings_twenty_are_kept_and_all_are_counted() {
             sd: None,
         })
         .collect();
-    let (counts, kept) = inspect(&["a".to_owned()], &rows, Frequency::HOUR, Tz::UTC, &Checks::default(), |_| None);
-    assert_eq!((counts[&Notice::Gap], kept.len()), (99, 20));
+    let Findings { n_findings, findings } =
+        inspect(&["a".to_owned()], &rows, Frequency::HOUR, Tz::UTC, &Checks::default(), |_| None);
+    assert_eq!((n_findings[&Notice::Gap], findings.len()), (99, 20));
     assert_eq!(
-        kept[0].to_string(),
+        findings[0].to_string(),
         "gap in `0` at 1970-01-01T00:00Z: 1 steps are missing between these".replace("`0`", "`a`")
     );
 }
