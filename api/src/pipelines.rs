@@ -8,8 +8,8 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ingest::{
-    Code, Limits, Loaded,
-    pipeline::{DeclarationError, Pipeline, Watermark},
+    Code, Loaded,
+    pipeline::{DeclarationError, Pipeline, Watermark, leads_down},
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -125,8 +125,7 @@ pub fn check(pipeline: &Pipeline) -> Result<(), Error> {
         }
     }
     check_series(pipeline).map_err(|violation| Error::InvalidBody { errors: vec![violation] })?;
-    let is_plain = Path::new(&pipeline.source).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if !is_plain {
+    if !leads_down(Path::new(&pipeline.source)) {
         let message = "must be a path below the folder of sources, without `..`";
         return Err(Error::invalid_body("/source", "outside-folder", message));
     }
@@ -286,7 +285,7 @@ async fn read(
     };
     let watermark = watermark.clone();
     let read = blocking::run("reading a source", move || -> Result<Read, ingest::Error> {
-        let files = pipeline.files(&folder, stays_inside, Limits::default().n_files_max)?;
+        let files = pipeline.files(&folder, stays_inside, config.limits.n_files_max)?;
         let plan = watermark.plan(&pipeline, &files, &config.limits, now.into(), SETTLE)?;
         let mut loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, &config)).transpose()?;
         let (next, findings) = plan.finish(loaded.as_ref())?;

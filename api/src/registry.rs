@@ -1,10 +1,11 @@
 //! What happens to registered models: promotion, roll-back, archiving, deletion. A row in the database says where a
 //! model stands; the files that it needs lie in the data folder and are checked before it may serve.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use forecast::Device;
+use ingest::pipeline::leads_down;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -48,8 +49,7 @@ impl Artefacts {
     async fn remove(&self, connection: &mut PgConnection, model: &Model) -> Result<(), Error> {
         let folder = Path::new(&model.artefact_path);
         // A path that leads elsewhere was not written by us.
-        let is_below = folder.components().all(|component| matches!(component, Component::Normal(_)));
-        let folder = is_below.then(|| self.data_dir.join("models").join(folder));
+        let folder = leads_down(folder).then(|| self.data_dir.join("models").join(folder));
         let is_shared = db::model::has_snapshot(connection, DEFAULT_TENANT, &model.snapshot_digest).await?;
         let snapshot = self.data_dir.join("snapshots").join(format!("{}.parquet", model.snapshot_digest));
         blocking::run("removing a model", move || {

@@ -2,8 +2,10 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
+
+use glob::Pattern;
 
 use crate::Error;
 
@@ -37,19 +39,20 @@ impl Files {
     /// - [`Error::File`] when a folder cannot be read
     pub fn find(source: &str, folder: &Path, stay_inside: bool, n_files_max: usize) -> Result<Self, Error> {
         let named = folder.join(source);
-        if stay_inside && !is_plain(Path::new(source)) {
+        if stay_inside && !leads_down(Path::new(source)) {
             return Err(Error::OutsideFolder { path: named });
         }
         let mut paths = Vec::new();
         if named.is_dir() {
             collect(&named, &mut paths, n_files_max, source, 0)?;
         } else if source.contains(['*', '?', '[']) {
-            let pattern = named.to_string_lossy();
+            // What is special in a pattern may stand in the name of the folder.
+            let pattern = Path::new(&Pattern::escape(&folder.to_string_lossy())).join(source);
             let pattern_error = |error: glob::PatternError| Error::Pattern {
                 source_name: source.to_owned(),
                 reason: error.to_string(),
             };
-            for path in glob::glob(&pattern).map_err(pattern_error)? {
+            for path in glob::glob(&pattern.to_string_lossy()).map_err(pattern_error)? {
                 let path = path.map_err(|error| Error::File { path: error.path().to_owned(), source: error.into() })?;
                 if path.is_file() && is_visible(&path) {
                     push(path, &mut paths, n_files_max, source)?;
@@ -89,9 +92,9 @@ impl Files {
     }
 }
 
-/// Whether a path goes only down.
-fn is_plain(path: &Path) -> bool {
-    path.components().all(|component| matches!(component, std::path::Component::Normal(_)))
+/// Whether a path leads down from where it begins, and nowhere else: it is relative and has no `.` or `..`.
+pub fn leads_down(path: &Path) -> bool {
+    path.components().all(|component| matches!(component, Component::Normal(_)))
 }
 
 fn is_visible(path: &Path) -> bool {
@@ -133,7 +136,7 @@ fn push(path: PathBuf, paths: &mut Vec<PathBuf>, limit: usize, source_name: &str
 /// The `key=value` folders of a path.
 fn labels(path: &Path) -> Vec<(String, String)> {
     let folders = path.parent().into_iter().flat_map(Path::components);
-    let label = |component: std::path::Component<'_>| {
+    let label = |component: Component<'_>| {
         let text = component.as_os_str().to_string_lossy().into_owned();
         let (key, value) = text.split_once('=')?;
         (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Checks, Code, Duplicates, Format, Layout, Limits, LoadConfig, NumberFormat, Resample};
 
-pub use files::{Files, SourceFile};
+pub use files::{Files, SourceFile, leads_down};
 pub use watermark::{Plan, Watermark};
 
 /// Longest name of a pipeline.

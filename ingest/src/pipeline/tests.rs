@@ -157,6 +157,20 @@ fn a_source_is_a_file_a_folder_or_a_pattern_and_stays_inside() {
 }
 
 #[test]
+fn what_is_special_in_a_pattern_is_not_in_the_name_of_the_folder() {
+    let folder = Folder::new(&[("data[1]*/a.csv", ""), ("data1/b.csv", ""), ("data[1]*/c]/d.csv", "")]);
+    let names = |source: &str| -> Vec<String> {
+        let files = Files::find(source, &folder.0.path().join("data[1]*"), true, 3).expect("files");
+        files.iter().map(|file| file.name.clone()).collect()
+    };
+    assert_eq!(names("*.csv"), ["a.csv"]);
+    assert_eq!(names("[a-c][]]/*.csv"), ["c]/d.csv"]);
+    let absolute = folder.0.path().join("data1/*.csv");
+    let files = Files::find(&absolute.to_string_lossy(), folder.0.path(), false, 3).expect("files");
+    assert_eq!(files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["data1/b.csv"]);
+}
+
+#[test]
 fn folders_named_key_is_value_are_columns() {
     let row = "time,value\n2024-01-01T00:00Z,1\n";
     let folder = Folder::new(&[("d/series=north/x.csv", row), ("d/series=south/x.csv", row)]);
