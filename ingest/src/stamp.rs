@@ -65,13 +65,9 @@ impl Stamp {
 /// Reads a time. The stamp is missing when the format is known but refused.
 pub(crate) fn parse(text: &str) -> Option<(TimeFormat, Option<Stamp>)> {
     let text = text.trim();
-    if text.starts_with(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok() {
-        return Some((TimeFormat::Number, None));
+    if !begins_with_year(text) {
+        return refused(text).map(|format| (format, None));
     }
-    if is_slashed(text) {
-        return Some((TimeFormat::Slashed, None));
-    }
-
     let mut rest = text;
     let year = digits(&mut rest, 4)?;
     let month = mark(&mut rest, b"-").and_then(|()| digits(&mut rest, 2))?;
@@ -97,6 +93,21 @@ pub(crate) fn parse(text: &str) -> Option<(TimeFormat, Option<Stamp>)> {
     }
     let instant = wall_time.checked_sub_signed(offset)?.and_utc();
     Some((TimeFormat::Offset, Some(Stamp::Instant(instant))))
+}
+
+/// Whether four digits and a minus come first, as in every format that is not refused: neither a number nor a date with
+/// slashes can begin so.
+fn begins_with_year(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.get(4) == Some(&b'-') && bytes[..4].iter().all(u8::is_ascii_digit)
+}
+
+/// The format of what could mean several instants.
+fn refused(text: &str) -> Option<TimeFormat> {
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok() {
+        return Some(TimeFormat::Number);
+    }
+    is_slashed(text).then_some(TimeFormat::Slashed)
 }
 
 /// Three groups of digits with slashes or dots between them.
@@ -221,7 +232,25 @@ mod tests {
         }
     }
 
+    /// Texts of all formats, and such as are nearly of one.
+    fn any_time() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[0-9]{3,5}-[0-9]{1,2}(-[0-9]{1,2})?([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,12})?)?)?(Z|[+-][0-9]{2}:?[0-9]{2})?",
+            "[0-9]{1,4}[./-][0-9]{1,4}[./-][0-9]{1,4}.{0,3}",
+            "[-+]?[0-9]{1,6}([.-][0-9]{1,3})?([eE][-+]?[0-9]{1,2})?",
+            ".{0,12}",
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn what_begins_with_a_year_is_never_a_format_that_is_refused(text in any_time()) {
+            let text = text.trim();
+            prop_assert!(!begins_with_year(text) || refused(text).is_none(), "{}", text);
+            // And nothing else is ever read.
+            prop_assert!(begins_with_year(text) || parse(text).is_none_or(|(_, stamp)| stamp.is_none()), "{}", text);
+        }
+
         #[test]
         fn rfc_3339_round_trips(seconds in 0_i64..4_000_000_000, offset_minutes in -14 * 60..14 * 60_i32) {
             let t = DateTime::from_timestamp(seconds, 0).expect("in range");

@@ -96,11 +96,16 @@ fn resolve(stamp: Option<Stamp>, tz: Tz) -> Time {
 fn read_text(path: &Path, column: &Column, tz: Tz, line: impl Fn(usize) -> u64) -> Result<Times, Error> {
     let mut first: Option<(usize, TimeFormat, &str)> = None;
     let mut rows = Vec::with_capacity(column.len());
+    let mut known = Known::default();
     for (row, text) in column.str()?.iter().enumerate() {
         let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
             rows.push(Time::Empty);
             continue;
         };
+        if let Some(time) = known.get(text) {
+            rows.push(time);
+            continue;
+        }
         let Some((format, stamp)) = stamp::parse(text) else {
             rows.push(Time::Bad(Reason::UnparsableTime));
             continue;
@@ -118,7 +123,9 @@ fn read_text(path: &Path, column: &Column, tz: Tz, line: impl Fn(usize) -> u64) 
                 value: text.to_owned(),
             });
         }
-        rows.push(resolve(stamp, tz));
+        let time = resolve(stamp, tz);
+        known.insert(text, time);
+        rows.push(time);
     }
     match first {
         Some((row, format @ (TimeFormat::Slashed | TimeFormat::Number), text)) => Err(Error::UnsupportedTimeFormat {
@@ -130,5 +137,36 @@ fn read_text(path: &Path, column: &Column, tz: Tz, line: impl Fn(usize) -> u64) 
         }),
         Some((_, format, _)) => Ok(Times { format, rows }),
         None => Ok(Times { format: TimeFormat::Local, rows }),
+    }
+}
+
+/// Times that were read before: in a long file, each is written once per series.
+#[derive(Default)]
+struct Known<'a> {
+    times: PlHashMap<&'a str, Time>,
+    n_found: usize,
+    is_given_up: bool,
+}
+
+impl<'a> Known<'a> {
+    /// Texts that are remembered: hours of seven years.
+    const N_MAX: usize = 1 << 16;
+
+    fn get(&mut self, text: &str) -> Option<Time> {
+        if self.is_given_up {
+            return None;
+        }
+        let time = self.times.get(text).copied();
+        self.n_found += usize::from(time.is_some());
+        time
+    }
+
+    fn insert(&mut self, text: &'a str, time: Time) {
+        if self.times.len() < Self::N_MAX && !self.is_given_up {
+            self.times.insert(text, time);
+        } else if self.n_found < Self::N_MAX {
+            // Nearly all are new: to look for them costs more than it saves.
+            self.is_given_up = true;
+        }
     }
 }

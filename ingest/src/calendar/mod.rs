@@ -69,8 +69,10 @@ impl Frequency {
             Frequency::Quarter => month(ordinal, 4, 3).and_then(|date| start_of_day(date, tz)),
             Frequency::Year => month(ordinal, 1, 12).and_then(|date| start_of_day(date, tz)),
         };
-        let origin = self.ordinal(DateTime::UNIX_EPOCH, tz);
-        start.unwrap_or(if ordinal < origin { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC })
+        start.unwrap_or_else(|| {
+            let origin = self.ordinal(DateTime::UNIX_EPOCH, tz);
+            if ordinal < origin { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC }
+        })
     }
 
     /// The start of the interval that contains `t`.

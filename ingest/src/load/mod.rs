@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc, Weekday};
 use chrono_tz::Tz;
 use forecast::Bounds;
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::{Column, DataFrame, PlHashSet};
 
 use crate::{
     Checks, Error, Format, Frame, Frequency, Input, Layout, Limits, NumberFormat, Quarantine, Reason, Report, Resample,
@@ -275,12 +275,7 @@ struct TimeGrid {
 /// Replaces every time by the start of its interval. `None` when there are no times and no declared grid.
 fn snap_to_grid(parts: &mut [Part], config: &LoadConfig) -> Result<Option<TimeGrid>, Error> {
     let tz = config.time_zone;
-    let mut stamps: Vec<_> = parts.iter().flat_map(|part| part.times.rows.iter().filter_map(Time::instant)).collect();
-    let n_rows = stamps.len();
-    if !stamps.is_sorted() {
-        stamps.sort_unstable();
-    }
-    stamps.dedup();
+    let stamps = distinct_stamps(parts);
     if stamps.is_empty() {
         return Ok(config.frequency.map(|frequency| TimeGrid { frequency, label: Label::Start }));
     }
@@ -289,20 +284,20 @@ fn snap_to_grid(parts: &mut [Part], config: &LoadConfig) -> Result<Option<TimeGr
     let (label, n_on_grid) = best_label(frequency, stamps.iter().copied(), tz);
     let is_mostly_off_grid = 2 * n_on_grid < stamps.len() && !config.may_be_empty;
 
-    let mut n_off_grid = 0;
+    let place = |&t: &DateTime<Utc>| {
+        frequency.place(t, label, tz).map_or(Time::Bad(Reason::OffGrid), |ordinal| {
+            Time::At(if label == Label::Start { t } else { frequency.start(ordinal, tz) })
+        })
+    };
+    let placed: Vec<Time> = stamps.iter().map(place).collect();
+    let mut cursor = Cursor { stamps: &stamps, index: 0 };
+    let (mut n_rows, mut n_off_grid) = (0, 0);
     let mut first_off_grid = None;
     for (index, part) in parts.iter_mut().enumerate() {
-        // Rows of one time often follow one another: a long file has a row per series.
-        let mut last: Option<(DateTime<Utc>, Time)> = None;
         for (row, time) in part.times.rows.iter_mut().enumerate() {
             let Time::At(t) = *time else { continue };
-            *time = match last {
-                Some((known, placed)) if known == t => placed,
-                _ => frequency.place(t, label, tz).map_or(Time::Bad(Reason::OffGrid), |ordinal| {
-                    Time::At(if label == Label::Start { t } else { frequency.start(ordinal, tz) })
-                }),
-            };
-            last = Some((t, *time));
+            *time = placed[cursor.find(t)];
+            n_rows += 1;
             if matches!(time, Time::Bad(_)) {
                 n_off_grid += 1;
                 first_off_grid.get_or_insert((index, row, t));
@@ -320,6 +315,40 @@ fn snap_to_grid(parts: &mut [Part], config: &LoadConfig) -> Result<Option<TimeGr
             value,
         }),
         _ => Ok(Some(TimeGrid { frequency, label })),
+    }
+}
+
+/// The times of all rows, sorted, each once.
+fn distinct_stamps(parts: &[Part]) -> Vec<DateTime<Utc>> {
+    let stamps = || parts.iter().flat_map(|part| part.times.rows.iter().filter_map(Time::instant));
+    if stamps().is_sorted() {
+        let mut stamps: Vec<_> = stamps().collect();
+        stamps.dedup();
+        return stamps;
+    }
+    // A long file has each time once per series: far fewer than rows.
+    let distinct: PlHashSet<DateTime<Utc>> = stamps().collect();
+    let mut stamps: Vec<_> = distinct.into_iter().collect();
+    stamps.sort_unstable();
+    stamps
+}
+
+/// Where a time stands among sorted ones. That of the next row mostly stands at the same place or at the next one.
+struct Cursor<'a> {
+    stamps: &'a [DateTime<Utc>],
+    index: usize,
+}
+
+impl Cursor<'_> {
+    /// The place of a time that is among them.
+    fn find(&mut self, t: DateTime<Utc>) -> usize {
+        let next = self.index + 1;
+        if self.stamps.get(next) == Some(&t) {
+            self.index = next;
+        } else if self.stamps[self.index] != t {
+            self.index = self.stamps.partition_point(|stamp| *stamp < t);
+        }
+        self.index
     }
 }
 

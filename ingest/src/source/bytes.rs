@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
+    ops::Deref,
 };
 
 use polars::io::utils::compression::{ByteSourceReader, SupportedCompression};
@@ -55,7 +56,7 @@ impl Head {
             Some(_) => {
                 // What is damaged is told when all of it is read.
                 let mut pieces = Pieces::open(input)?;
-                pieces.next().map_or_else(|_| Vec::new(), |piece| piece.unwrap_or_default())
+                pieces.next().ok().flatten().map_or_else(Vec::new, |piece| piece.to_vec())
             }
             None => stored.clone(),
         };
@@ -104,9 +105,9 @@ impl<'a> Pieces<'a> {
     }
 
     /// The next piece; `None` at the end. A packed input that is cut off is an error.
-    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn next(&mut self) -> io::Result<Option<impl Deref<Target = [u8]> + use<'a>>> {
         let (piece, n_read) = self.reader.read_next_slice(&Default::default(), PIECE, Some(PIECE))?;
-        Ok((n_read > 0).then(|| piece.to_vec()))
+        Ok((n_read > 0).then_some(piece))
     }
 }
 
