@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::{Device, Fitted, History, Progress, TrainConfig, backtest, fit};
+use forecast::{Budget, Device, Fitted, History, Progress, TrainConfig, backtest, fit};
 use serde_json::json;
 use sqlx::{Acquire, PgPool, Postgres};
 use uuid::Uuid;
@@ -13,6 +13,18 @@ use uuid::Uuid;
 use crate::curves::Curves;
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::forecaster::{Grid, known_panel};
+
+/// Most minutes that anybody may ask for: a day.
+pub const MINUTES_MAX: f64 = 1440.0;
+
+/// Most optimiser steps that anybody may ask for.
+pub const STEPS_MAX: usize = 1_000_000;
+
+/// How long training may take: so many steps, or else so many minutes.
+#[must_use]
+pub fn budget(steps: Option<usize>, minutes: f64) -> Budget {
+    steps.map_or(Budget::Seconds(minutes * 60.0), Budget::Steps)
+}
 
 /// A stored panel as it was known at some instant.
 pub struct TrainingData {
@@ -131,8 +143,8 @@ pub async fn register(
     let digest = trained.fitted.model.save(&path).context("writing the checkpoint")?;
     trained.curves.write(&path).context("writing the training curves")?;
     let budget = match config.budget {
-        forecast::Budget::Steps(steps) => json!({ "steps": steps }),
-        forecast::Budget::Seconds(seconds) => json!({ "seconds": seconds }),
+        Budget::Steps(steps) => json!({ "steps": steps }),
+        Budget::Seconds(seconds) => json!({ "seconds": seconds }),
     };
     // What was kept out of training was known to nobody who trained.
     let data_cutoff = if trained.n_train < data.values.n_steps() { seen.end() } else { data.as_of };

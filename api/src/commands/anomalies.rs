@@ -12,6 +12,7 @@ use ingest::{Panel, PanelConfig};
 use super::load::{FileArgs, print_report};
 use crate::config::DeviceConfig;
 use crate::progress::{Display, stop_on_interrupt};
+use crate::training;
 
 /// Fewest rows that calibrate: below this not even a p-value of 0.05 could be told.
 const N_CALIBRATE_MIN: usize = 20;
@@ -120,7 +121,7 @@ fn split(args: &Args, panel: &Panel) -> anyhow::Result<AnomalyConfig> {
         "{n_calibrate} rows are too few to calibrate on, at least {N_CALIBRATE_MIN} are needed: train on more rows, or \
          raise --calibrate-share"
     );
-    let budget = super::budget(args.train_steps, args.train_minutes);
+    let budget = training::budget(args.train_steps, args.train_minutes);
     let comparison = match args.comparison {
         ComparisonArg::Fixed => Comparison::Fixed,
         ComparisonArg::Running => Comparison::Running,

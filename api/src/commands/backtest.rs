@@ -17,6 +17,7 @@ use crate::curves::{self, Curves};
 use crate::page::report::Report;
 use crate::progress::{Display, stop_on_interrupt};
 use crate::table;
+use crate::training;
 
 /// Train on a file and score forecasts of its last windows against the numbers to beat.
 #[derive(Debug, clap::Args)]
@@ -174,7 +175,7 @@ fn train_and_test(
 ) -> anyhow::Result<Backtest<Value>> {
     let sample = SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
-    let budget = super::budget(args.train_steps, args.train_minutes);
+    let budget = training::budget(args.train_steps, args.train_minutes);
     match args.config {
         ModelConfig::Default => {
             let train = TrainConfig::new(args.horizon, budget, args.seed);

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use ::forecast::{Budget, Role};
+use ::forecast::Role;
 use anyhow::Context;
 
 use crate::config::DatabaseConfig;
@@ -42,11 +42,6 @@ fn say(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
-}
-
-/// How long training may take: so many steps, or else so many minutes.
-fn budget(steps: Option<usize>, minutes: f64) -> Budget {
-    steps.map_or(Budget::Seconds(minutes * 60.0), Budget::Steps)
 }
 
 /// A CSV field, in quotes where it must be.

@@ -64,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let pool = database.pool();
     let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
     let history = data.values.history()?;
-    let config = TrainConfig::new(args.horizon, super::budget(args.train_steps, args.train_minutes), args.seed);
+    let config = TrainConfig::new(args.horizon, training::budget(args.train_steps, args.train_minutes), args.seed);
     let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
     let test = TestWindows { n_windows: args.test_windows, sample };
     stop_on_interrupt();

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ::forecast::{Budget, Progress, SampleConfig, TrainConfig};
+use ::forecast::{Progress, SampleConfig, TrainConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -12,14 +12,8 @@ use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::config::Limits;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
-use crate::training::{self, TestWindows};
+use crate::training::{self, MINUTES_MAX, STEPS_MAX, TestWindows};
 use crate::{Error, blocking};
-
-/// Most minutes of training: a day.
-const MINUTES_MAX: f64 = 1440.0;
-
-/// Most optimiser steps of training.
-const STEPS_MAX: usize = 1_000_000;
 
 /// Most windows of a test.
 const TEST_WINDOWS_MAX: usize = 1000;
@@ -110,7 +104,7 @@ impl Task for TrainOrder {
         let history = data.values.history()?;
         reporter.log(format!("{} steps of {} series", history.values.n_steps(), history.values.n_series()));
 
-        let budget = self.train_steps.map_or(Budget::Seconds(self.train_minutes * 60.0), Budget::Steps);
+        let budget = training::budget(self.train_steps, self.train_minutes);
         let config = TrainConfig::new(self.horizon, budget, self.seed);
         let sample = SampleConfig { seed: self.seed, ..SampleConfig::default() };
         let test = TestWindows { n_windows: self.test_windows, sample };

@@ -112,7 +112,7 @@ pub async fn retrain(
     let n_past = usize::try_from(seen.values.issue_row(cutoff)).unwrap_or(0);
     seen.values = seen.values.rows(0..n_past);
 
-    let config = TrainConfig::new(horizon, policy.budget(), policy.seed);
+    let config = TrainConfig::new(horizon, training::budget(policy.train_steps, policy.train_minutes), policy.seed);
     let (fitted, curves, report) = train(&seen, &config, device, report).await?;
     let opponent = opponent(pool, data_dir, device, &panel.name, champion, *as_of).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };

@@ -1,7 +1,8 @@
 //! The rules by which a retrained model may serve.
 
-use forecast::Budget;
 use serde::{Deserialize, Serialize};
+
+use crate::training::{MINUTES_MAX, STEPS_MAX};
 
 /// How a candidate is trained and compared, and what it takes to be promoted.
 ///
@@ -83,20 +84,22 @@ impl Policy {
                 is_share(self.coverage_80_max) && self.coverage_80_min <= self.coverage_80_max,
                 "lie between `coverage_80_min` and 1",
             ),
-            ("train_minutes", self.train_minutes > 0.0 && self.train_minutes.is_finite(), "be a positive number"),
-            ("train_steps", self.train_steps != Some(0), "be positive"),
+            (
+                "train_minutes",
+                self.train_minutes > 0.0 && self.train_minutes <= MINUTES_MAX,
+                "lie between 0 (excluded) and 1440",
+            ),
+            (
+                "train_steps",
+                self.train_steps.is_none_or(|steps| (1..=STEPS_MAX).contains(&steps)),
+                "lie between 1 and 1000000",
+            ),
             ("seed", self.seed < 1 << 53, "be below 2^53"),
         ];
         match rules.into_iter().find(|(_, is_kept, _)| !is_kept) {
             Some((field, _, expected)) => Err(PolicyError { field, expected }),
             None => Ok(()),
         }
-    }
-
-    /// How long to train.
-    #[must_use]
-    pub fn budget(&self) -> Budget {
-        self.train_steps.map_or(Budget::Seconds(self.train_minutes * 60.0), Budget::Steps)
     }
 }
 
@@ -123,6 +126,9 @@ mod tests {
             ("tolerance = -0.1", "tolerance"),
             ("coverage_80_min = 0.9\ncoverage_80_max = 0.8", "coverage_80_max"),
             ("train_minutes = nan", "train_minutes"),
+            ("train_minutes = 1441", "train_minutes"),
+            ("train_steps = 0", "train_steps"),
+            ("train_steps = 1000001", "train_steps"),
         ] {
             let policy: Policy = toml::from_str(text).expect("it is a policy");
             assert_eq!(policy.check().map_err(|error| error.field), Err(field), "{text}");

@@ -1,13 +1,12 @@
 //! Forecasts of the last windows of a panel, each from what was known at its issue time.
 
-use std::ops::Range;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use forecast::backtest::BacktestRow;
 use forecast::baseline::seasonal_naive;
 use forecast::metrics::{Outcome, score};
-use forecast::{Grid, History, Model, SampleConfig, Trajectories};
+use forecast::{History, Model, SampleConfig, Trajectories};
 use ingest::Panel;
 
 use super::comparison::WindowScore;
@@ -94,7 +93,7 @@ pub fn test(
 ) -> anyhow::Result<Option<Tested>> {
     let started = Instant::now();
     let season = known.frequency().seasons().first().copied().unwrap_or(1);
-    let before = columns(known, 0..windows.first_row, scored.truth)?;
+    let before = known.values().rows(0..windows.first_row).columns(scored.truth);
     let (mut outcomes, mut scores) = (vec![], vec![]);
     for window in 0..windows.n_windows {
         if !tell(window) {
@@ -115,7 +114,7 @@ pub fn test(
         let first = windows.row(window);
         let outcome = Outcome {
             trajectories: drawn.columns(scored.drawn),
-            truth: columns(known, first..first + windows.horizon, scored.truth)?,
+            truth: known.values().rows(first..first + windows.horizon).columns(scored.truth),
         };
         let found = score(&before, season, std::slice::from_ref(&outcome));
         let found = WindowScore { crps: found.crps, coverage_80: found.coverage_80 };
@@ -162,10 +161,4 @@ fn draw(
             seasonal_naive(&history, horizon, season, sample.n_samples, sample.seed)?
         }
     })
-}
-
-/// Some columns of some rows of a panel, as known last.
-fn columns(panel: &Panel, rows: Range<usize>, series: &[usize]) -> Result<Grid, forecast::Error> {
-    let values = rows.flat_map(|row| series.iter().map(move |&column| panel.values().get(row, column)));
-    Grid::new(series.len(), values.collect())
 }
