@@ -16,6 +16,7 @@ mod page;
 mod pipelines;
 mod postgres;
 mod problems;
+mod properties;
 mod push;
 mod reader;
 mod registry;

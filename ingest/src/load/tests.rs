@@ -558,6 +558,34 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
+    fn in_which_files_and_order_rows_come_makes_no_difference(
+        lines in any_lines(), cuts in prop::collection::vec(0..60_usize, 0..4), order in any::<u64>(),
+    ) {
+        let part = |number: usize, lines: &[String]| {
+            Input::bytes(format!("{number}.csv"), format!("time,a,b\n{}\n", lines.join("\n")).into_bytes())
+        };
+        let mut ends: Vec<usize> = cuts.into_iter().map(|cut| cut.min(lines.len())).chain([0, lines.len()]).collect();
+        ends.sort_unstable();
+        let parts = ends.windows(2).filter(|ends| ends[0] < ends[1]).map(|ends| &lines[ends[0]..ends[1]]);
+        let mut parts: Vec<Input> = parts.enumerate().map(|(number, lines)| part(number, lines)).collect();
+        let n_parts = parts.len();
+        parts.rotate_left(order as usize % n_parts);
+        match (read(&[part(0, &lines)], &hourly()), read(&parts, &hourly())) {
+            (Ok(one), Ok(several)) => {
+                prop_assert_eq!(&one.frame, &several.frame);
+                prop_assert_eq!(&one.report.n_rejected, &several.report.n_rejected);
+                prop_assert_eq!(&one.report.noticed.n_findings, &several.report.noticed.n_findings);
+                prop_assert_eq!(one.quarantine.n_rows(), several.quarantine.n_rows());
+            }
+            (Err(one), Err(several)) => {
+                let refused = |error: &Error| matches!(error, Error::NoValidRows { .. });
+                prop_assert!(refused(&one) && refused(&several));
+            }
+            (one, several) => prop_assert!(false, "{:?} {:?}", one.err(), several.err()),
+        }
+    }
+
+    #[test]
     fn a_shuffled_file_loads_like_the_sorted_one(lines in any_lines(), seed in any::<u64>()) {
         let mut sorted = lines.clone();
         sorted.sort();

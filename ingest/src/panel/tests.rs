@@ -189,6 +189,33 @@ fn yearly_panels_have_no_calendar_features() {
 
 proptest! {
     #[test]
+    fn a_window_does_not_change_when_more_becomes_known(
+        cells in prop::collection::vec((0..48_i64, 0..2_usize, 0..200_i64), 2..80), issue_hour in 1..200_i64,
+    ) {
+        let start = utc("2024-01-01T00:00:00Z");
+        let panel = |cells: &mut dyn Iterator<Item = &(i64, usize, i64)>| {
+            // The grid is the same, whatever is known.
+            const ENDS: [(i64, usize, i64); 2] = [(0, 0, 0), (48, 0, 0)];
+            let observations = ENDS.iter().chain(cells).map(|&(hour, series, known_hour)| Observation {
+                series,
+                valid_time: start + TimeDelta::hours(hour),
+                available_at: Some(start + TimeDelta::hours(known_hour)),
+                value: (known_hour % 5) as f64,
+                sd: None,
+            });
+            let config = PanelConfig::new("p", Frequency::HOUR, Tz::UTC);
+            Panel::from_observations(config, names(2), observations.collect::<Vec<_>>()).expect("a panel")
+        };
+        let earlier = panel(&mut cells.iter().filter(|(_, _, known_hour)| *known_hour <= issue_hour));
+        let all = panel(&mut cells.iter());
+        let window = |panel: &Panel| {
+            let window = panel.window(start + TimeDelta::hours(issue_hour), 1_000, 2).expect("a window");
+            shown(&window.context)
+        };
+        prop_assert_eq!(window(&earlier), window(&all));
+    }
+
+    #[test]
     fn no_window_contains_later_knowledge(
         cells in prop::collection::vec((0..48_i64, 0..2_usize, prop::option::of(0..200_i64)), 1..80),
         issue_minutes in 1..6_000_i64,
