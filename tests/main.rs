@@ -26,6 +26,7 @@ mod scenarios;
 mod schedules;
 mod scores;
 mod shutdown;
+mod sources;
 mod story;
 mod support;
 mod tidy;

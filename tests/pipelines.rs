@@ -1,76 +1,27 @@
-//! Pipelines by command and by REST: what is new, what fails, who may read what, and what a killed run leaves behind.
+//! Pipelines by command and by REST: what is new, what fails, and who may read what.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
 use api::db::words::JobState;
 use chrono::Utc;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
-use tempfile::TempDir;
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
 
-use crate::support::{Answer, Service, do_job, plumecast};
-
-/// Somebody with a data folder and a folder of pipelines in it.
-struct Operator {
-    database_url: String,
-    data: TempDir,
-}
+use crate::support::{Answer, Operator, Service, count, do_job, output, plumecast};
 
 const DECLARATION: &str = "panel = \"city\"\nsource = \"in/*.csv\"\nfrequency = \"1h\"\n";
 const DAY: &str = "time,heat,wind\n2025-03-01T00:00Z,1,2\n2025-03-01T01:00Z,x,4\n2025-03-01T02:00Z,5,6\n";
 
-impl Operator {
-    fn new(pool: &PgPool) -> Self {
-        let operator = Self {
-            database_url: pool.connect_options().to_url_lossy().to_string(),
-            data: tempfile::tempdir().unwrap(),
-        };
-        operator.write("pipelines/meters.toml", DECLARATION);
-        operator.write("pipelines/in/day.csv", DAY);
-        operator
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.data.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(plumecast());
-        command.arg("load").args(arguments).env("DATABASE_URL", &self.database_url);
-        command.env("PLUMECAST_DATA_DIR", self.data.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        spawn_blocking(move || command.output().unwrap()).await.unwrap()
-    }
-
-    async fn say(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    async fn fail(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
-
-async fn count(pool: &PgPool, query: &'static str) -> i64 {
-    sqlx::query_scalar(query).fetch_one(pool).await.unwrap()
+/// An operator with one pipeline and one file.
+fn operator(pool: &PgPool) -> Operator {
+    let operator = Operator::new(pool);
+    operator.write("pipelines/meters.toml", DECLARATION);
+    operator.write("pipelines/in/day.csv", DAY);
+    operator
 }
 
 async fn n_observations(pool: &PgPool) -> i64 {
@@ -79,7 +30,7 @@ async fn n_observations(pool: &PgPool) -> i64 {
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_pipeline_reads_what_is_new_and_keeps_what_was_wrong(pool: PgPool) {
-    let operator = Operator::new(&pool);
+    let operator = operator(&pool);
     let checked = operator.say(&["--check", "meters"]).await;
     assert!(checked.contains("unparsable_value in in/day.csv, line 3, column `heat`: `x`"), "{checked}");
     assert_eq!(count(&pool, "select count(*) from pipeline").await, 0, "a check stores nothing");
@@ -112,7 +63,7 @@ async fn a_pipeline_reads_what_is_new_and_keeps_what_was_wrong(pool: PgPool) {
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_run_that_has_what_its_pipeline_fails_on_stores_nothing_but_its_report(pool: PgPool) {
-    let operator = Operator::new(&pool);
+    let operator = operator(&pool);
     operator.write("pipelines/meters.toml", &format!("{DECLARATION}fail_on = [\"gap\", \"unparsable_value\"]\n"));
     let complaint = operator.fail(&["--pipeline", "meters"]).await;
     assert!(complaint.contains("the pipeline fails on gap, unparsable_value"), "{complaint}");
@@ -134,7 +85,7 @@ async fn a_run_that_has_what_its_pipeline_fails_on_stores_nothing_but_its_report
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_source_that_is_broken_or_gone_is_on_record(pool: PgPool) {
-    let operator = Operator::new(&pool);
+    let operator = operator(&pool);
     operator.say(&["--pipeline", "meters"]).await;
     operator.write("pipelines/in/broken.csv", "time,a\n2025-03-01T00:00Z,1,2,3\n");
     let complaint = operator.fail(&["--pipeline", "meters"]).await;
@@ -146,52 +97,10 @@ async fn a_source_that_is_broken_or_gone_is_on_record(pool: PgPool) {
     assert_eq!(n_observations(&pool).await, 5, "what was stored stays");
 }
 
-/// Starts a run that has written all its values, and waits to write its record.
-async fn start_blocked(pool: &PgPool, operator: &Operator) -> (Child, sqlx::Transaction<'static, sqlx::Postgres>) {
-    let mut blocker = pool.begin().await.unwrap();
-    sqlx::query("lock table load in access exclusive mode").execute(&mut *blocker).await.unwrap();
-    let child = operator.command(&["--pipeline", "meters"]).spawn().unwrap();
-    let waits = "select count(*) from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock' and query like 'insert into load%'";
-    while count(pool, waits).await == 0 {}
-    (child, blocker)
-}
-
-#[sqlx::test(migrator = "api::MIGRATOR")]
-async fn a_run_that_is_killed_leaves_nothing_and_the_next_is_as_good_as_a_first(pool: PgPool) {
-    let operator = Operator::new(&pool);
-    let (mut child, blocker) = start_blocked(&pool, &operator).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    blocker.rollback().await.unwrap();
-    let others = "select count(*) from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
-          and backend_type = 'client backend'";
-    while count(&pool, others).await > 0 {}
-    assert_eq!((n_observations(&pool).await, count(&pool, "select count(*) from load").await), (0, 0));
-
-    let again = operator.say(&["--pipeline", "meters"]).await;
-    assert!(again.contains("5 observations new"), "{again}");
-    // The same source into another panel, undisturbed.
-    operator.write("pipelines/clean.toml", &DECLARATION.replace("city", "clean"));
-    operator.say(&["--pipeline", "clean"]).await;
-    let differences = "
-        with known as (
-            select panel.name as panel, series.name as series, valid_time, available_at, value, assumed
-            from observation join series using (tenant_id, series_id) join panel using (tenant_id, panel_id)
-        )
-        select count(*) from (select series, valid_time, available_at, value, assumed from known where panel = 'city') a
-        full join (select series, valid_time, available_at, value, assumed from known where panel = 'clean') b
-            using (series, valid_time, available_at, value, assumed)
-        where a is null or b is null";
-    assert_eq!(count(&pool, differences).await, 0);
-    assert_eq!(n_observations(&pool).await, 10);
-}
-
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_second_run_at_the_same_time_is_refused_and_changes_nothing(pool: PgPool) {
-    let operator = Operator::new(&pool);
-    let (child, blocker) = start_blocked(&pool, &operator).await;
+    let operator = operator(&pool);
+    let (child, blocker) = operator.start_blocked(&pool, &["--pipeline", "meters"], "load").await;
     let complaint = operator.fail(&["--pipeline", "meters"]).await;
     assert!(complaint.contains("pipeline `meters` is being run"), "{complaint}");
     blocker.rollback().await.unwrap();
@@ -203,8 +112,8 @@ async fn a_second_run_at_the_same_time_is_refused_and_changes_nothing(pool: PgPo
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn what_is_declared_anew_during_a_run_reads_all_files_again(pool: PgPool) {
-    let operator = Operator::new(&pool);
-    let (child, blocker) = start_blocked(&pool, &operator).await;
+    let operator = operator(&pool);
+    let (child, blocker) = operator.start_blocked(&pool, &["--pipeline", "meters"], "load").await;
     operator.write("pipelines/meters.toml", &format!("{DECLARATION}resample = \"sum\"\n"));
     let complaint = operator.fail(&["--pipeline", "meters"]).await;
     assert!(complaint.contains("pipeline `meters` is being run"), "{complaint}");
@@ -300,7 +209,7 @@ async fn a_declaration_that_is_wrong_or_stands_in_a_file_is_refused(pool: PgPool
 async fn a_benchmark_of_ingest_prints_a_line_for_each_figure() {
     let mut command = Command::new(plumecast());
     command.args(["bench", "ingest", "--rows", "3000", "--json"]).env_remove("DATABASE_URL");
-    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let output = output(command).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -3,7 +3,8 @@
 //! Each value is a flag `--some-name`, an environment variable `PLUMECAST_SOME_NAME` and a key
 //! `some-name` of the file given with `--config`; the first of these that is set wins, then the
 //! default. `--help` is the reference. Nothing else in the program reads the environment, but for
-//! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it.
+//! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it, and for the
+//! addresses of databases that pipelines name.
 
 use std::{
     fmt,
@@ -229,6 +230,12 @@ impl DatabaseUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// The address of a database that a pipeline reads from, in the environment variable that its file names.
+#[must_use]
+pub fn database_url(variable: &str) -> Option<DatabaseUrl> {
+    std::env::var(variable).ok().map(DatabaseUrl)
 }
 
 impl From<&str> for DatabaseUrl {

@@ -121,6 +121,12 @@ pub enum Error {
         /// Each thing that is wrong, where that is known.
         errors: Vec<Violation>,
     },
+    /// The database that a pipeline reads from is away.
+    #[error("{reason}")]
+    SourceUnavailable {
+        /// Which, and what it says.
+        reason: String,
+    },
     /// A load has what its pipeline fails on; nothing was stored.
     #[error("{failure}; nothing was stored, see load {load_id}")]
     LoadFailed {
@@ -369,6 +375,9 @@ impl Error {
             Self::UnusableData { .. } => {
                 Kind(StatusCode::UNPROCESSABLE_ENTITY, "unusable-data", "Nothing of the data can be used")
             }
+            Self::SourceUnavailable { .. } => {
+                Kind(StatusCode::SERVICE_UNAVAILABLE, "source-unavailable", "The source cannot be reached")
+            }
             Self::LoadFailed { .. } => {
                 Kind(StatusCode::UNPROCESSABLE_ENTITY, "load-failed", "The data have what the pipeline fails on")
             }
@@ -447,7 +456,7 @@ impl Error {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Database(db::Error::Unavailable(_)) | Self::NotReady { .. } => Some(5),
             Self::Stopping | Self::PipelineRunning { .. } => Some(10),
-            Self::TooManyJobs { .. } => Some(60),
+            Self::TooManyJobs { .. } | Self::SourceUnavailable { .. } => Some(60),
             _ => None,
         }
     }

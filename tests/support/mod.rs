@@ -1,5 +1,7 @@
 //! What the stories share: a service on a port of its own, a method per endpoint, and small panels.
 
+mod operator;
+
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
 use uuid::Uuid;
+
+pub use operator::{Operator, complaint, count, output};
 
 /// A running service, which stops when it is dropped.
 pub struct Service {

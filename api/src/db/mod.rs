@@ -20,6 +20,7 @@ pub mod panel;
 pub mod panel_version;
 pub mod partition;
 pub mod pipeline;
+pub mod query;
 pub mod reader;
 pub mod retention;
 pub mod schedule;

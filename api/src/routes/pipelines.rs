@@ -171,7 +171,8 @@ pub async fn run(
     let declared = pipelines::find(&state.pool, &state.folders, &path).await?;
     let run = pipelines::run(&state.pool, &state.folders, &declared, query.0.dry_run, now).await?;
     let Declared { pipeline, .. } = declared;
-    let load = |loaded| LoadBody::new(&pipeline.panel, Some(&pipeline.name), &pipeline.source, loaded, run.stored, now);
+    let source = pipeline.source.to_string();
+    let load = |loaded| LoadBody::new(&pipeline.panel, Some(&pipeline.name), &source, loaded, run.stored, now);
     let load = run.loaded.as_ref().map(load).transpose()?;
     respond::json(StatusCode::OK, RunBody { is_new: load.is_some(), load }).await
 }

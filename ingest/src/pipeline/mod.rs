@@ -3,9 +3,10 @@
 //! The same keys are read from TOML and from JSON. What a run has read before is in a [`Watermark`].
 
 mod files;
+mod source;
 mod watermark;
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use forecast::Bounds;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Checks, Code, Duplicates, Format, Layout, Limits, LoadConfig, NumberFormat, Resample};
 
 pub use files::{Files, SourceFile, leads_down};
-pub use watermark::{Plan, Watermark};
+pub use source::{Query, Source};
+pub use watermark::{Answer, Plan, Watermark};
 
 /// Longest name of a pipeline.
 const NAME_LENGTH_MAX: usize = 100;
@@ -27,8 +29,8 @@ pub struct Pipeline {
     pub name: String,
     /// Name of the panel that the series belong to.
     pub panel: String,
-    /// A file, a folder, a pattern such as `in/*.csv`, or a folder partitioned as `site=north/…`.
-    pub source: String,
+    /// What is read: files or a query.
+    pub source: Source,
     /// What the files are; recognised from their first bytes by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -206,11 +208,10 @@ impl Pipeline {
         if n_characters == 0 || n_characters > NAME_LENGTH_MAX || !self.name.chars().all(is_name) {
             return Err(wrong("name", format!("must be 1 to {NAME_LENGTH_MAX} letters, digits, `-` or `_`")));
         }
-        for (key, value) in [("panel", &self.panel), ("source", &self.source)] {
-            if value.is_empty() {
-                return Err(wrong(key, "must not be empty"));
-            }
+        if self.panel.is_empty() {
+            return Err(wrong("panel", "must not be empty"));
         }
+        source::check(self)?;
         let separator = self.separator.map(|c| u8::try_from(c).ok().filter(|byte| byte.is_ascii() && *byte != b'"'));
         if separator == Some(None) {
             return Err(wrong("separator", "must be one ASCII character"));
@@ -290,14 +291,6 @@ impl Pipeline {
     /// What is known of a series: what is said of it, else of all.
     pub fn series(&self, name: &str) -> Option<&SeriesDeclaration> {
         self.series.get(name).or_else(|| self.series.get("*"))
-    }
-
-    /// The files of its source, relative to `folder`.
-    ///
-    /// # Errors
-    /// Those of [`Files::find`].
-    pub fn files(&self, folder: &Path, stay_inside: bool, n_files_max: usize) -> Result<Files, crate::Error> {
-        Files::find(&self.source, folder, stay_inside, n_files_max)
     }
 }
 

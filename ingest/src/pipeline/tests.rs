@@ -8,7 +8,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Content, Error, Finding, Loaded, Notice, read};
+use crate::{Content, Error, Finding, Input, Loaded, Notice, read};
 
 const MINIMAL: &str = "panel = \"p\"\nsource = \"a.csv\"\nfrequency = \"1h\"\n";
 
@@ -87,6 +87,58 @@ fn what_is_wrong_in_a_declaration_is_named() {
     assert!(Pipeline::from_toml("panel = \"p\"", "test").is_err(), "a source is missing");
 }
 
+const QUERY: &str = "panel = \"p\"\n[source]\nurl_variable = \"METERS_URL\"\nquery = \"select 1\"\n";
+
+#[test]
+fn a_query_is_declared_in_place_of_files() {
+    let declared = pipeline(&format!("{QUERY}watermark = \"changed_at\"\noverlap_seconds = 60\n"));
+    let Source::Query(query) = &declared.source else { panic!("a query") };
+    assert_eq!((query.watermark.as_deref(), query.timeout_seconds), (Some("changed_at"), 600));
+    assert_eq!(declared.source.to_string(), "query of $METERS_URL");
+    let json = serde_json::to_value(&declared).expect("json");
+    assert_eq!(serde_json::from_value::<Pipeline>(json).expect("a declaration"), declared);
+
+    let check = |text: &str, expected: &str| {
+        let error = Pipeline::from_toml(text, "test").expect_err("a refusal").to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    };
+    check(&format!("{QUERY}colour = 1"), "colour");
+    check("panel = \"p\"\n[source]\nquery = \"select 1\"", "url_variable");
+    check("panel = \"p\"\nsource = 1", "the name of files, or a table with a query");
+    check(&QUERY.replace("METERS_URL", "postgres://me:secret@host/db"), "must name an environment variable");
+    check(&QUERY.replace("select 1", " "), "must have a `select`");
+    check(&format!("{QUERY}watermark = \"\""), "must name a column");
+    check(&format!("{QUERY}overlap_seconds = 1"), "goes with a `watermark`");
+    check(&format!("{QUERY}timeout_seconds = 0"), "`timeout_seconds` from 1 to 86400");
+    check(&format!("separator = \";\"\n{QUERY}"), "`separator` is for files");
+    check(&format!("resample = \"sum\"\n{QUERY}watermark = \"t\""), "`resample` needs all rows");
+}
+
+#[test]
+fn the_same_answer_is_not_read_again() {
+    let declared = pipeline(QUERY);
+    let config = LoadConfig { frequency: Some("1h".parse().expect("hours")), ..declared.load_config().expect("one") };
+    let answer = |digest: &str, largest: Option<&str>, has_rows| Answer {
+        largest: largest.map(str::to_owned),
+        digest: digest.to_owned(),
+        has_rows,
+    };
+    let run = |before: &Watermark, answer: Answer| {
+        let plan = before.plan_answer(Input::bytes("query", DAY.as_bytes()), answer);
+        let loaded = (!plan.inputs.is_empty()).then(|| read(&plan.inputs, &config).expect("a frame"));
+        let (next, findings) = plan.finish(loaded.as_ref()).expect("nobody writes");
+        (loaded.is_some(), next, findings.len())
+    };
+    let (is_read, first, _) = run(&Watermark::default(), answer("1", Some("7"), true));
+    assert!(is_read && first.end() == Some("7"));
+    assert_eq!(run(&first, answer("1", Some("7"), true)), (false, first.clone(), 0));
+    assert_eq!(run(&first, answer("0", None, false)), (false, first.clone(), 0), "no rows");
+    let (is_read, second, _) = run(&first, answer("2", None, true));
+    assert!(is_read && second.end() == Some("7"), "rows without a value of the watermark");
+    let json = serde_json::to_value(&second).expect("json");
+    assert_eq!(serde_json::from_value::<Watermark>(json).expect("a watermark"), second);
+}
+
 /// Later than any file was changed.
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + 200 * YEAR
@@ -116,7 +168,8 @@ impl Folder {
     }
 
     fn plan_at(&self, watermark: &Watermark, pipeline: &Pipeline, settle: Duration) -> Plan {
-        let files = pipeline.files(self.0.path(), true, 100).expect("files");
+        let Source::Files(source) = &pipeline.source else { panic!("no files") };
+        let files = Files::find(source, self.0.path(), true, 100).expect("files");
         watermark.plan(pipeline, &files, &Limits::default(), now(), settle).expect("a plan")
     }
 

@@ -27,6 +27,22 @@ pub struct Watermark {
     files: BTreeMap<String, Seen>,
     /// Names and types of columns that files have had, the last one last.
     schemas: Vec<Vec<(String, String)>>,
+    /// Of a query: what it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<Answer>,
+}
+
+/// What a query answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The largest value of the watermark's column so far, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest: Option<String>,
+    /// SHA-256 of the answer, in hexadecimal.
+    pub digest: String,
+    /// Whether there were rows.
+    pub has_rows: bool,
 }
 
 /// What was read of a file: its first bytes up to some point.
@@ -75,7 +91,7 @@ impl Watermark {
         let mut plan = Plan {
             inputs: Vec::new(),
             findings: Vec::new(),
-            next: Self { files: BTreeMap::new(), schemas: self.schemas.clone() },
+            next: Self { files: BTreeMap::new(), schemas: self.schemas.clone(), answer: None },
             stamps: Vec::new(),
             tails: Vec::new(),
         };
@@ -86,6 +102,25 @@ impl Watermark {
             plan.findings.push(Finding::of_file(Notice::FileRemoved, format!("{name} was read before and is gone")));
         }
         Ok(plan)
+    }
+
+    /// Where the last run of a query ended: the largest value of its watermark's column.
+    pub fn end(&self) -> Option<&str> {
+        self.answer.as_ref()?.largest.as_deref()
+    }
+
+    /// Compares what a query answers with its last answer, and reads it unless it is the same, or has no rows.
+    pub fn plan_answer(&self, input: Input, answer: Answer) -> Plan {
+        let is_new = answer.has_rows && self.answer.as_ref() != Some(&answer);
+        let next = match is_new {
+            true => {
+                let largest = answer.largest.clone().or_else(|| self.end().map(str::to_owned));
+                Self { answer: Some(Answer { largest, ..answer }), ..self.clone() }
+            }
+            false => self.clone(),
+        };
+        let inputs = if is_new { vec![input] } else { Vec::new() };
+        Plan { tails: vec![false; inputs.len()], inputs, findings: Vec::new(), next, stamps: Vec::new() }
     }
 }
 

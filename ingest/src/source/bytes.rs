@@ -17,7 +17,7 @@ const PIECE: usize = 1 << 18;
 /// Opens an input for reading, still packed.
 fn open(content: &Content) -> io::Result<Box<dyn BufRead + '_>> {
     Ok(match content {
-        Content::File(path) => Box::new(BufReader::with_capacity(PIECE, File::open(path)?)),
+        Content::File(path) | Content::Nameless(path) => Box::new(BufReader::with_capacity(PIECE, File::open(path)?)),
         Content::Bytes(bytes) => Box::new(Cursor::new(&bytes[..])),
     })
 }
@@ -25,7 +25,7 @@ fn open(content: &Content) -> io::Result<Box<dyn BufRead + '_>> {
 /// Bytes as they are stored.
 pub(super) fn stored_length(content: &Content) -> Result<u64, Error> {
     match content {
-        Content::File(path) => {
+        Content::File(path) | Content::Nameless(path) => {
             let metadata = path.metadata().map_err(|source| Error::File { path: path.clone(), source })?;
             Ok(metadata.len())
         }

@@ -11,7 +11,7 @@ pub(super) fn read(input: &Input, separator: u8, limits: &Limits) -> Result<Tabl
     let path = input.path();
     let table_error = |source| Error::Table { path: path.clone(), source };
     let data = match &input.content {
-        Content::File(file) => {
+        Content::File(file) | Content::Nameless(file) => {
             let mut scan = scan(PlRefPath::try_from_path(file).map_err(table_error)?, separator)?;
             let columns = names(scan.collect_schema().map_err(table_error)?.iter_names());
             check_columns(&path, &columns, limits)?;

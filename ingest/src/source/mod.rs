@@ -67,6 +67,8 @@ impl Default for Limits {
 pub enum Content {
     /// In a file.
     File(PathBuf),
+    /// In a file that nobody else can find: errors call it by the name of the input.
+    Nameless(PathBuf),
     /// In memory.
     Bytes(Arc<[u8]>),
 }
@@ -100,7 +102,7 @@ impl Input {
     pub(crate) fn path(&self) -> PathBuf {
         match &self.content {
             Content::File(path) => path.clone(),
-            Content::Bytes(_) => PathBuf::from(&self.name),
+            Content::Nameless(_) | Content::Bytes(_) => PathBuf::from(&self.name),
         }
     }
 }
@@ -179,7 +181,7 @@ pub(crate) fn read(
 
 /// Length and time of the last change of a file: when they are the same before and after, nobody wrote in between.
 fn stamp(content: &Content) -> Result<Option<(u64, std::time::SystemTime)>, Error> {
-    let Content::File(path) = content else { return Ok(None) };
+    let (Content::File(path) | Content::Nameless(path)) = content else { return Ok(None) };
     let error = |source| Error::File { path: path.clone(), source };
     let metadata = path.metadata().map_err(error)?;
     Ok(Some((metadata.len(), metadata.modified().map_err(error)?)))
@@ -189,7 +191,7 @@ fn parquet(input: &Input, limits: &Limits) -> Result<Table, Error> {
     let path = input.path();
     let table_error = |source| Error::Table { path: path.clone(), source };
     let data = match &input.content {
-        Content::File(file) => {
+        Content::File(file) | Content::Nameless(file) => {
             let scan_path = PlRefPath::try_from_path(file).map_err(table_error)?;
             let args = ScanArgsParquet { glob: false, ..Default::default() };
             let mut scan = LazyFrame::scan_parquet(scan_path, args).map_err(table_error)?;

@@ -1,5 +1,7 @@
 //! Pipelines: where they are declared, and how one is run.
 
+mod query;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -8,8 +10,8 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ingest::{
-    Code, Loaded,
-    pipeline::{DeclarationError, Pipeline, Watermark, leads_down},
+    Code, LoadConfig, Loaded,
+    pipeline::{DeclarationError, Files, Pipeline, Plan, Source, Watermark, leads_down},
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -125,11 +127,18 @@ pub fn check(pipeline: &Pipeline) -> Result<(), Error> {
         }
     }
     check_series(pipeline).map_err(|violation| Error::InvalidBody { errors: vec![violation] })?;
-    if !leads_down(Path::new(&pipeline.source)) {
-        let message = "must be a path below the folder of sources, without `..`";
-        return Err(Error::invalid_body("/source", "outside-folder", message));
+    match &pipeline.source {
+        Source::Files(source) if leads_down(Path::new(source)) => Ok(()),
+        Source::Files(_) => {
+            let message = "must be a path below the folder of sources, without `..`";
+            Err(Error::invalid_body("/source", "outside-folder", message))
+        }
+        // Clients would else read what the service can reach.
+        Source::Query(_) => {
+            let message = "must be a path below the folder of sources; a query can only stand in a pipeline file";
+            Err(Error::invalid_body("/source", "outside-folder", message))
+        }
     }
-    Ok(())
 }
 
 /// All pipelines by name. One that stands in a file hides one of the same name that was declared by REST.
@@ -203,9 +212,10 @@ pub async fn run(
     if !db::pipeline::try_lock(&mut lock, pipeline_id).await? {
         return Err(Error::PipelineRunning { pipeline: pipeline.name.clone() });
     }
+    let source = pipeline.source.to_string();
     let target = Target {
         panel: &pipeline.panel,
-        source: &pipeline.source,
+        source: &source,
         publication_delay: pipeline.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
         pipeline_id: Some(pipeline_id),
         watermark: None,
@@ -279,22 +289,42 @@ async fn read(
     let mut config =
         pipeline.load_config().map_err(|error| Error::invalid_body("", "invalid-value", error.to_string()))?;
     loading::follow_panel(pool, &pipeline.panel, pipeline.time_zone.is_some(), &mut config).await?;
-    let (folder, stays_inside) = match &declared.origin {
-        Origin::File(path) => (path.parent().unwrap_or(Path::new(".")).to_owned(), false),
-        Origin::Rest => (folders.sources.clone(), true),
-    };
     let watermark = watermark.clone();
-    let read = blocking::run("reading a source", move || -> Result<Read, ingest::Error> {
-        let files = pipeline.files(&folder, stays_inside, config.limits.n_files_max)?;
-        let plan = watermark.plan(&pipeline, &files, &config.limits, now.into(), SETTLE)?;
-        let mut loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, &config)).transpose()?;
-        let (next, findings) = plan.finish(loaded.as_ref())?;
-        if let Some(loaded) = &mut loaded {
-            loaded.report.add_findings(findings);
+    let read = match pipeline.source.clone() {
+        Source::Files(source) => {
+            let (folder, stays_inside) = match &declared.origin {
+                Origin::File(path) => (path.parent().unwrap_or(Path::new(".")).to_owned(), false),
+                Origin::Rest => (folders.sources.clone(), true),
+            };
+            blocking::run("reading files", move || {
+                let files = Files::find(&source, &folder, stays_inside, config.limits.n_files_max)?;
+                carry_out(watermark.plan(&pipeline, &files, &config.limits, now.into(), SETTLE)?, &config)
+            })
+            .await?
         }
-        Ok(Read { loaded, next })
-    });
-    Ok(read.await?.map_err(Error::from))
+        Source::Query(query) => {
+            match query::ask(&query, watermark.end(), config.limits.n_bytes_max, &folders.data).await {
+                Ok(kept) => {
+                    blocking::run("reading an answer", move || {
+                        carry_out(watermark.plan_answer(kept.input(), kept.answer.clone()), &config)
+                    })
+                    .await?
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    };
+    Ok(read.map_err(Error::from))
+}
+
+/// Reads what is planned.
+fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
+    let mut loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;
+    let (next, findings) = plan.finish(loaded.as_ref())?;
+    if let Some(loaded) = &mut loaded {
+        loaded.report.add_findings(findings);
+    }
+    Ok(Read { loaded, next })
 }
 
 /// Ends a load whose report has what the pipeline fails on.
