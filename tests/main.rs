@@ -8,6 +8,7 @@
 mod covariates;
 mod dashboards;
 mod database;
+mod faults;
 mod forecasts;
 mod imputation;
 mod jobs;

@@ -83,8 +83,24 @@ pub async fn follow_panel(
 /// `declare` says what is known of a series by its name.
 ///
 /// # Errors
-/// Those of [`db::load::load`]; when the file cannot be written.
+/// Those of [`db::load::load`]; when the file cannot be written. They are kept on record.
 pub async fn store(
+    pool: &PgPool,
+    target: &Target<'_>,
+    loaded: &Loaded,
+    declare: impl Fn(&str) -> NewSeries,
+) -> Result<Stored, Error> {
+    let stored = store_all(pool, target, loaded, declare).await;
+    if let Err(error) = &stored
+        && let Err(second) = record_failure(pool, target, &error.to_string()).await
+    {
+        // The database is what failed.
+        tracing::warn!(panel = target.panel, "cannot keep a failed load on record: {second}");
+    }
+    stored
+}
+
+async fn store_all(
     pool: &PgPool,
     target: &Target<'_>,
     loaded: &Loaded,

@@ -35,6 +35,7 @@ mod resample;
 mod source;
 mod stamp;
 mod times;
+mod whole;
 
 pub use error::Error;
 pub use frame::{AVAILABLE_AT, Frame, Row, SD, SERIES, VALID_TIME, VALUE};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use polars::prelude::*;
 
-use crate::{Error, Reason, load::Part, source::RESERVED_PREFIX};
+use crate::{Error, Reason, load::Part, source::RESERVED_PREFIX, whole};
 
 /// The rows of a source that hold something that was not taken: their columns as they were, and `plumecast_file`,
 /// `plumecast_line`, `plumecast_reason` and, for what is no row at all, `plumecast_text`. Columns with these names are
@@ -29,11 +29,11 @@ impl Quarantine {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(file_error)?;
         }
-        let unfinished = path.with_extension("unfinished");
-        let file = fs::File::create(&unfinished).map_err(file_error)?;
-        let written = ParquetWriter::new(file).finish(&mut self.data.clone());
+        // In memory first: of a full disk, a writer of Parquet only tells that something is wrong.
+        let mut bytes = Vec::new();
+        let written = ParquetWriter::new(&mut bytes).finish(&mut self.data.clone());
         written.map_err(|source| Error::Table { path: path.to_owned(), source })?;
-        fs::rename(&unfinished, path).map_err(file_error)
+        whole::write(path, &bytes)
     }
 }
 

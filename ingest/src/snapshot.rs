@@ -11,7 +11,7 @@ use std::{
 use polars::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Panel};
+use crate::{Error, Panel, whole};
 
 /// Name of the time column.
 const VALID_TIME: &str = "valid_time";
@@ -30,19 +30,12 @@ pub struct Snapshot {
 /// # Errors
 /// [`Error::File`] or [`Error::Table`] when it cannot be written.
 pub fn write(folder: &Path, panel: &Panel) -> Result<Snapshot, Error> {
-    let file_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::File { path, source }
-    };
-    fs::create_dir_all(folder).map_err(file_error(folder))?;
+    fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
     let bytes = bytes(panel).map_err(|source| Error::Table { path: folder.to_owned(), source })?;
     let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let path = folder.join(format!("{digest}.parquet"));
     if !path.exists() {
-        // Under another name first: a file with a digest as its name is whole.
-        let unfinished = folder.join(format!("{digest}.unfinished"));
-        fs::write(&unfinished, &bytes).map_err(file_error(&unfinished))?;
-        fs::rename(&unfinished, &path).map_err(file_error(&path))?;
+        whole::write(&path, &bytes)?;
     }
     Ok(Snapshot { path, digest })
 }
