@@ -12,7 +12,6 @@ pub mod detector;
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use self::detector::{Detector, Expectation, Score};
@@ -31,9 +30,8 @@ const N_FORECASTS_TOGETHER: i64 = 10_000;
 /// Last forecasts whose mean an alarm tells.
 const N_RECENT: usize = 5;
 
-/// When an alarm is raised. In TOML or JSON every field may be left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// When an alarm is raised.
+#[derive(Clone, Debug, PartialEq)]
 pub struct DriftPolicy {
     /// Forecasts of a horizon that lie between two false alarms, on average and at least.
     pub run_length: f64,
