@@ -48,36 +48,24 @@ impl Row {
 
 impl Frame {
     /// Wraps rows that are already sorted, unique and finite.
-    pub(crate) fn new(series: Vec<String>, rows: impl ExactSizeIterator<Item = Row>) -> Result<Self, Error> {
-        let n_rows = rows.len();
-        let mut series_index = Vec::with_capacity(n_rows);
-        let mut valid_time = Vec::with_capacity(n_rows);
-        let mut available_at = Vec::with_capacity(n_rows);
-        let mut value = Vec::with_capacity(n_rows);
-        let mut sd = Vec::with_capacity(n_rows);
-        for row in rows {
-            debug_assert!(row.series < series.len() && row.value.is_finite());
-            // A frame has at most 2^32 series: their number is limited where files are read.
-            series_index.push(row.series as u32);
-            valid_time.push(row.valid_time.timestamp_micros());
-            available_at.push(row.available_at.map(|t| t.timestamp_micros()));
-            value.push(row.value);
-            sd.push(row.sd);
-        }
-        let time = |name: &str, micros: Int64Chunked| {
-            let time = micros.into_datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)).into_column();
-            time.with_name(name.into())
-        };
-        let data = DataFrame::new(
-            n_rows,
-            vec![
-                Column::new(SERIES.into(), series_index),
-                time(VALID_TIME, Int64Chunked::from_vec(VALID_TIME.into(), valid_time)),
-                time(AVAILABLE_AT, Int64Chunked::from_slice_options(AVAILABLE_AT.into(), &available_at)),
-                Column::new(VALUE.into(), value),
-                Column::new(SD.into(), sd),
-            ],
-        )?;
+    pub(crate) fn new(series: Vec<String>, rows: &[Row]) -> Result<Self, Error> {
+        debug_assert!(rows.iter().all(|row| row.series < series.len() && row.value.is_finite()));
+        let time =
+            |micros: Int64Chunked| micros.into_datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)).into_column();
+        // A frame has at most 2^32 series: their number is limited where files are read.
+        let series_index: Vec<u32> = rows.iter().map(|row| row.series as u32).collect();
+        let valid_time = rows.iter().map(|row| row.valid_time.timestamp_micros()).collect();
+        let available_at = rows.iter().map(|row| Some(row.available_at?.timestamp_micros()));
+        let value: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        let sd = rows.iter().map(|row| row.sd);
+        let columns = vec![
+            Column::new(SERIES.into(), series_index),
+            time(Int64Chunked::from_vec(VALID_TIME.into(), valid_time)),
+            time(Int64Chunked::from_iter_options(AVAILABLE_AT.into(), available_at)),
+            Column::new(VALUE.into(), value),
+            Float64Chunked::from_iter_options(SD.into(), sd).into_column(),
+        ];
+        let data = DataFrame::new(rows.len(), columns)?;
         Ok(Self { series, data })
     }
 
@@ -139,7 +127,7 @@ mod tests {
             },
         ];
         let names = ["a", "b", "c"].map(str::to_owned).to_vec();
-        let frame = Frame::new(names.clone(), rows.into_iter()).expect("a frame");
+        let frame = Frame::new(names.clone(), &rows).expect("a frame");
         assert_eq!(frame.rows().collect::<Vec<_>>(), rows);
         assert_eq!(frame.series(), names);
         assert_eq!(frame.n_rows(), 2);

@@ -247,9 +247,13 @@ impl Observations {
         if !self.found.is_sorted_by_key(order) {
             self.found.sort_unstable_by_key(order);
         }
-        let mut rows = Vec::with_capacity(self.found.len());
-        for group in self.found.chunk_by(|a, b| a.observation.key() == b.observation.key()) {
-            let [first, rest @ ..] = group else { continue };
+        // What is kept moves to the front, and then in place: there are as many observations as memory has room for.
+        let (mut n_kept, mut start) = (0, 0);
+        while let Some(first) = self.found.get(start) {
+            let is_same = |found: &&Found| found.observation.key() == first.observation.key();
+            let end = start + self.found[start..].iter().take_while(is_same).count();
+            let group = &self.found[start..end];
+            let [first, rest @ ..] = group else { break };
             let last = rest.last().unwrap_or(first);
             let are_equal = rest.iter().all(|found| found.observation == first.observation);
             let kept = match duplicates {
@@ -262,9 +266,14 @@ impl Observations {
                 let reason = if are_equal { Reason::DuplicateEqual } else { Reason::DuplicateConflict };
                 reject(rejections, reason, kept.is_none(), parts, &self.series, found);
             }
-            rows.extend(kept.map(|kept| kept.observation));
+            if let Some(&kept) = kept {
+                self.found[n_kept] = kept;
+                n_kept += 1;
+            }
+            start = end;
         }
-        (self.series, rows)
+        self.found.truncate(n_kept);
+        (self.series, self.found.into_iter().map(|found| found.observation).collect())
     }
 }
 

@@ -186,6 +186,8 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     let schemas = parts.iter().map(Part::schema).collect();
     let name = parts.first().map_or_else(String::new, |part| part.name.clone());
     let path = parts.first().map_or_else(PathBuf::new, |part| part.path.clone());
+    let n_files = parts.len();
+    let time_format = parts.first().map_or(crate::TimeFormat::Local, |part| part.times.format);
     let n_blank: usize = parts.iter().map(|part| part.n_blank).sum();
     let rows_read = (n_rows - n_blank) as u64;
 
@@ -198,9 +200,11 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
         None => snap_to_grid(&mut parts, config)?,
     };
     let mut observations = Observations::default();
-    for part in &parts {
+    for part in &mut parts {
         part.reject_rows(&mut rejections);
         observations.add(part, tz, &config.numbers, &mut rejections)?;
+        // They stand in the observations now.
+        part.times.rows = Vec::new();
     }
     if config.reject_out_of_bounds {
         observations.keep_within(|series| config.bounds(series), &parts, &mut rejections);
@@ -215,6 +219,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     }
     let lost = rejections.lost_rows();
     let quarantine = quarantine::gather(&parts, &lost)?;
+    drop(parts);
     let (n_rejected, rejected) = rejections.finish();
     let Some(grid) = grid.filter(|_| !rows.is_empty() || (config.may_be_empty && config.frequency.is_some())) else {
         return Err(Error::NoValidRows { path, n_rows: rows_read, rejected });
@@ -224,8 +229,8 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     let noticed = quality::inspect(&series, &rows, frequency, tz, &config.checks, |series| config.bounds(series));
     let report = Report {
         file: name,
-        n_files: parts.len(),
-        time_format: parts.first().map_or(crate::TimeFormat::Local, |part| part.times.format),
+        n_files,
+        time_format,
         time_zone: tz.name().to_owned(),
         frequency: frequency.to_string(),
         frequency_inferred: config.frequency.is_none(),
@@ -241,7 +246,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
         noticed,
     };
     let frequency_inferred = config.frequency.is_none();
-    let frame = Frame::new(series, rows.into_iter())?;
+    let frame = Frame::new(series, &rows)?;
     Ok(Loaded { frame, frequency, frequency_inferred, time_zone: tz, report, quarantine, schemas })
 }
 
