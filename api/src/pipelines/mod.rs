@@ -212,6 +212,22 @@ pub async fn run(
     if !db::pipeline::try_lock(&mut lock, pipeline_id).await? {
         return Err(Error::PipelineRunning { pipeline: pipeline.name.clone() });
     }
+    let run = run_alone(pool, folders, declared, &declaration, pipeline_id, now).await;
+    // Before anybody is told that the run has ended. If the connection is gone, so is the lock.
+    let _ = lock.rollback().await;
+    run
+}
+
+/// As [`run`], while nobody else runs it.
+async fn run_alone(
+    pool: &PgPool,
+    folders: &Folders,
+    declared: &Declared,
+    declaration: &serde_json::Value,
+    pipeline_id: i32,
+    now: DateTime<Utc>,
+) -> Result<Run, Error> {
+    let pipeline = &declared.pipeline;
     let source = pipeline.source.to_string();
     let target = Target {
         panel: &pipeline.panel,
@@ -222,7 +238,7 @@ pub async fn run(
         data_dir: &folders.data,
         load_time: now,
     };
-    let watermark = watermark(pool, pipeline, &declaration).await?;
+    let watermark = watermark(pool, pipeline, declaration).await?;
     let Read { loaded, next } = match read(pool, folders, declared, &watermark, now).await? {
         Ok(read) => read,
         Err(error) => {
@@ -232,7 +248,7 @@ pub async fn run(
     };
     let is_changed = next != watermark;
     let next = serde_json::to_value(&next).map_err(|error| Error::internal("writing a watermark", error))?;
-    let new = NewWatermark { pipeline_id, declaration: &declaration, watermark: &next };
+    let new = NewWatermark { pipeline_id, declaration, watermark: &next };
     let Some(loaded) = loaded else {
         if is_changed {
             db::pipeline::set_watermark(pool, DEFAULT_TENANT, &new).await?;
@@ -242,7 +258,6 @@ pub async fn run(
     refuse_failures(pool, &target, pipeline, &loaded).await?;
     let target = Target { watermark: Some(&new), ..target };
     let stored = loading::store(pool, &target, &loaded, |name| declare(pipeline, name)).await?;
-    lock.rollback().await?;
     Ok(Run { loaded: Some(loaded), stored: Some(stored) })
 }
 
