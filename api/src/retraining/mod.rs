@@ -28,13 +28,12 @@ use sqlx::{PgConnection, PgPool};
 pub use self::comparison::{Difference, Reference, Verdict, WindowPair, WindowScore, judge};
 pub use self::policy::{Policy, PolicyError};
 use self::windows::{Forecaster, Scored, Windows};
-use crate::curves::Curves;
 use crate::db::comparison::Comparison;
 use crate::db::model::Model;
 use crate::db::words::ReferenceKind;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::registry::{self, Artefacts};
-use crate::training::{self, Trained, TrainingData};
+use crate::training::{self, TestWindows, Trained, TrainingData};
 use crate::{Error, blocking};
 
 /// What is to be retrained.
@@ -113,17 +112,18 @@ pub async fn retrain(
     seen.values = seen.values.rows(0..n_past);
 
     let config = TrainConfig::new(horizon, training::budget(policy.train_steps, policy.train_minutes), policy.seed);
-    let (fitted, curves, report) = train(&seen, &config, device, report).await?;
-    let opponent = opponent(pool, data_dir, device, &panel.name, champion, *as_of).await?;
+    let (trained, report) = train(&seen, &config, device, report).await?;
+    let opponent = opponent(pool, data_dir, device, &known, champion).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };
-    let (fitted, results) = blocking::run("testing models", move || {
-        let results = tests.run(&fitted, report);
-        (fitted, results)
+    let (trained, results) = blocking::run("testing models", move || {
+        let results = tests.run(&trained.fitted, report);
+        (trained, results)
     })
     .await?;
     let mut results = results?;
     let scores = std::mem::take(&mut results.rows);
-    let trained = Trained { fitted, scores, n_train: seen.values.n_steps(), curves };
+    // A history ends before rows that hold futures of covariates alone, which the snapshot has all the same.
+    let trained = Trained { scores, n_train: seen.values.n_steps(), ..trained };
     Ok(Judged { order: order.clone(), seen, config, trained, results })
 }
 
@@ -157,13 +157,13 @@ async fn train<R: Report>(
     config: &TrainConfig,
     device: &Device,
     mut report: R,
-) -> anyhow::Result<(Fitted, Curves, R)> {
+) -> anyhow::Result<(Trained, R)> {
     let (history, config, device) = (seen.values.history()?, config.clone(), device.clone());
+    // The windows of the comparison are not in the history, and both models are tested on them.
+    let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
     blocking::run("training", move || {
-        let mut curves = Curves::start();
         let mut is_stopped = false;
-        let fitted = forecast::fit(&history, &config, &device, &mut |progress: &Progress| {
-            curves.record(progress);
+        let trained = training::train(&history, &config, &test, &device, &mut |progress| {
             let told = report(TRAINED * share_of_training(progress), &format!("training: {}", progress.stage));
             is_stopped |= told.is_break();
             told
@@ -172,7 +172,7 @@ async fn train<R: Report>(
         if is_stopped {
             bail!(Stopped);
         }
-        Ok((fitted.context("training the candidate")?, curves, report))
+        Ok((trained.context("training the candidate")?, report))
     })
     .await?
 }
@@ -205,9 +205,8 @@ async fn opponent(
     pool: &PgPool,
     data_dir: &Path,
     device: &Device,
-    panel: &str,
+    known: &TrainingData,
     champion: Option<Model>,
-    as_of: DateTime<Utc>,
 ) -> anyhow::Result<Opponent> {
     let Some(row) = champion else {
         return Ok(Opponent::None { why: "the panel had no champion".to_owned() });
@@ -221,15 +220,12 @@ async fn opponent(
         Err(error) => return Err(error.into()),
     };
     // A panel that has gained series since the champion was trained has a version of its own for each.
-    let stored = registry::find_panel(pool, panel).await?;
-    let newest = db::panel_version::latest(pool, DEFAULT_TENANT, stored.panel_id).await?;
-    let known = match newest {
-        Some(newest) if newest.panel_version_id != row.panel_version_id => {
-            let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
-            let version = version.context("the champion's panel version is gone")?;
-            Some(training::read_version(pool, &stored, &version, as_of).await?.values)
-        }
-        _ => None,
+    let known = if known.panel_version.panel_version_id == row.panel_version_id {
+        None
+    } else {
+        let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
+        let version = version.context("the champion's panel version is gone")?;
+        Some(training::read_version(pool, &known.panel, &version, known.as_of).await?.values)
     };
     Ok(Opponent::Champion(Box::new(Champion { row, model, known })))
 }
