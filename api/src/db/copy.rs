@@ -21,22 +21,30 @@ pub(super) struct Row {
     pub assumed: bool,
 }
 
-/// Stores rows that do not exist yet.
+/// Stores rows that do not exist yet, and counts them.
 ///
 /// # Errors
 /// When the database refuses one.
-pub(super) async fn copy(conn: &mut PgConnection, tenant_id: i32, rows: &[Row]) -> Result<(), Error> {
-    for rows in rows.chunks(ROWS_PER_STATEMENT) {
+pub(super) async fn copy(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    mut rows: impl Iterator<Item = Row> + Send,
+) -> Result<u64, Error> {
+    let mut n_rows = 0;
+    loop {
+        let piece: Vec<Row> = rows.by_ref().take(ROWS_PER_STATEMENT).collect();
+        if piece.is_empty() {
+            return Ok(n_rows);
+        }
         let mut stream = conn
             .copy_in_raw(
                 "copy observation (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
                  from stdin (format binary)",
             )
             .await?;
-        stream.send(encode(tenant_id, rows)).await?;
-        stream.finish().await?;
+        stream.send(encode(tenant_id, &piece)).await?;
+        n_rows += stream.finish().await?;
     }
-    Ok(())
 }
 
 /// See "Binary Format" of the manual's page on `COPY`.

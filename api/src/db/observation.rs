@@ -78,9 +78,8 @@ pub async fn insert(
         let is_later = |o: &&NewObservation| newest.get(&o.series_id).is_none_or(|newest| o.valid_time > *newest);
         let (later, others) = std::mem::take(first).into_iter().partition::<Vec<_>, _>(is_later);
         *first = others;
-        let rows: Vec<copy::Row> = later.into_iter().map(|o| first_value(o, panel, load_time)).collect();
-        copy::copy(conn, tenant_id, &rows).await?;
-        counts.inserted = rows.len() as u64;
+        let rows = later.into_iter().map(|o| first_value(o, panel, load_time));
+        counts.inserted = copy::copy(conn, tenant_id, rows).await?;
     }
     for round in rounds {
         for rows in round.chunks(ROWS_PER_STATEMENT) {
