@@ -4,12 +4,13 @@ use chrono::{DateTime, Utc};
 use forecast::SampleConfig;
 use sqlx::PgPool;
 
-use super::{Grid, Warning, known_panel};
+use super::serving::{Learned, Serving};
+use super::{Warning, known_panel};
 use crate::{
     Error, db,
     db::{DEFAULT_TENANT, model::Model, panel::Panel, series::Series},
     metrics::{Metrics, Stage},
-    predictor::{ModelFolder, Predictor},
+    predictor::Predictor,
 };
 
 /// Which gaps are to be filled, and how.
@@ -65,29 +66,9 @@ pub async fn impute(
     metrics: &Metrics,
     order: &ImputationOrder,
 ) -> Result<Imputation, Error> {
-    let panel = db::panel::get(pool, DEFAULT_TENANT, &order.panel)
-        .await?
-        .ok_or_else(|| Error::UnknownPanel { panel: order.panel.clone() })?;
-    let model = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
-        .await?
-        .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
-    let mut series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
-    let grid = Grid::of(&panel)?;
-
-    let folder = ModelFolder {
-        model_id: model.model_id,
-        folder: model.artefact_path.clone().into(),
-        digest: model.digest.clone(),
-    };
-    let wanted = folder.clone();
-    let (n_before, n_after, roles) = predictor
-        .run(move |models| {
-            let model = models.get(&wanted)?;
-            Ok((model.context_length(), model.horizon(), model.roles().to_vec()))
-        })
-        .await?;
-    // What counts is what the series were when the model was trained.
-    series.iter_mut().zip(roles).for_each(|(series, role)| series.role = role.into());
+    let mut serving = Serving::find(pool, &order.panel).await?;
+    let Learned { context_length: n_before, horizon: n_after } = serving.load(predictor).await?;
+    let Serving { panel, model, series, grid, folder } = serving;
     let n_steps = grid.frequency.index_between(order.start, order.end, grid.time_zone).max(0);
     let n_steps = usize::try_from(n_steps).unwrap_or(usize::MAX).saturating_add(n_before + n_after);
     let cost = [n_steps, order.sampling.n_samples, series.len()]

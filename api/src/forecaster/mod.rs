@@ -7,6 +7,7 @@ mod grid;
 pub mod imputation;
 mod issue_time;
 pub mod scenario;
+mod serving;
 mod warning;
 
 use std::time::Instant;
@@ -17,6 +18,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use self::scenario::Resolved;
+use self::serving::{Learned, Serving};
 pub use self::{
     covariates::{SuppliedFuture, SuppliedValue},
     grid::{Grid, known_panel},
@@ -138,27 +140,10 @@ pub async fn make(
     now: DateTime<Utc>,
 ) -> Result<Forecast, Error> {
     let started_at = Instant::now();
-    let panel = db::panel::get(pool, DEFAULT_TENANT, &order.panel)
-        .await?
-        .ok_or_else(|| Error::UnknownPanel { panel: order.panel.clone() })?;
-    let model = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
-        .await?
-        .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
-    let mut series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
-    check_cost(order, series.len())?;
-    let grid = Grid::of(&panel)?;
-
-    let folder = ModelFolder::of(&model);
-    let wanted = folder.clone();
-    let (context_length, trained_horizon, roles) = predictor
-        .run(move |models| {
-            let model = models.get(&wanted)?;
-            Ok((model.context_length(), model.horizon(), model.roles().to_vec()))
-        })
-        .await?;
-    // What counts is what the series were when the model was trained.
-    series.iter_mut().zip(roles).for_each(|(series, role)| series.role = role.into());
-
+    let mut serving = Serving::find(pool, &order.panel).await?;
+    check_cost(order, serving.series.len())?;
+    let Learned { context_length, horizon: trained_horizon } = serving.load(predictor).await?;
+    let Serving { panel, model, mut series, grid, folder } = serving;
     let issue_time = match order.issue_time {
         Some(issue_time) if issue_time > now => {
             return Err(Error::invalid_body("/issue_time", "in-the-future", "must not be after the current time"));

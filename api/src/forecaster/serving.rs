@@ -1,0 +1,60 @@
+//! The model that serves a panel, and what it needs to be asked.
+
+use sqlx::PgPool;
+
+use super::Grid;
+use crate::{
+    Error,
+    db::{self, DEFAULT_TENANT, model::Model, panel::Panel, series::Series},
+    predictor::{ModelFolder, Predictor},
+    registry,
+};
+
+/// A panel with its champion.
+pub(super) struct Serving {
+    pub panel: Panel,
+    pub model: Model,
+    /// The series of the model, in its order.
+    pub series: Vec<Series>,
+    pub grid: Grid,
+    pub folder: ModelFolder,
+}
+
+/// What a model has learned, in steps.
+#[derive(Clone, Copy)]
+pub(super) struct Learned {
+    pub context_length: usize,
+    pub horizon: usize,
+}
+
+impl Serving {
+    /// The champion of the panel of this name; no model is loaded.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPanel`], [`Error::NoModel`], [`Error::Database`].
+    pub(super) async fn find(pool: &PgPool, panel: &str) -> Result<Self, Error> {
+        let panel = registry::find_panel(pool, panel).await?;
+        let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
+        let model = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+        let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
+        let (grid, folder) = (Grid::of(&panel)?, ModelFolder::of(&model));
+        Ok(Self { panel, model, series, grid, folder })
+    }
+
+    /// Loads the model. From then on the series have the roles that they had when it was trained: these count.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`], [`Error::BrokenModel`].
+    pub(super) async fn load(&mut self, predictor: &Predictor) -> Result<Learned, Error> {
+        let folder = self.folder.clone();
+        let (learned, roles) = predictor
+            .run(move |models| {
+                let model = models.get(&folder)?;
+                let learned = Learned { context_length: model.context_length(), horizon: model.horizon() };
+                Ok((learned, model.roles().to_vec()))
+            })
+            .await?;
+        self.series.iter_mut().zip(roles).for_each(|(series, role)| series.role = role.into());
+        Ok(learned)
+    }
+}
