@@ -32,7 +32,7 @@ pub enum Format {
     Arrow,
 }
 
-/// What one source may hold at most. The defaults fit a machine with 8 GiB of memory.
+/// What one source may hold at most. What memory that takes is in the crate's README.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes, after decompression. Default 4 GiB.
