@@ -113,6 +113,20 @@ async fn trajectories_are_read_as_json(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn trajectories_are_read_as_a_table(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    let answer = service.trajectories(&forecast_id, "samples=1&series=wind&format=csv").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/csv")));
+    assert!(answer.header("content-disposition").unwrap().contains(&format!("{forecast_id}.csv")));
+    let expected = "sample,step,valid_time,series,value\n1,0,2025-03-02T23:00:00Z,wind,5.0\n\
+                    1,1,2025-03-03T00:00:00Z,wind,1.0\n1,2,2025-03-03T01:00:00Z,wind,3.0\n";
+    assert_eq!(answer.text(), expected);
+    let parquet = service.trajectories(&forecast_id, "format=parquet").await;
+    assert!(parquet.status == 200 && parquet.body.starts_with(b"PAR1") && parquet.body.ends_with(b"PAR1"));
+    service.trajectories(&forecast_id, "format=xls").await.problem(400, "invalid-parameter");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn trajectories_are_read_as_an_arrow_stream(pool: PgPool) {
     let (service, forecast_id) = with_stored(&pool).await;
     let answer = service.trajectories_arrow(&forecast_id).await;

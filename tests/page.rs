@@ -1,41 +1,193 @@
-//! The page in a real browser.
+//! The pages in a real browser, as people use them.
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::Command;
 
+use api::db::{self, DEFAULT_TENANT as TENANT};
+use chrono::Utc;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
-use crate::support::{Service, load_panel, train};
+use crate::support::browser::Browser;
+use crate::support::{Service, do_next_job, hour, load_panel, register, store_forecast, train};
 
-/// A browser without a window.
-pub fn chromium() -> Command {
-    let found = ["/usr/bin/chromium", "/usr/bin/google-chrome"].into_iter().find(|path| Path::new(path).exists());
-    let mut command = Command::new(found.expect("./run test installs Chromium"));
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    command.args(["--virtual-time-budget=10000", "--window-size=1200,1600"]);
-    command
+/// Lets somebody use the pages, off the threads that serve them.
+async fn people<R: Send + 'static>(what: impl FnOnce(&mut Browser) -> R + Send + 'static) -> R {
+    spawn_blocking(move || {
+        let mut browser = Browser::open(1200, 1600);
+        let result = what(&mut browser);
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+        result
+    })
+    .await
+    .unwrap()
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
-async fn the_page_draws_observations_fan_and_trajectories(pool: PgPool) {
+async fn a_first_visit_ends_with_an_answer_to_a_question(pool: PgPool) {
     let service = Service::start(&pool).await;
     let loaded = load_panel(&pool, "city", 240).await;
     train(&pool, &service, &loaded).await;
-    let forecast = serde_json::json!({ "panel": "city", "horizon": 12, "num_samples": 40 });
-    service.make_forecast(&forecast).await.expect(201);
+    let address = service.address("/");
+    let (n_lines, answer, other) = people(move |browser| {
+        browser.visit(&address);
+        browser.click("tbody a", "city");
+        browser.wait_for("document.body.innerText.includes('There is no forecast of this series yet')");
+        browser.fill("form.call [name=num_samples]", "40");
+        browser.click("form.call button", "Make a forecast");
 
-    let address = service.address("/panels/city");
-    let folder = tempfile::tempdir().unwrap();
-    let profile = format!("--user-data-dir={}", folder.path().display());
-    let output = spawn_blocking(move || chromium().arg(profile).arg("--dump-dom").arg(address).output().unwrap());
-    let output = output.await.unwrap();
-    let page = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The chart's script has run: its lines are paths of a drawing, and the fan's bands are filled.
-    assert!(page.contains("class=\"main-svg\""), "no chart was drawn: {}", String::from_utf8_lossy(&output.stderr));
-    let n_lines = page.matches("class=\"js-line\"").count();
+        // Lines are paths of a drawing, and the fan's bands are filled.
+        browser
+            .wait_for("document.querySelector('#fan .js-fill') && document.querySelector('#distribution .bars path')");
+        let n_lines = browser.evaluate("document.querySelectorAll('#fan .js-line').length").as_u64().unwrap();
+        browser.fill("[name=above]", "0");
+        browser.wait_for("location.hash === '#value' && document.querySelector('#distribution .bars path')");
+        let answer = browser.text("#value");
+        browser.fill("[name=path]", "7");
+        browser.wait_for("document.querySelector('#fan').textContent.includes('Trajectory 7')");
+        browser.click("aside li a", "wind");
+        browser.wait_for("document.title.startsWith('wind')");
+        (n_lines, answer, browser.text("h1"))
+    })
+    .await;
     assert!(n_lines >= 20, "observations, bands, median and trajectories make {n_lines} lines");
-    assert!(page.contains("class=\"js-fill\""), "the fan has no bands");
+    assert!(answer.contains("Above 0 kWh in 40 of 40 trajectories."), "{answer}");
+    assert_eq!(other, "wind");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_job_is_watched_to_its_end(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    load_panel(&pool, "city", 240).await;
+    let work = json!({"kind": "train", "arguments": {"panel": "city", "horizon": 6, "train_steps": 3}});
+    let job_id = service.post("/v1/jobs", &work).await.expect(202)["job_id"].as_str().unwrap().to_owned();
+    let address = service.address(&format!("/jobs/{job_id}"));
+    let (told, watched) = std::sync::mpsc::channel();
+    let watching = tokio::spawn(people(move |browser| {
+        browser.visit(&address);
+        let before = browser.text("[data-field=state]");
+        told.send(()).unwrap();
+        browser.wait_for("document.body.innerText.includes('Result')");
+        (before, browser.text("[data-field=state]"), browser.text("#log"))
+    }));
+    spawn_blocking(move || watched.recv().unwrap()).await.unwrap();
+    do_next_job(&pool, service.data_dir(), "train", Utc::now()).await;
+    let (before, after, log) = watching.await.unwrap();
+    assert_eq!((before.as_str(), after.as_str()), ("waiting", "succeeded"));
+    assert!(log.contains("champion"), "{log}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_champion_is_rolled_back_and_a_job_cancelled(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    let first = train(&pool, &service, &loaded).await;
+    let second = register(&pool, &loaded, &first.artefact_path, &first.digest).await;
+    assert_eq!(second.version, 2);
+    let address = service.address("/panels/city/models");
+    let (stages, state) = people(move |browser| {
+        browser.visit(&address);
+        browser.click("button", "Roll back to version 1");
+        browser.wait_for("document.querySelector('.stage.champion').closest('tr').innerText.startsWith('1')");
+        let stages = browser.evaluate("[...document.querySelectorAll('.stage')].map((stage) => stage.innerText)");
+        browser.click("button", "Retrain");
+        browser.wait_for("location.pathname.startsWith('/jobs/')");
+        browser.click("button", "Cancel");
+        browser.wait_for("document.querySelector('.state.cancelled')");
+        (stages, browser.text("h1"))
+    })
+    .await;
+    assert_eq!(stages, json!(["archived", "champion"]));
+    assert_eq!(state, "retrain city");
+    let champion = db::model::champion(&pool, TENANT, loaded.panel.panel_id).await.unwrap().unwrap();
+    assert_eq!(champion.model_id, first.model_id);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_is_refused_is_told_with_its_reason(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    register(&pool, &loaded, "nowhere", &"a".repeat(64)).await;
+    let address = service.address("/panels/city");
+    let told = spawn_blocking(move || {
+        let mut browser = Browser::open(1200, 1600);
+        browser.visit(&address);
+        browser.click("form.call button", "Make a forecast");
+        browser.wait_for("document.querySelector('#answer').textContent");
+        // The browser itself notes an answer with 503; nothing else is wrong.
+        let complaints = browser.complaints();
+        assert!(complaints.iter().all(|complaint| complaint.contains("503")), "{complaints:?}");
+        browser.text("#answer")
+    });
+    let told = told.await.unwrap();
+    assert!(told.contains("model"), "{told}");
+}
+
+/// A service with something on every page.
+async fn furnished(pool: &PgPool) -> (Service, Vec<String>) {
+    let service = Service::start(pool).await;
+    let loaded = load_panel(pool, "city", 240).await;
+    let model = register(pool, &loaded, "none", &"a".repeat(64)).await;
+    let values = (0..50 * 3 * 2).map(|index| (index % 97) as f32).collect();
+    let trajectories = forecast::Trajectories::new(50, 1, 3, 2, values).unwrap();
+    store_forecast(pool, &loaded, &model, &trajectories).await;
+    let everything = Some(hour(0))..Some(hour(240));
+    api::scoring::score(pool, &loaded.panel, everything, hour(240), |_| ControlFlow::Continue(())).await.unwrap();
+    let work = json!({"kind": "train", "arguments": {"panel": "city", "horizon": 6}});
+    let job_id = service.post("/v1/jobs", &work).await.expect(202)["job_id"].as_str().unwrap().to_owned();
+    let paths =
+        ["/", "/panels/city", "/panels/city/accuracy?days=3660", "/panels/city/models", "/panels/city/data", "/jobs"];
+    let addresses = paths.into_iter().map(str::to_owned).chain([format!("/jobs/{job_id}")]);
+    let addresses = addresses.map(|path| service.address(&path)).collect();
+    (service, addresses)
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn every_page_fits_a_phone_and_can_be_used_without_a_mouse(pool: PgPool) {
+    let (_service, addresses) = furnished(&pool).await;
+    spawn_blocking(move || {
+        let mut browser = Browser::open(390, 844);
+        for address in addresses {
+            browser.visit(&address);
+            let width = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+            assert_eq!(width, 0, "{address} is wider than the window");
+            let unnamed = browser.evaluate(
+                "[...document.querySelectorAll('input:not([type=hidden]), select, button, a, progress')].filter((element) =>
+                     !element.closest('.modebar') && !(element.labels?.length || element.ariaLabel || element.textContent.trim())).map((element) => element.outerHTML)",
+            );
+            assert_eq!(unnamed, json!([]), "{address}: without a name");
+            assert_eq!(browser.complaints(), Vec::<String>::new(), "{address}");
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Rules of accessibility, as axe-core knows them; skipped where it is not installed (`npm ci` in `tests/axe`).
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn every_page_is_accessible(pool: PgPool) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("axe/node_modules/axe-core/axe.min.js");
+    let Ok(script) = std::fs::read_to_string(script) else {
+        eprintln!("skipped: axe-core is not installed, see tests/axe/README.md");
+        return;
+    };
+    let (_service, addresses) = furnished(&pool).await;
+    spawn_blocking(move || {
+        let mut browser = Browser::open(1200, 1600);
+        for scheme in ["light", "dark"] {
+            let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+            browser.call("Emulation.setEmulatedMedia", features);
+            for address in &addresses {
+                browser.visit(address);
+                browser.evaluate(&script);
+                let violations = browser.evaluate(
+                    "axe.run(document).then(({ violations }) => violations.map(({ id, nodes }) => ({ id, on: nodes.map((node) => node.html) })))",
+                );
+                assert_eq!(violations, Value::Array(vec![]), "{address}, {scheme}");
+            }
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -172,7 +172,7 @@ async fn a_body_over_the_limit(pool: PgPool) {
 async fn a_type_that_is_not_on_offer(pool: PgPool) {
     let service = Service::start(&pool).await;
     let request = Request::get("/v1/forecasts/0199f3a0-6a3e-7c43-9d1e-0d5f2c1f7a11/trajectories");
-    let answer = service.send(request.header("accept", "text/csv").body(Vec::new()).unwrap()).await;
+    let answer = service.send(request.header("accept", "text/html").body(Vec::new()).unwrap()).await;
     answer.problem(406, "not-acceptable");
 }
 

@@ -244,6 +244,9 @@ pub enum Error {
         /// The limit.
         limit: i64,
     },
+    /// Too many clients watch jobs.
+    #[error("too many clients watch jobs; read the job instead, or try again later")]
+    TooManyWatchers,
     /// Too many requests wait for the model.
     #[error("too many requests wait for the model; try again later")]
     QueueFull {
@@ -424,6 +427,9 @@ impl Error {
             Self::TooManyJobs { .. } => {
                 Kind(StatusCode::SERVICE_UNAVAILABLE, "too-many-jobs", "Too many jobs wait for a worker")
             }
+            Self::TooManyWatchers => {
+                Kind(StatusCode::SERVICE_UNAVAILABLE, "too-many-watchers", "Too many clients watch jobs")
+            }
             Self::QueueFull { .. } => Kind(StatusCode::SERVICE_UNAVAILABLE, "queue-full", "The model is busy"),
             Self::Stopping => Kind(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
             Self::Timeout { .. } => Kind(StatusCode::GATEWAY_TIMEOUT, "timeout", "The request took too long"),
@@ -455,7 +461,7 @@ impl Error {
         match self {
             Self::QueueFull { retry_after_seconds } => Some(*retry_after_seconds),
             Self::Database(db::Error::Unavailable(_)) | Self::NotReady { .. } => Some(5),
-            Self::Stopping | Self::PipelineRunning { .. } => Some(10),
+            Self::Stopping | Self::PipelineRunning { .. } | Self::TooManyWatchers => Some(10),
             Self::TooManyJobs { .. } | Self::SourceUnavailable { .. } => Some(60),
             _ => None,
         }

@@ -10,8 +10,8 @@ use crate::{
     Error,
     problem::{self, Problem, Violation},
     routes::{
-        comparisons, drift_events, forecasts, health, imputation, jobs, loads, models, observations, panels, pipelines,
-        push, schedules, scores,
+        comparisons, drift_events, forecasts, health, imputation, job_updates, jobs, loads, models, observations,
+        panels, pipelines, push, schedules, scores,
     },
 };
 
@@ -58,6 +58,7 @@ use crate::{
         jobs::list,
         jobs::read,
         jobs::log,
+        job_updates::follow,
         jobs::cancel,
         jobs::retry,
         schedules::create,

@@ -48,6 +48,7 @@ mod tests {
     use forecast::Trajectories;
 
     use super::*;
+    use crate::page::chart::Drawn;
 
     #[test]
     fn a_chart_spans_observations_and_forecast() {
@@ -57,7 +58,8 @@ mod tests {
             value: vec![Some(1.0), None, Some(2.0), Some(3.0), Some(2.5)],
         };
         let trajectories = Trajectories::new(2, 1, 2, 1, vec![2.0, 9.0, 4.0, 5.0]).expect("the shape is right");
-        let forecast = Fan::of(at(5), vec![at(5), at(6)], &trajectories, 0).expect("levels are in range");
+        let forecast =
+            Fan::of(at(5), vec![at(5), at(6)], &trajectories, 0, &Drawn::default()).expect("levels are in range");
         let text = fan(&observed, &forecast);
         assert!(text.contains("-5.0") && text.contains(" 2.0"), "steps before and after the issue time: {text}");
         assert!(text.contains(" 1.0") && text.contains(" 8.8"), "lowest and highest value: {text}");

@@ -22,6 +22,7 @@ use actix_web::{
     web,
 };
 use sqlx::PgPool;
+use tokio::sync::{Semaphore, watch};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -59,6 +60,10 @@ pub struct State {
     pub limits: Arc<Limits>,
     /// Where pipelines, their sources and rejected rows are.
     pub folders: Arc<Folders>,
+    /// A permit for each client that may watch a job.
+    pub watchers: Arc<Semaphore>,
+    /// Becomes true when the service stops: answers without an end are to end then.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// The service, bound to its address and ready to run.
@@ -66,21 +71,27 @@ pub struct Application {
     address: SocketAddr,
     server: Server,
     metrics: Metrics,
+    stopping: Arc<watch::Sender<bool>>,
 }
 
 /// Stops a running service.
 #[derive(Clone, Debug)]
-pub struct StopHandle(ServerHandle);
+pub struct StopHandle {
+    server: ServerHandle,
+    stopping: Arc<watch::Sender<bool>>,
+}
 
 impl StopHandle {
     /// Accepts no more requests and waits for those that run, at most as long as the configuration says.
     pub async fn stop(&self) {
-        self.0.stop(true).await;
+        self.stopping.send_replace(true);
+        self.server.stop(true).await;
     }
 
     /// Stops at once; running requests are lost. Does not wait.
     pub fn abort(&self) {
-        drop(self.0.stop(false));
+        self.stopping.send_replace(true);
+        drop(self.server.stop(false));
     }
 }
 
@@ -131,8 +142,17 @@ impl Application {
 
         let artefacts = Artefacts::new(&config.database.data_dir);
         let folders = Arc::new(config.folders());
-        let state =
-            State { pool, predictor, artefacts, metrics: metrics.clone(), limits: Arc::clone(&limits), folders };
+        let (stopping, is_stopping) = watch::channel(false);
+        let state = State {
+            pool,
+            predictor,
+            artefacts,
+            metrics: metrics.clone(),
+            limits: Arc::clone(&limits),
+            folders,
+            watchers: Arc::new(Semaphore::new(routes::job_updates::WATCHERS_MAX)),
+            stopping: is_stopping,
+        };
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(state.clone()))
@@ -147,7 +167,7 @@ impl Application {
         .listen(listener)
         .map_err(listen)?
         .run();
-        Ok(Self { address, server, metrics })
+        Ok(Self { address, server, metrics, stopping: Arc::new(stopping) })
     }
 
     /// Where the service listens, with the port that the system chose.
@@ -165,7 +185,7 @@ impl Application {
     /// Stops the service from elsewhere.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(self.server.handle())
+        StopHandle { server: self.server.handle(), stopping: Arc::clone(&self.stopping) }
     }
 
     /// Serves until it is stopped through a [`StopHandle`].

@@ -13,8 +13,8 @@ use tokio::task::spawn_blocking;
 use super::grafana::{Frame, Kind, TimeRange, with_variables};
 use super::model::{dashboards, folder, text};
 use super::queries::{choose, fill, run, targets};
-use crate::page::chromium;
 use crate::reader::Reader;
+use crate::support::browser::chromium;
 
 /// The folder of Grafana's components, where they are installed.
 fn installed() -> Option<PathBuf> {
@@ -107,7 +107,9 @@ async fn grafanas_own_components_draw_the_dashboards(pool: PgPool) {
             command.arg(format!("--user-data-dir={}", profile.path().display()));
             // The page is a file, with its scripts in files beside it.
             command.args(["--allow-file-access-from-files", "--hide-scrollbars", "--window-size=1600,1200"]);
-            command.args(["--enable-logging=stderr", &extra]).arg(format!("file://{}/index.html", dist.display()));
+            command
+                .args(["--virtual-time-budget=10000", "--enable-logging=stderr", &extra])
+                .arg(format!("file://{}/index.html", dist.display()));
             output(command)
         };
         let drawn = browser("--dump-dom".to_owned()).await;

@@ -1,5 +1,6 @@
 //! What the stories share: a service on a port of its own, a method per endpoint, and small panels.
 
+pub mod browser;
 mod operator;
 
 use std::net::SocketAddr;
@@ -353,14 +354,21 @@ pub async fn do_job(pool: &PgPool, data_dir: &Path, kind: &str, arguments: Value
     let ask = Ask { by: "test", run_after: now, now, key: None };
     let mut connection = pool.acquire().await.unwrap();
     let job_id = enqueue(&mut connection, &work, &ask, &Limits::default()).await.unwrap();
+    drop(connection);
+    let job = do_next_job(pool, data_dir, kind, now).await;
+    assert_eq!(job.job_id, job_id);
+    job
+}
+
+/// Does the job of a kind that waits for longest, as [`do_job`] does.
+pub async fn do_next_job(pool: &PgPool, data_dir: &Path, kind: &str, now: DateTime<Utc>) -> Job {
     let mut config = Config::default();
     config.database.data_dir = data_dir.to_owned();
     let Config { database, pipelines, device, limits, log_format, .. } = config;
     let url = pool.connect_options().to_url_lossy().to_string();
     let settings = Settings::new(url, &database, &pipelines, device, &limits, &WorkerConfig::default(), log_format);
     let context = Context { pool: pool.clone(), settings, clock: Arc::new(move || now) };
-    let taken = queue::take(pool, "test", &[work.kind()], now, Duration::from_secs(600)).await.unwrap().unwrap();
-    assert_eq!(taken.lease.job_id, job_id);
+    let taken = queue::take(pool, "test", &[kind], now, Duration::from_secs(600)).await.unwrap().unwrap();
     attempt::make(&context, &taken.lease).await.unwrap();
-    db::job::get(pool, TENANT, job_id).await.unwrap().unwrap()
+    db::job::get(pool, TENANT, taken.lease.job_id).await.unwrap().unwrap()
 }

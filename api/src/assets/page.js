@@ -1,5 +1,5 @@
-// Draws the page's figures. The service describes them without colours; each trace says its role
-// (its legend group), and the style sheet has a colour per role, light and dark.
+// Draws the page's figures, makes the requests of its buttons, and follows jobs. The service describes figures without
+// colours; each trace says its role (its legend group), and the style sheet has a colour per role, light and dark.
 "use strict";
 
 // The buttons stand beside the drawing, and appear when the pointer is over it.
@@ -55,10 +55,94 @@ function draw() {
   }
 }
 
-// A changed question is asked at once.
-for (const form of document.querySelectorAll("form.question")) {
-  form.addEventListener("change", () => form.requestSubmit());
+// A changed question is asked at once; the page comes back where it was asked.
+for (const form of document.querySelectorAll("form[method=get]")) {
+  for (const field of form.elements) {
+    field.addEventListener("change", () => {
+      const section = field.closest("section[id]");
+      form.action = form.getAttribute("action").replace(/#.*/, "") + (section ? `#${section.id}` : "");
+      form.requestSubmit();
+    });
+  }
 }
+
+// A button says which request it makes: the same that a program would.
+async function call({ method, address, body, confirm: question }) {
+  if (question && !confirm(question)) return;
+  const answer = document.getElementById("answer");
+  answer.textContent = "";
+  try {
+    const response = await fetch(address, {
+      method,
+      body,
+      headers: body ? { "content-type": "application/json" } : {},
+    });
+    const content = response.status === 204 ? {} : await response.json();
+    if (!response.ok) {
+      const details = (content.errors ?? []).map((error) => `${error.pointer ?? error.parameter ?? ""} ${error.message}`);
+      answer.textContent = [content.detail ?? content.title, ...details].join("; ");
+    } else if (response.status === 202) {
+      location.href = `/jobs/${content.job_id}`;
+    } else if (content.forecast_id) {
+      const address = new URL(location.href);
+      address.searchParams.set("forecast", content.forecast_id);
+      location.href = address;
+    } else {
+      location.reload();
+    }
+  } catch (error) {
+    answer.textContent = `The service cannot be reached: ${error.message}`;
+  }
+}
+
+for (const button of document.querySelectorAll("button.call")) {
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    await call(button.dataset);
+    button.disabled = false;
+  });
+}
+
+// A form that asks for something sends its fields as JSON.
+for (const form of document.querySelectorAll("form.call")) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const fields = [...form.elements].filter((field) => field.name && field.value !== "");
+    const value = (field) => (field.type === "number" ? field.valueAsNumber : field.value);
+    const body = JSON.stringify(Object.fromEntries(fields.map((field) => [field.name, value(field)])));
+    await call({ method: "POST", address: form.dataset.address, body });
+  });
+}
+
+function addLine({ written_at, text }) {
+  const log = document.getElementById("log");
+  const item = log.appendChild(document.createElement("li"));
+  item.appendChild(document.createElement("time")).textContent = written_at.slice(11, 19);
+  item.append(` ${text}`);
+  item.scrollIntoView({ block: "nearest" });
+}
+
+// A job tells what it does until it is over; then the page has its result.
+function follow(section) {
+  const field = (name) => section.querySelector(`[data-field="${name}"]`);
+  const updates = new EventSource(section.dataset.updates);
+  updates.addEventListener("line", (event) => {
+    if (Number(event.lastEventId) > Number(section.dataset.line)) addLine(JSON.parse(event.data));
+  });
+  updates.addEventListener("job", (event) => {
+    const job = JSON.parse(event.data);
+    field("state").textContent = job.state;
+    field("state").className = `state ${job.state}`;
+    field("progress").value = job.progress;
+    field("activity").textContent = job.activity;
+    if (job.finished_at) {
+      updates.close();
+      location.reload();
+    }
+  });
+}
+
+for (const section of document.querySelectorAll("[data-updates]")) follow(section);
 
 draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

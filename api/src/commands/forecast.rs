@@ -13,7 +13,7 @@ use crate::forecaster::{self, Forecast, Grid, Guidance, Order, Scenario};
 use crate::metrics::Metrics;
 use crate::page::{
     self,
-    chart::Fan,
+    chart::{Drawn, Fan},
     panel::{Placement, read_observed, wall_time},
 };
 use crate::plot;
@@ -168,7 +168,13 @@ async fn draw(pool: &PgPool, forecast: &Forecast, file: &Path) -> anyhow::Result
     for (position, series) in forecast.series.iter().enumerate().take(SERIES_DRAWN) {
         let observed = read_observed(pool, grid, series, Some(placement)).await?;
         let valid_times = forecast.valid_times.iter().map(|&time| wall_time(grid, time)).collect();
-        let fan = Fan::of(wall_time(grid, forecast.issue_time), valid_times, &forecast.trajectories, position)?;
+        let fan = Fan::of(
+            wall_time(grid, forecast.issue_time),
+            valid_times,
+            &forecast.trajectories,
+            position,
+            &Drawn::default(),
+        )?;
         charts.push((series.name.as_str(), observed, fan));
     }
     let left_out = forecast.series.len().saturating_sub(SERIES_DRAWN);

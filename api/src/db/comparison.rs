@@ -119,17 +119,48 @@ pub async fn decide(
     Ok(comparison)
 }
 
+/// The columns of [`Comparison`], of the table under the name `c`.
+macro_rules! columns {
+    () => {
+        "c.model_id, c.reference, c.champion_model_id, c.compared_at, c.horizon, c.num_samples, c.seed, c.issue_times,
+         c.is_fair, c.candidate_crps, c.reference_crps, c.candidate_coverage_80, c.reference_coverage_80, c.difference,
+         c.difference_lower, c.difference_upper, c.decision, c.is_flagged, c.reason, c.policy"
+    };
+}
+
 /// The comparison of a candidate, if it had one.
 pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, model_id: i32) -> Result<Option<Comparison>, Error> {
-    Ok(sqlx::query_as(
-        "select model_id, reference, champion_model_id, compared_at, horizon, num_samples, seed, issue_times, is_fair,
-             candidate_crps, reference_crps, candidate_coverage_80, reference_coverage_80, difference,
-             difference_lower, difference_upper, decision, is_flagged, reason, policy
-         from model_comparison
-         where tenant_id = $1 and model_id = $2",
-    )
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from model_comparison c
+         where tenant_id = $1 and model_id = $2"
+    ))
     .bind(tenant_id)
     .bind(model_id)
     .fetch_optional(db)
+    .await?)
+}
+
+/// At most `limit` comparisons of the models of a panel, those of the newest models first.
+pub async fn list(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    limit: i64,
+) -> Result<Vec<Comparison>, Error> {
+    Ok(sqlx::query_as(concat!(
+        "select ",
+        columns!(),
+        " from model m
+         join model_comparison c using (tenant_id, model_id)
+         where tenant_id = $1 and m.panel_id = $2
+         order by model_id desc
+         limit $3"
+    ))
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(limit)
+    .fetch_all(db)
     .await?)
 }

@@ -331,6 +331,51 @@ pub async fn newest_valid_time(
     .await?)
 }
 
+/// What is newest of a series, and how much of what should be there is.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Freshness {
+    /// The series.
+    pub series_id: i32,
+    /// Start of the newest interval with a value.
+    pub newest_valid_time: DateTime<Utc>,
+    /// That value.
+    pub newest_value: f64,
+    /// Intervals with a value among those that were looked at.
+    pub n_recent: i64,
+}
+
+/// The series of a panel that have values, and how many of these lie in `valid_times`.
+pub async fn freshness(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    valid_times: Range<DateTime<Utc>>,
+) -> Result<Vec<Freshness>, Error> {
+    Ok(sqlx::query_as(
+        "select s.series_id, newest.valid_time as newest_valid_time, newest.value as newest_value, n_recent
+         from series s
+         cross join lateral (
+             select valid_time, value
+             from observation o
+             where o.tenant_id = s.tenant_id and o.series_id = s.series_id
+             order by valid_time desc, available_at desc
+             limit 1
+         ) as newest
+         cross join lateral (
+             select count(distinct valid_time) as n_recent
+             from observation o
+             where o.tenant_id = s.tenant_id and o.series_id = s.series_id and valid_time >= $3 and valid_time < $4
+         ) as recent
+         where s.tenant_id = $1 and s.panel_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(valid_times.start)
+    .bind(valid_times.end)
+    .fetch_all(db)
+    .await?)
+}
+
 /// From when to when there are values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {

@@ -235,6 +235,10 @@ pub struct Group {
     pub key: i64,
     /// Number of values.
     pub n_values: i64,
+    /// Sum of their magnitudes.
+    pub magnitude: f64,
+    /// Sum of the errors of the values one season earlier, where these are known.
+    pub naive_error: Option<f64>,
     /// Sum of CRPS over sum of magnitudes; none where all values are 0.
     pub crps: Option<f64>,
     /// Share inside the central 50 % intervals.
@@ -275,7 +279,8 @@ pub async fn groups(
     limit: i64,
 ) -> Result<Vec<Group>, Error> {
     Ok(sqlx::query_as(
-        "select key, count(*) as n_values, sum(crps) / nullif(sum(abs(value)), 0) as crps,
+        "select key, count(*) as n_values, sum(abs(value)) as magnitude, sum(naive_absolute_error) as naive_error,
+             sum(crps) / nullif(sum(abs(value)), 0) as crps,
              avg(inside_50::integer)::float8 as coverage_50, avg(inside_80::integer)::float8 as coverage_80,
              avg(inside_90::integer)::float8 as coverage_90, avg(pit) as pit,
              1 - sum(absolute_error) filter (where naive_absolute_error is not null)
@@ -306,6 +311,37 @@ pub async fn groups(
     .bind(selection.version)
     .bind(after)
     .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// Into which of `n_bins` equal parts of what was forecast the values fell: how many into each, from the lowest on.
+pub async fn pit_histogram(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    selection: &Selection<'_>,
+    n_bins: i32,
+) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "select count(score.bin)
+         from generate_series(1, $6) as bin
+         left join (
+             select least(width_bucket(pit, 0, 1, $6), $6) as bin
+             from score sc
+             join model m using (tenant_id, model_id)
+             where sc.tenant_id = $1 and sc.panel_id = $2
+               and valid_time >= coalesce($3, '-infinity') and valid_time < coalesce($4, 'infinity')
+               and ($5::integer is null or m.version = $5)
+         ) as score using (bin)
+         group by bin
+         order by bin",
+    )
+    .bind(tenant_id)
+    .bind(selection.panel_id)
+    .bind(selection.start)
+    .bind(selection.end)
+    .bind(selection.version)
+    .bind(n_bins)
     .fetch_all(db)
     .await?)
 }

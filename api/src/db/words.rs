@@ -236,6 +236,14 @@ words! {
     }
 }
 
+impl JobState {
+    /// Whether nothing more becomes of it by itself.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
 words! {
     /// What becomes of occasions of a schedule that nobody was there for.
     CatchUp {

@@ -15,11 +15,23 @@ use plotly::{
 use super::format::number;
 use crate::Error;
 
-/// Trajectories drawn beside the intervals: enough to show how paths move, few enough to tell them apart.
-const PATHS_SHOWN: usize = 20;
+/// How a fan is drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// Probabilities of the intervals in percent, widest first.
+    pub intervals: Vec<u32>,
+    /// Trajectories beside the intervals.
+    pub n_paths: usize,
+    /// Number of the trajectory that stands out, from 1.
+    pub highlighted: Option<usize>,
+}
 
-/// Probabilities of the intervals in percent, widest first.
-const INTERVALS: [u32; 3] = [90, 80, 50];
+impl Default for Drawn {
+    fn default() -> Self {
+        // Trajectories enough to show how paths move, few enough to tell them apart.
+        Self { intervals: vec![90, 80, 50], n_paths: 20, highlighted: None }
+    }
+}
 
 /// Values of one series over time.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +66,8 @@ pub struct Fan {
     pub median: Vec<f64>,
     /// Some of the trajectories.
     pub paths: Vec<Vec<f64>>,
+    /// The one that stands out, and its number.
+    pub highlighted: Option<(usize, Vec<f64>)>,
 }
 
 impl Fan {
@@ -66,6 +80,7 @@ impl Fan {
         valid_time: Vec<NaiveDateTime>,
         trajectories: &Trajectories,
         series: usize,
+        drawn: &Drawn,
     ) -> Result<Self, Error> {
         let n_steps = trajectories.n_steps();
         let sorted: Vec<Vec<f32>> = (0..n_steps).map(|step| trajectories.sorted(step, series)).collect();
@@ -73,16 +88,21 @@ impl Fan {
             let level = level(number)?;
             Ok::<_, Error>(sorted.iter().map(|draws| quantile_of_sorted(draws, level)).collect())
         };
-        let band = |percent: u32| {
+        let band = |&percent: &u32| {
             let outside = (1.0 - f64::from(percent) / 100.0) / 2.0;
             Ok(Band { percent, lower: at(outside)?, upper: at(1.0 - outside)? })
         };
+        let n_samples = trajectories.n_samples();
         let path = |sample| (0..n_steps).map(|step| f64::from(trajectories.value(sample, step, series))).collect();
         Ok(Self {
             issue_time,
-            bands: INTERVALS.into_iter().map(band).collect::<Result<_, Error>>()?,
+            bands: drawn.intervals.iter().map(band).collect::<Result<_, Error>>()?,
             median: at(0.5)?,
-            paths: (0..PATHS_SHOWN.min(trajectories.n_samples())).map(path).collect(),
+            paths: (0..drawn.n_paths.min(n_samples)).map(path).collect(),
+            highlighted: drawn
+                .highlighted
+                .filter(|&number| number <= n_samples)
+                .map(|number| (number, path(number - 1))),
             valid_time,
         })
     }
@@ -96,9 +116,15 @@ pub fn level(number: f64) -> Result<QuantileLevel, Error> {
     QuantileLevel::new(number).map_err(|error| Error::internal("computing quantiles", error))
 }
 
-/// Shares in groups of bars, and where each should be. A group is a role, its name, and a height for each label.
+/// Groups of bars, and lines that they should reach. A group is a role, its name, and a height for each label.
 #[must_use]
-pub fn bars(title: &str, labels: &[String], groups: &[(&str, &str, Vec<Option<f64>>)], marks: &[f64]) -> Plot {
+pub fn bars(
+    title: &str,
+    title_of_labels: &str,
+    labels: &[String],
+    groups: &[(&str, &str, Vec<Option<f64>>)],
+    marks: &[f64],
+) -> Plot {
     let mut plot = Plot::new();
     for (role, name, heights) in groups {
         plot.add_trace(
@@ -108,10 +134,12 @@ pub fn bars(title: &str, labels: &[String], groups: &[(&str, &str, Vec<Option<f6
                 .hover_template("%{x}: %{y:.3f}<extra></extra>"),
         );
     }
-    let mut layout =
-        layout(Axis::new().type_(AxisType::Category), Axis::new().title(title).range_mode(RangeMode::ToZero))
-            .bar_mode(BarMode::Group)
-            .show_legend(groups.len() > 1);
+    let mut layout = layout(
+        Axis::new().type_(AxisType::Category).title(title_of_labels),
+        Axis::new().title(title).range_mode(RangeMode::ToZero),
+    )
+    .bar_mode(BarMode::Group)
+    .show_legend(groups.len() > 1);
     for &mark in marks {
         layout.add_shape(
             Shape::new()
@@ -153,6 +181,16 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan
                 .line(Line::new().width(2.0))
                 .hover_template("%{y:.4~g}"),
         );
+        if let Some((number, path)) = &fan.highlighted {
+            plot.add_trace(
+                Scatter::new(times(&fan.valid_time), path.clone())
+                    .mode(Mode::Lines)
+                    .name(format!("Trajectory {number}"))
+                    .legend_group("highlighted")
+                    .line(Line::new().width(2.0))
+                    .hover_template("%{y:.4~g}"),
+            );
+        }
         layout = mark(layout, &time(&fan.issue_time), "issue time");
     }
     plot.add_trace(
@@ -210,19 +248,24 @@ fn layout(x_axis: Axis, y_axis: Axis) -> Layout {
 
 /// An invisible lower edge, and an upper edge filled down to it.
 fn band_traces(valid_time: &[NaiveDateTime], band: &Band) -> Vec<Box<dyn Trace>> {
-    let group = format!("interval-{}", band.percent);
+    // The style sheet has three shades.
+    let group = match band.percent {
+        85.. => "interval-90",
+        65.. => "interval-80",
+        _ => "interval-50",
+    };
     let name = format!("{} % interval", band.percent);
     let lower = Scatter::new(times(valid_time), band.lower.clone())
         .mode(Mode::Lines)
         .line(Line::new().width(0.0))
-        .legend_group(&group)
+        .legend_group(group)
         .show_legend(false)
         .hover_info(HoverInfo::Skip);
     let upper = Scatter::new(times(valid_time), band.upper.clone())
         .mode(Mode::Lines)
         .line(Line::new().width(0.0))
         .fill(Fill::ToNextY)
-        .legend_group(&group)
+        .legend_group(group)
         .name(&name)
         .text_array(
             band.lower
@@ -300,13 +343,17 @@ mod tests {
             bands: vec![Band { percent: 90, lower: vec![0.0, 0.0], upper: vec![2.0, 3.0] }],
             median: vec![1.0, 1.5],
             paths: vec![vec![1.0, 2.0], vec![0.5, 0.25]],
+            highlighted: Some((2, vec![0.5, 0.25])),
         };
         let figure: serde_json::Value =
             serde_json::from_str(&fan("NO2 (µg/m³)", "UTC", &observed, Some(&forecast)).to_json()).expect("it is JSON");
         let traces = figure["data"].as_array().expect("traces");
         let roles: Vec<&str> = traces.iter().filter_map(|trace| trace["legendgroup"].as_str()).collect();
-        assert_eq!(roles, ["interval-90", "interval-90", "trajectory", "trajectory", "median", "observed"]);
-        assert_eq!(traces[5]["y"][1], serde_json::Value::Null, "a gap stays a gap");
+        assert_eq!(
+            roles,
+            ["interval-90", "interval-90", "trajectory", "trajectory", "median", "highlighted", "observed"]
+        );
+        assert_eq!(traces[6]["y"][1], serde_json::Value::Null, "a gap stays a gap");
         assert_eq!(figure["layout"]["yaxis"]["title"]["text"], "NO2 (µg/m³)");
         assert_eq!(figure["layout"]["shapes"][0]["x0"], "1970-01-01T02:00:00");
     }
@@ -316,7 +363,9 @@ mod tests {
         // Two steps of two series, in three trajectories.
         let values = vec![-1.0, 9.0, 1.0, 9.0, 0.0, 9.0, 0.0, 9.0, 1.0, 9.0, -1.0, 9.0];
         let trajectories = Trajectories::new(3, 1, 2, 2, values).expect("the shape is right");
-        let fan = Fan::of(at(0), vec![at(0), at(1)], &trajectories, 0).expect("levels are in range");
+        let drawn = Drawn { highlighted: Some(3), ..Drawn::default() };
+        let fan = Fan::of(at(0), vec![at(0), at(1)], &trajectories, 0, &drawn).expect("levels are in range");
+        assert_eq!(fan.highlighted, Some((3, vec![1.0, -1.0])));
         let widths: Vec<f64> = fan.bands.iter().map(|band| band.upper[0] - band.lower[0]).collect();
         assert!(widths.is_sorted_by(|wide, narrow| wide > narrow), "{widths:?}");
         assert_eq!((fan.paths.len(), fan.median.as_slice()), (3, [0.0, 0.0].as_slice()));

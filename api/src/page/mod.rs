@@ -1,11 +1,16 @@
-//! The pages of the service: an overview of the panels, and a page for each.
+//! The pages of the service: an overview of the panels, four pages of each (what is forecast, what became of it, models,
+//! data), and the jobs.
 //!
 //! HTML is made here; figures are drawn in the browser by Plotly, whose script the service brings along, so the pages
 //! work without any other host.
 
+pub mod accuracy;
 mod assets;
 pub mod chart;
+pub mod data;
 mod format;
+pub mod jobs;
+pub mod models;
 mod overview;
 pub mod panel;
 pub mod report;

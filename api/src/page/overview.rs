@@ -51,8 +51,8 @@ fn content(panels: &[PanelOverview], now: DateTime<Utc>) -> Markup {
         p.quiet {
             "Skill: by how much the CRPS of the model is lower than that of the seasonal naive forecast, on test windows "
             "that training did not see. The last column: the share of their values that fell into the 80 % interval. "
-            "As JSON: " a href="/v1/panels" { "panels" } ", " a href="/v1/models" { "models" } "."
         }
+        (shell::as_json(&[("panels", "/v1/panels".to_owned()), ("models", "/v1/models".to_owned())]))
     }
 }
 
@@ -60,9 +60,7 @@ fn row(panel: &PanelOverview, now: DateTime<Utc>) -> Markup {
     let scores = panel.backtest.as_ref().and_then(TestScores::of);
     let tested = scores.as_ref().and_then(|scores| Some((scores.skill()?, scores.coverage_80)));
     let age = |time: Option<DateTime<Utc>>| match time {
-        Some(time) => {
-            html! { time datetime=(time.to_rfc3339()) title=(time.to_rfc3339()) { (format::age(now - time)) } }
-        }
+        Some(time) => shell::age(now, time),
         None => html! { span.quiet { "none" } },
     };
     html! {

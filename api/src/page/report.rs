@@ -7,7 +7,7 @@ use ingest::Panel;
 use maud::{Markup, html};
 
 use super::{
-    chart::{self, Fan, Path},
+    chart::{self, Drawn, Fan, Path},
     shell,
 };
 use crate::{Error, db};
@@ -87,10 +87,10 @@ impl Report<'_> {
             ("interval-80", "80 % interval", of(|coverage| coverage.coverage_80)),
             ("interval-90", "90 % interval", of(|coverage| coverage.coverage_90)),
         ];
-        let coverage = chart::bars("Share of the truth inside", &labels, &groups, &[0.5, 0.8, 0.9]);
+        let coverage = chart::bars("Share of the truth inside", "", &labels, &groups, &[0.5, 0.8, 0.9]);
         let tenths: Vec<String> = (0..pit.len()).map(|bin| format!("{bin}/{}", pit.len())).collect();
         let shares = [("total", "Share", pit.iter().copied().map(Some).collect())];
-        let pit = chart::bars("Share of the truth", &tenths, &shares, &[1.0 / pit.len().max(1) as f64]);
+        let pit = chart::bars("Share of the truth", "", &tenths, &shares, &[1.0 / pit.len().max(1) as f64]);
         html! {
             h2 { "Do intervals hold what they promise?" }
             (shell::figure("coverage", "Coverage of intervals by lead and of totals", &coverage))
@@ -108,7 +108,7 @@ impl Report<'_> {
         let first_ahead = n_rows.saturating_sub(self.horizon);
         let wall_time = |row: usize| self.panel.valid_time(row).with_timezone(&self.panel.time_zone()).naive_local();
         let valid_times = (first_ahead..n_rows).map(wall_time).collect();
-        let fan = Fan::of(wall_time(first_ahead), valid_times, trajectories, target)?;
+        let fan = Fan::of(wall_time(first_ahead), valid_times, trajectories, target, &Drawn::default())?;
         let rows = first_ahead.saturating_sub(ROWS_PER_HORIZON * self.horizon)..n_rows;
         let value = |row: usize| Some(self.panel.values().get(row, series)).filter(|value| value.is_finite());
         let observed = Path { valid_time: rows.clone().map(wall_time).collect(), value: rows.map(value).collect() };

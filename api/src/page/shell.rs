@@ -1,12 +1,85 @@
 //! What all pages share: head, navigation, figures.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use chrono::{DateTime, Utc};
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use plotly::Plot;
+use serde_json::Value;
 
-use super::assets;
+use super::{address_of_panel, assets, format};
 
 /// The pages that the navigation names, and the machine-readable neighbours.
-const LINKS: [(&str, &str); 3] = [("API", "/docs/"), ("OpenAPI", "/openapi.json"), ("Metrics", "/metrics")];
+const LINKS: [(&str, &str); 5] =
+    [("Panels", "/"), ("Jobs", "/jobs"), ("API", "/docs/"), ("OpenAPI", "/openapi.json"), ("Metrics", "/metrics")];
+
+/// The pages of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tab {
+    /// What is forecast.
+    Forecast,
+    /// What became of it.
+    Accuracy,
+    /// What makes it.
+    Models,
+    /// What it is made of.
+    Data,
+}
+
+impl Tab {
+    const ALL: [(Self, &str, &str); 4] = [
+        (Self::Forecast, "Forecast", ""),
+        (Self::Accuracy, "Accuracy", "/accuracy"),
+        (Self::Models, "Models", "/models"),
+        (Self::Data, "Data", "/data"),
+    ];
+}
+
+/// The way from one page of a panel to the others.
+pub fn tabs(panel: &str, current: Tab) -> Markup {
+    html! {
+        nav.tabs aria-label="Panel" {
+            @for (tab, name, path) in Tab::ALL {
+                a href={ (address_of_panel(panel, None)) (path) } aria-current=[(tab == current).then_some("page")] { (name) }
+            }
+        }
+    }
+}
+
+/// How long ago something was, with the instant for those who point at it.
+pub fn age(now: DateTime<Utc>, time: DateTime<Utc>) -> Markup {
+    html! { time datetime=(time.to_rfc3339()) title=(time.to_rfc3339()) { (format::age(now - time)) } }
+}
+
+/// Where the numbers of a page are, for programs.
+pub fn as_json(addresses: &[(&str, String)]) -> Markup {
+    html! {
+        p.quiet.links { "As JSON: " @for (name, address) in addresses { a href=(address) { (name) } } }
+    }
+}
+
+/// A button that asks the service for something, with the request that it makes.
+/// Afterwards the page is drawn again, or that of the job that was begun.
+pub struct Call<'a> {
+    /// What it does.
+    pub label: &'a str,
+    /// `POST`, `DELETE`, ….
+    pub method: &'a str,
+    /// The path.
+    pub address: &'a str,
+    /// JSON, where the request has a body.
+    pub body: Option<&'a Value>,
+    /// A question to answer first.
+    pub confirm: Option<&'a str>,
+}
+
+impl Render for Call<'_> {
+    fn render(&self) -> Markup {
+        html! {
+            button.call type="button" data-method=(self.method) data-address=(self.address)
+                data-body=[self.body.map(Value::to_string)] data-confirm=[self.confirm]
+                title={ (self.method) " " (self.address) } { (self.label) }
+        }
+    }
+}
 
 /// A whole page. `title` comes before the name of the program.
 pub fn page(title: Option<&str>, content: &Markup) -> Markup {
@@ -31,6 +104,8 @@ pub fn page(title: Option<&str>, content: &Markup) -> Markup {
                     }
                 }
                 (content)
+                // What a button's request was answered with, where it went wrong.
+                output #answer role="status" {}
             }
         }
     }

@@ -211,7 +211,11 @@ pub(super) async fn accepted(job: Job) -> Result<HttpResponse, Error> {
     respond::json_at(StatusCode::ACCEPTED, &location, JobBody::from(job)).await
 }
 
-async fn find(state: &State, identifier: &str) -> Result<Job, Error> {
+/// The job that a path names.
+///
+/// # Errors
+/// [`Error::UnknownJob`]; those of the database.
+pub async fn find(state: &State, identifier: &str) -> Result<Job, Error> {
     let job_id = Uuid::parse_str(identifier).map_err(|_| Error::UnknownJob { job: identifier.to_owned() })?;
     get(state, job_id).await
 }

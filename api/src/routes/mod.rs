@@ -8,6 +8,7 @@ pub mod forecasts;
 pub mod health;
 pub mod idempotency;
 pub mod imputation;
+pub mod job_updates;
 pub mod jobs;
 pub mod levels;
 pub mod loads;
@@ -64,6 +65,7 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(web::resource("/v1/jobs").get(jobs::list).post(jobs::create))
         .service(web::resource("/v1/jobs/{job_id}").get(jobs::read))
         .service(web::resource("/v1/jobs/{job_id}/log").get(jobs::log))
+        .service(web::resource("/v1/jobs/{job_id}/updates").get(job_updates::follow))
         .service(web::resource("/v1/jobs/{job_id}/cancel").post(jobs::cancel))
         .service(web::resource("/v1/jobs/{job_id}/retry").post(jobs::retry))
         .service(web::resource("/v1/schedules").get(schedules::list).post(schedules::create))
@@ -82,6 +84,11 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(SwaggerUi::new("/docs/{file:.*}").config(Config::from("/openapi.json")))
         .service(web::resource("/").get(page::overview))
         .service(web::resource("/panels/{panel}").get(page::panel))
+        .service(web::resource("/panels/{panel}/accuracy").get(page::accuracy::read))
+        .service(web::resource("/panels/{panel}/models").get(page::models::read))
+        .service(web::resource("/panels/{panel}/data").get(page::data::read))
+        .service(web::resource("/jobs").get(page::jobs::list))
+        .service(web::resource("/jobs/{job_id}").get(page::jobs::read))
         .service(web::resource("/assets/{name}").get(page::asset))
         .default_service(web::to(unknown_path));
 }

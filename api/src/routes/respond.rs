@@ -7,12 +7,17 @@ use actix_web::{
         header::{self, HeaderValue},
     },
 };
+use ingest::trajectories::Encoding;
 use serde::Serialize;
 
 use crate::{Error, blocking};
 
 /// Media type of an Arrow IPC stream.
 pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
+/// Media types of tables.
+const CSV: &str = "text/csv";
+const PARQUET: &str = "application/vnd.apache.parquet";
 
 /// The media types that large answers come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +26,15 @@ pub enum Format {
     Json,
     /// An Arrow IPC stream.
     Arrow,
+    /// A table.
+    Table(Encoding),
 }
 
 impl Format {
     /// What the client prefers: the first type of its `Accept` that is on offer; JSON when it names none.
     ///
     /// # Errors
-    /// [`Error::NotAcceptable`] when it accepts neither.
+    /// [`Error::NotAcceptable`] when it accepts none.
     pub fn wanted(request: &HttpRequest) -> Result<Self, Error> {
         match request.headers().get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default()) {
             None | Some("") => Ok(Self::Json),
@@ -37,16 +44,44 @@ impl Format {
         }
     }
 
+    /// The format that a word names: `json`, `arrow`, `csv` or `parquet`.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "json" => Some(Self::Json),
+            "arrow" => Some(Self::Arrow),
+            "csv" => Some(Self::Table(Encoding::Csv)),
+            "parquet" => Some(Self::Table(Encoding::Parquet)),
+            _ => None,
+        }
+    }
+
     fn first_of(accept: &str) -> Option<Self> {
         accept.split(',').find_map(|range| {
             let essence = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
             match essence.as_str() {
                 ARROW_STREAM => Some(Self::Arrow),
+                CSV => Some(Self::Table(Encoding::Csv)),
+                PARQUET => Some(Self::Table(Encoding::Parquet)),
                 "application/json" | "application/*" | "*/*" => Some(Self::Json),
                 _ => None,
             }
         })
     }
+}
+
+/// A table as a file to keep.
+#[must_use]
+pub fn table(name: &str, encoding: Encoding, bytes: Vec<u8>) -> HttpResponse {
+    let (media_type, extension) = match encoding {
+        Encoding::Csv => (CSV, "csv"),
+        Encoding::Parquet => (PARQUET, "parquet"),
+    };
+    HttpResponse::Ok()
+        .content_type(media_type)
+        .insert_header((header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}.{extension}\"")))
+        .insert_header((header::VARY, "accept"))
+        .body(bytes)
 }
 
 /// A JSON body, written on a thread where it keeps no other request waiting.
@@ -85,7 +120,9 @@ mod tests {
             ("application/vnd.apache.arrow.stream", Some(Format::Arrow)),
             ("text/html, application/json;q=0.9", Some(Format::Json)),
             ("text/html,*/*;q=0.8", Some(Format::Json)),
-            ("text/csv", None),
+            ("text/csv", Some(Format::Table(Encoding::Csv))),
+            ("application/vnd.apache.parquet", Some(Format::Table(Encoding::Parquet))),
+            ("text/html", None),
         ] {
             assert_eq!(Format::first_of(accept), expected, "{accept}");
         }

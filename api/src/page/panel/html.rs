@@ -3,13 +3,13 @@
 use forecast::Aggregate;
 use maud::{Markup, html};
 
-use super::{Answer, ShownForecast, ShownSeries, View};
+use super::{Answer, ShownForecast, ShownSeries, View, look::PATHS_MAX};
 use crate::{
     db::series::Series,
     page::{
         address_of_panel, chart,
         format::{number, time},
-        shell,
+        shell::{self, Tab},
     },
 };
 
@@ -75,19 +75,74 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
     let fan = chart::fan(&title, view.time_zone.name(), &shown.observed, fan);
     html! {
         h1 { (series.name) }
+        (shell::tabs(&panel.name, Tab::Forecast))
         p.lead {
             "Panel " (panel.name) " · every " (panel.frequency) " · " (panel.time_zone)
             @if let Some(unit) = &series.unit { " · " (unit) }
         }
+        @if shown.forecast.is_some() { (look(view, shown)) }
         (shell::figure("fan", "Observations, and the forecast that follows them", &fan))
         @match &shown.forecast {
             Some(forecast) => {
                 div.details {
                     section #value { (value(view, shown, forecast)) }
-                    section { h2 { "This forecast" } (facts(view, forecast)) }
+                    section {
+                        h2 { "This forecast" }
+                        (facts(view, forecast))
+                        h2.apart { "Another one" }
+                        (ask(view))
+                    }
                 }
             },
-            None => p { "There is no forecast of this series yet. Make one with " code { "POST /v1/forecasts" } "." },
+            None => { p { "There is no forecast of this series yet." } (ask(view)) },
+        }
+    }
+}
+
+/// Identifier of the form that everything on the page that can be chosen belongs to.
+const FORM: &str = "asked";
+
+/// Which forecast is shown, and how.
+fn look(view: &View, shown: &ShownSeries) -> Markup {
+    let (look, drawn) = (&view.look, &view.look.drawn);
+    let intervals: Vec<String> = drawn.intervals.iter().map(u32::to_string).collect();
+    let shown_id = shown.forecast.as_ref().map(|forecast| forecast.stored.forecast.forecast_id);
+    html! {
+        form.question id=(FORM) method="get" action=(address_of_panel(&view.panel.name, None)) {
+            input type="hidden" name="series" value=(shown.series.name);
+            label {
+                "Made at "
+                select name="forecast" {
+                    option value="" selected[look.forecast.is_none()] { "latest" }
+                    @for forecast in &view.forecasts {
+                        option value=(forecast.forecast_id) selected[look.forecast.is_some() && Some(forecast.forecast_id) == shown_id] {
+                            (time(forecast.issue_time, view.time_zone))
+                        }
+                    }
+                }
+            }
+            label { "Intervals " input.number type="text" name="intervals" value=(intervals.join(", ")); " %" }
+            label { "Trajectories " input type="number" name="paths" min="0" max=(PATHS_MAX) value=(drawn.n_paths); }
+            label {
+                "Highlight number "
+                input type="number" name="path" min="1" max=(PATHS_MAX) placeholder="none" value=[drawn.highlighted];
+            }
+            noscript { button type="submit" { "Show" } }
+        }
+    }
+}
+
+/// Asks for a new forecast, as a program would.
+fn ask(view: &View) -> Markup {
+    let Some(horizon) = view.trained_horizon else {
+        return html! { p.quiet { "No model serves this panel: train one, or promote one." } };
+    };
+    html! {
+        form.call.question data-address="/v1/forecasts" {
+            input type="hidden" name="panel" value=(view.panel.name);
+            label { "Steps " input type="number" name="horizon" min="1" value=(horizon) required; }
+            label { "Trajectories " input type="number" name="num_samples" min="1" max=(PATHS_MAX) value="100" required; }
+            button type="submit" { "Make a forecast" }
         }
     }
 }
@@ -128,31 +183,30 @@ fn question(view: &View, shown: &ShownSeries, forecast: &ShownForecast, function
     let (answer, horizon) = (&forecast.answer, forecast.horizon());
     let alike = view.series.iter().filter(|one| one.unit == shown.series.unit && one.kind == shown.series.kind).count();
     html! {
-        form.question method="get" action={ (address_of_panel(&view.panel.name, None)) "#value" } {
-            input type="hidden" name="series" value=(shown.series.name);
+        div.question {
             label {
                 "The "
-                select name="fn" {
+                select name="fn" form=(FORM) {
                     @for (name, _, word) in FUNCTIONS { option value=(name) selected[name == function] { (word) } }
                 }
             }
             @if alike > 1 {
                 label {
                     " of "
-                    select name="of" {
+                    select name="of" form=(FORM) {
                         option value="series" selected[!answer.with_same_unit] { (shown.series.name) }
                         option value="unit" selected[answer.with_same_unit] { "all " (alike) " series alike, added up" }
                     }
                 }
             }
-            label { " from step " input type="number" name="first" min="1" max=(horizon) value=(answer.steps.start()); }
-            label { " to " input type="number" name="last" min="1" max=(horizon) value=(answer.steps.end()); }
+            label { " from step " input type="number" name="first" form=(FORM) min="1" max=(horizon) value=(answer.steps.start()); }
+            label { " to " input type="number" name="last" form=(FORM) min="1" max=(horizon) value=(answer.steps.end()); }
             label {
                 " above "
-                input.number type="text" inputmode="decimal" name="above" placeholder="threshold"
+                input.number type="text" inputmode="decimal" name="above" form=(FORM) placeholder="threshold"
                     value=[answer.above.map(|(threshold, _)| threshold)];
             }
-            button type="submit" { "Show" }
+            button type="submit" form=(FORM) { "Show" }
         }
     }
 }
@@ -195,6 +249,11 @@ fn facts(view: &View, forecast: &ShownForecast) -> Markup {
                 a href={ (link) "/quantiles?quantiles=0.01,0.5,0.99" } { "quantiles" }
                 a href={ (link) "/trajectories?samples=3" } { "trajectories" }
                 a href={ (link) "/aggregate?fn=sum&over=series" } { "totals" }
+            }
+            dt { "All trajectories" }
+            dd.links {
+                a href={ (link) "/trajectories?format=csv" } { "CSV" }
+                a href={ (link) "/trajectories?format=parquet" } { "Parquet" }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! mean or an extreme over some steps will be.
 
 mod html;
+mod look;
 mod question;
 
 use actix_web::{HttpResponse, web};
@@ -9,7 +10,10 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sqlx::PgPool;
 
-use self::question::{Answer, Question};
+use self::{
+    look::Look,
+    question::{Answer, Question},
+};
 use super::{
     LISTED_MAX,
     chart::{Fan, Path},
@@ -31,15 +35,23 @@ const OBSERVED_PER_HORIZON: i64 = 3;
 const OBSERVED_MIN: i64 = 36;
 const OBSERVED_MAX: i64 = 1_000;
 
+/// Most forecasts that one can go back to.
+const EARLIER_MAX: i64 = 50;
+
 /// What the page shows.
 pub struct PanelQuery {
     series: Option<String>,
+    look: Look,
     question: Question,
 }
 
 impl FromQuery for PanelQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self { series: parameters.take("series")?, question: Question::from_query(parameters)? })
+        Ok(Self {
+            series: parameters.take("series")?,
+            look: Look::from_query(parameters)?,
+            question: Question::from_query(parameters)?,
+        })
     }
 }
 
@@ -49,6 +61,11 @@ struct View {
     panel: Panel,
     time_zone: Tz,
     series: Vec<Series>,
+    /// The newest forecasts, the newest first.
+    forecasts: Vec<Forecast>,
+    /// Steps that the champion has learned; none where there is no champion.
+    trained_horizon: Option<u64>,
+    look: Look,
     shown: Option<ShownSeries>,
 }
 
@@ -59,7 +76,7 @@ struct ShownSeries {
     forecast: Option<ShownForecast>,
 }
 
-/// The latest forecast of the series that is shown.
+/// The forecast of the series that is shown.
 struct ShownForecast {
     stored: Stored,
     fan: Fan,
@@ -83,13 +100,13 @@ impl ShownForecast {
 /// `GET /panels/{panel}`: the page.
 ///
 /// # Errors
-/// [`Error::UnknownPanel`], [`Error::UnknownSeries`]; those of the database.
+/// [`Error::UnknownPanel`], [`Error::UnknownSeries`], [`Error::UnknownForecast`]; those of the database.
 pub async fn read(
     state: web::Data<State>,
     name: web::Path<String>,
     query: Query<PanelQuery>,
 ) -> Result<HttpResponse, Error> {
-    let PanelQuery { series: wanted, question } = query.0;
+    let PanelQuery { series: wanted, look, question } = query.0;
     let panels = db::panel::list(&state.pool, DEFAULT_TENANT, None, LISTED_MAX).await?;
     let panel = panels::find(&state.pool, &name).await?;
     let grid = Grid::of(&panel)?;
@@ -100,24 +117,41 @@ pub async fn read(
         }
         None => series.first(),
     };
+    let forecast = choose(&state.pool, &panel, &look).await?;
     let shown = match chosen {
-        Some(series) => Some(show(&state.pool, &panel, grid, series.clone(), question).await?),
+        Some(series) => Some(show(&state.pool, grid, series.clone(), forecast, &look, question).await?),
         None => None,
     };
-    let view = View { panels, panel, time_zone: grid.time_zone, series, shown };
+    let mut forecasts =
+        db::forecast::list(&state.pool, DEFAULT_TENANT, Some(panel.panel_id), None, EARLIER_MAX).await?;
+    // What somebody has supposed is not among what was forecast.
+    forecasts.retain(|forecast| forecast.scenario.is_none());
+    let champion = db::model::champion(&state.pool, DEFAULT_TENANT, panel.panel_id).await?;
+    let trained_horizon = champion.and_then(|model| model.config["horizon"].as_u64());
+    let view = View { panels, panel, time_zone: grid.time_zone, series, forecasts, trained_horizon, look, shown };
     Ok(super::respond(blocking::run("writing the page", move || html::page(&view)).await?))
+}
+
+/// The forecast that is looked at: the one that is named, or the latest.
+async fn choose(pool: &PgPool, panel: &Panel, look: &Look) -> Result<Option<Forecast>, Error> {
+    let Some(forecast_id) = look.forecast else {
+        return Ok(db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await?);
+    };
+    let named = db::forecast::get(pool, DEFAULT_TENANT, forecast_id).await?;
+    let of_panel = named.filter(|forecast| forecast.panel_id == panel.panel_id);
+    of_panel.map(Some).ok_or_else(|| Error::UnknownForecast { forecast: forecast_id.to_string() })
 }
 
 async fn show(
     pool: &PgPool,
-    panel: &Panel,
     grid: Grid,
     series: Series,
+    forecast: Option<Forecast>,
+    look: &Look,
     question: Question,
 ) -> Result<ShownSeries, Error> {
-    let forecast = db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await?;
     let forecast = match forecast {
-        Some(forecast) => read_forecast(pool, grid, forecast, &series, question).await?,
+        Some(forecast) => read_forecast(pool, grid, forecast, &series, look, question).await?,
         None => None,
     };
     let placement = forecast.as_ref().map(ShownForecast::placement);
@@ -131,6 +165,7 @@ async fn read_forecast(
     grid: Grid,
     forecast: Forecast,
     series: &Series,
+    look: &Look,
     question: Question,
 ) -> Result<Option<ShownForecast>, Error> {
     let mut stored = Stored::of(pool, forecast).await?;
@@ -146,9 +181,10 @@ async fn read_forecast(
     let valid_times = stored.valid_times()?.into_iter().map(|time| wall_time(grid, time)).collect();
     let (issue_time, kind) = (wall_time(grid, stored.forecast.issue_time), series.kind);
     let added_up = stored.series.iter().map(|series| series.name.clone()).collect();
+    let drawn = look.drawn.clone();
     let (fan, answer) = blocking::run("summarising a forecast", move || {
         let answer = question.answer(kind, &trajectories)?;
-        Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position)?, answer))
+        Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position, &drawn)?, answer))
     })
     .await??;
     Ok(Some(ShownForecast { stored, fan, added_up, answer }))

@@ -12,6 +12,7 @@ use arrow::{
 };
 use chrono::{DateTime, Utc};
 use forecast::Trajectories;
+use ingest::trajectories::encode;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -36,12 +37,15 @@ pub struct TrajectoriesParameters {
     /// Return only the first so many trajectories. They are equally likely, so this is a fair choice.
     #[param(minimum = 1)]
     samples: Option<usize>,
+    /// `json`, `arrow`, `csv` or `parquet`, for clients that cannot set `Accept`.
+    format: Option<String>,
 }
 
 /// The parameters, read.
 pub struct TrajectoriesQuery {
     series: Vec<String>,
     samples: usize,
+    format: Option<Format>,
 }
 
 impl FromQuery for TrajectoriesQuery {
@@ -49,7 +53,11 @@ impl FromQuery for TrajectoriesQuery {
         let samples = parameters.take_parsed("samples", "a positive number", |text| {
             text.parse().ok().filter(|&samples: &usize| samples > 0)
         })?;
-        Ok(Self { series: parameters.take_all("series"), samples: samples.unwrap_or(usize::MAX) })
+        Ok(Self {
+            series: parameters.take_all("series"),
+            samples: samples.unwrap_or(usize::MAX),
+            format: parameters.take_parsed("format", "`json`, `arrow`, `csv` or `parquet`", Format::named)?,
+        })
     }
 }
 
@@ -82,7 +90,8 @@ pub struct SeriesTrajectoriesBody {
 /// Read the sampled futures of a forecast
 ///
 /// With `Accept: application/vnd.apache.arrow.stream` the answer is an Arrow IPC stream with the columns `sample`,
-/// `step`, `valid_time`, `series` and `value`, one record batch per series.
+/// `step`, `valid_time`, `series` and `value`, one record batch per series; with `text/csv` or
+/// `application/vnd.apache.parquet` a table of the same columns.
 #[utoipa::path(
     get,
     path = "/v1/forecasts/{forecast_id}/trajectories", operation_id = "readTrajectories",
@@ -92,10 +101,12 @@ pub struct SeriesTrajectoriesBody {
         (status = 200, description = "The trajectories", content(
             (TrajectoriesBody = "application/json"),
             (Vec<u8> = "application/vnd.apache.arrow.stream"),
+            (String = "text/csv"),
+            (Vec<u8> = "application/vnd.apache.parquet"),
         )),
         (status = 400, description = "A parameter is wrong"),
         (status = 404, description = "No such forecast or series"),
-        (status = 406, description = "Neither JSON nor Arrow is accepted"),
+        (status = 406, description = "No format on offer is accepted"),
     )
 )]
 pub async fn read(
@@ -104,7 +115,10 @@ pub async fn read(
     path: web::Path<String>,
     query: Query<TrajectoriesQuery>,
 ) -> Result<HttpResponse, Error> {
-    let format = Format::wanted(&request)?;
+    let format = match query.0.format {
+        Some(format) => format,
+        None => Format::wanted(&request)?,
+    };
     let mut stored = Stored::read(&state.pool, &path).await?;
     stored.select(&query.0.series)?;
     let trajectories = stored.trajectories(&state.pool).await?;
@@ -124,6 +138,20 @@ pub async fn read(
                     .await?
                     .map_err(|error| Error::internal("writing Arrow", error))?;
             Ok(HttpResponse::Ok().content_type(ARROW_STREAM).insert_header((header::VARY, "accept")).body(stream))
+        }
+        Format::Table(encoding) => {
+            let forecast_id = stored.forecast.forecast_id;
+            let n_rows = (n_samples * trajectories.n_steps() * trajectories.n_series()) as u64;
+            if n_rows > state.limits.cost_max {
+                let message = format!("asks for {n_rows} rows; a table has at most {}", state.limits.cost_max);
+                return Err(Error::invalid_parameter("samples", "too-many-rows", message));
+            }
+            let names: Vec<String> = stored.series.into_iter().map(|series| series.name).collect();
+            let table = blocking::run("writing a table", move || {
+                encode(&trajectories, n_samples, &valid_times, &names, encoding)
+            });
+            let table = table.await?.map_err(|error| Error::internal("writing a table", error))?;
+            Ok(respond::table(&forecast_id.to_string(), encoding, table))
         }
     }
 }
