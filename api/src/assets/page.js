@@ -17,7 +17,8 @@ function colour(role) {
 function paintTrace(trace) {
   const role = trace.legendgroup;
   if (trace.type === "histogram" || trace.type === "bar") {
-    return { ...trace, marker: { color: colour(role) } };
+    // Bars are thinner than areas, and need more of the colour.
+    return { ...trace, marker: { color: colour(role.replace("interval", "bar")) } };
   }
   if (role.startsWith("interval-")) {
     return { ...trace, fillcolor: colour(role), line: { ...trace.line, color: colour(role) } };
