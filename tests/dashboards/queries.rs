@@ -1,5 +1,8 @@
 //! Runs every query of every dashboard, for a range with everything, one before all data, and one far ahead.
 
+use api::config::Limits;
+use api::db::{self, DEFAULT_TENANT};
+use api::jobs::scheduler::{self, Declaration};
 use chrono::{TimeDelta, TimeZone, Utc};
 use forecast::Trajectories;
 use serde_json::Value as Json;
@@ -9,7 +12,7 @@ use super::grafana::{Frame, Kind, TimeRange, Value, Variables, with_macros, with
 use super::model::{Dashboard, dashboards, list, text};
 use crate::reader::Reader;
 use crate::story::{User, hourly_file, path};
-use crate::support::{Service, load_panel, register, store_forecast};
+use crate::support::{Service, do_job, load_panel, register, store_forecast};
 
 fn range(from: i32, to: i32) -> TimeRange {
     let start = |year| Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).unwrap();
@@ -44,6 +47,22 @@ pub async fn fill(pool: &PgPool) {
         .await;
     }
     user.say(&["score", "--panel", "plant"]).await;
+    work(pool).await;
+}
+
+/// A schedule, a job that it has made, and a worker.
+async fn work(pool: &PgPool) {
+    let declaration = serde_json::json!({
+        "name": "hourly", "cron": "0 * * * *", "time_zone": "UTC", "kind": "score", "arguments": {"panel": "plant"},
+    });
+    let declaration: Declaration = serde_json::from_value(declaration).unwrap();
+    let mut connection = pool.acquire().await.unwrap();
+    let now = Utc::now();
+    scheduler::declare(&mut connection, &declaration, &Limits::default(), now).await.unwrap();
+    db::worker::seen(&mut *connection, DEFAULT_TENANT, "test", now).await.unwrap();
+    drop(connection);
+    let folder = tempfile::tempdir().unwrap();
+    do_job(pool, folder.path(), "score", serde_json::json!({"panel": "plant"}), now).await;
 }
 
 /// The value that Grafana chooses when a dashboard is opened: the first of a list, or all where that is on offer.
