@@ -18,8 +18,10 @@ use crate::{Calendar, parallel};
 
 /// Ridge penalties that are tried, as shares of the variance of a function's errors.
 const PENALTIES: [f64; 3] = [1e-3, 1e-2, 1e-1];
-/// Effects must lower the squared error on the last fold by this share: what is taken out has to be worth it.
-const PRICE: f64 = 0.005;
+/// Effects must lower the squared error of a series on the last fold by this share: what is taken out has to be worth it.
+const PRICE: f64 = 0.02;
+/// Blocks of the last fold over which the error of that gain is measured.
+const N_BLOCKS: usize = 8;
 /// The forecaster of the rest and the effects depend on each other: each is found so often.
 const N_ROUNDS: usize = 2;
 /// Leads whose errors are regressed.
@@ -30,13 +32,16 @@ const N_ROWS_OF_SERIES: std::ops::RangeInclusive<usize> = 2000..=12_000;
 /// Functions of the covariates: their normal equations are as many rows and columns.
 const N_FUNCTIONS_MAX: usize = 128;
 
-/// Which functions are used, and how hard their weights are held to 0.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// Which functions are used, how hard their weights are held to 0, and where they are of use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EffectKind {
     /// Whether values times calendar features are among the functions: an effect that depends on hour or weekday.
     pub with_calendar: bool,
     /// Ridge penalty.
     pub penalty: f64,
+    /// The modelled series that have effects; the others have none.
+    #[serde(default)]
+    pub series: Vec<usize>,
 }
 
 /// Effects of covariates; none by default.
@@ -200,6 +205,7 @@ impl EffectFitter<'_> {
         let plain = self.calendar.clone().with_covariates(0, vec![]);
 
         let filled = fill_from_past(self.standard, self.n_series, self.season);
+        let is_to_choose = kind.is_none();
         let (mut effects, mut chosen) = (Effects::default(), kind.flatten());
         for round in 0..N_ROUNDS {
             let mut rest = self.standard.to_vec();
@@ -208,77 +214,97 @@ impl EffectFitter<'_> {
             let input = BaseInput { filled: &filled_rest, n_series: self.n_series, calendar: &plain, past: &[] };
             let linear = LinearFitter::new(input, &rest, &short).ridge_of_all_lags(used);
             let input = BaseInput { filled: &filled, ..input };
-            let equations = |folds: &[usize]| {
-                let all: Vec<usize> = (0..self.n_series).collect();
-                parallel::map(&all, |&series| self.equations(series, folds, &linear, input, &values, n_functions))
+            let all: Vec<usize> = (0..self.n_series).collect();
+            let equations = |origins: &[usize]| {
+                parallel::map(&all, |&series| self.equations(series, origins, &linear, input, &values, n_functions))
             };
-            let found = equations(used);
-            if kind.is_none() && round == 0 {
-                chosen = self.choose(&found, &equations(&[last]), &functions, n_functions);
+            let found = equations(&self.origins(used));
+            if is_to_choose && round == 0 {
+                let later = self.origins(&[last]);
+                let blocks: Vec<_> = later.chunks(later.len().div_ceil(N_BLOCKS)).map(equations).collect();
+                chosen = self.choose(&found, &blocks, &functions, n_functions);
             }
-            let Some(kind) = chosen else { return (Effects::default(), None) };
+            let Some(kind) = &chosen else { return (Effects::default(), None) };
             let n_used = if kind.with_calendar { n_functions } else { functions.n_plain() };
-            let weights = found.iter().map(|series| series.weights(n_used, kind.penalty).as_slice().to_vec());
-            effects = Effects { weights: weights.collect(), functions: functions.clone() };
+            let weights = |(series, found): (usize, &Equations)| match kind.series.contains(&series) {
+                true => found.weights(n_used, kind.penalty).as_slice().to_vec(),
+                false => vec![0.0; n_used],
+            };
+            let weights = found.iter().enumerate().map(weights).collect();
+            effects = Effects { weights, functions: functions.clone() };
         }
-        functions.with_calendar &= chosen.is_some_and(|kind| kind.with_calendar);
+        functions.with_calendar &= chosen.as_ref().is_some_and(|kind| kind.with_calendar);
         (Effects { functions, ..effects }, chosen)
     }
 
     /// The kind with the smallest squared error on later folds, relative to that without effects, as a mean over the targets.
+    /// Each modelled series has effects only where its own error is lower with them, by more than a standard error over blocks of
+    /// origins. `later` is by block, then by series.
     fn choose(
         &self,
         found: &[Equations],
-        later: &[Equations],
+        later: &[Vec<Equations>],
         functions: &Functions,
         n_functions: usize,
     ) -> Option<EffectKind> {
-        let loss = |n_used: usize, penalty: f64| {
-            let ratio = |&series: &usize| {
-                let without = later[series].squares;
-                let with = later[series].squares_with(&found[series].weights(n_used, penalty));
-                if without > 0.0 { with / without } else { 1.0 }
+        let ratios = |n_used: usize, penalty: f64| -> Vec<f64> {
+            let ratio = |(series, found): (usize, &Equations)| {
+                let weights = found.weights(n_used, penalty);
+                let gain = |block: &Vec<Equations>| block[series].squares - block[series].squares_with(&weights);
+                let gains: Vec<f64> = later.iter().map(gain).collect();
+                let (gain, n) = (gains.iter().sum::<f64>(), gains.len() as f64);
+                let variance = gains.iter().map(|part| (part - gain / n).powi(2)).sum::<f64>() * n / (n - 1.0).max(1.0);
+                let without: f64 = later.iter().map(|block| block[series].squares).sum();
+                if gain > variance.sqrt().max(PRICE * without) { 1.0 - gain / without } else { 1.0 }
             };
-            self.targets.iter().map(ratio).sum::<f64>() / self.targets.len() as f64
+            found.iter().enumerate().map(ratio).collect()
         };
-        let mut best = (1.0 - PRICE, None);
+        let mut best = (1.0, None);
         for with_calendar in [false, true] {
             if with_calendar && !functions.with_calendar {
                 continue;
             }
             let n_used = if with_calendar { n_functions } else { functions.n_plain() };
             for penalty in PENALTIES {
-                let loss = loss(n_used, penalty);
+                let ratios = ratios(n_used, penalty);
+                let loss = self.targets.iter().map(|&target| ratios[target]).sum::<f64>() / self.targets.len() as f64;
                 if loss < best.0 {
-                    best = (loss, Some(EffectKind { with_calendar, penalty }));
+                    let series = (0..ratios.len()).filter(|&series| ratios[series] < 1.0).collect();
+                    best = (loss, Some(EffectKind { with_calendar, penalty, series }));
                 }
             }
         }
         best.1
     }
 
-    /// Normal equations over errors of a forecaster at some leads, from evenly spread origins of some folds.
+    /// Evenly spread origins of some folds.
+    fn origins(&self, folds: &[usize]) -> Vec<usize> {
+        let n_rows = (N_ROWS_MAX / self.n_series).clamp(*N_ROWS_OF_SERIES.start(), *N_ROWS_OF_SERIES.end());
+        let n_leads = self.plan.leads_of(N_LEADS).len();
+        let origins: Vec<usize> = folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)).collect();
+        let stride = (origins.len() * n_leads).div_ceil(n_rows).max(1);
+        origins.into_iter().step_by(stride).collect()
+    }
+
+    /// Normal equations over errors of a forecaster at some leads, from some origins.
     fn equations(
         &self,
         series: usize,
-        folds: &[usize],
+        origins: &[usize],
         linear: &Linear,
         input: BaseInput<'_>,
         functions: &[f64],
         n_functions: usize,
     ) -> Equations {
         let horizon = linear.horizon;
-        let leads: Vec<usize> = (1..=horizon).step_by(horizon.div_ceil(N_LEADS)).collect();
-        let n_rows = (N_ROWS_MAX / self.n_series).clamp(*N_ROWS_OF_SERIES.start(), *N_ROWS_OF_SERIES.end());
-        let origins: Vec<usize> = folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)).collect();
-        let stride = (origins.len() * leads.len()).div_ceil(n_rows).max(1);
+        let leads = self.plan.leads_of(N_LEADS);
         let weights = &linear.weights[series % linear.weights.len()];
         let lag_weights = &weights[weights.len() - linear.lags.len() * horizon..];
         let at = |step: usize| &functions[step * n_functions..(step + 1) * n_functions];
         let (mut features, mut path) = (vec![], vec![0.0; horizon]);
         let mut rows = vec![];
         let mut errors = vec![];
-        for origin in origins.into_iter().step_by(stride) {
+        for &origin in origins {
             linear.path(input, origin, series, &mut features, &mut path);
             for &lead in &leads {
                 let truth = self.standard[(origin + lead) * self.n_series + series];

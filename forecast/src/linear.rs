@@ -247,6 +247,11 @@ impl LinearPlan {
         Ok(Self { lags, n_lags_tried, horizon, folds: Folds::new(first, n_steps - horizon, horizon) })
     }
 
+    /// At most so many leads, evenly spread from the first on.
+    pub(crate) fn leads_of(&self, n_leads: usize) -> Vec<usize> {
+        (1..=self.horizon).step_by(self.horizon.div_ceil(n_leads)).collect()
+    }
+
     /// The same folds with a middling number of lags, for a forecaster that serves to compare.
     pub(crate) fn short(&self) -> Self {
         let n_lags = self.n_lags_tried[self.n_lags_tried.len() / 2];

@@ -284,7 +284,7 @@ fn fit_parts(
     let selection = trainer.select(&data, &stage, progress)?;
 
     let mut data = Data::new(history, &roles, kind, &history.values, layout);
-    data.take_out_effects(&plan, &all, Some(effects));
+    data.take_out_effects(&plan, &all, Some(effects.clone()));
     let cross = data.linear_fitter(&plan).cross_fit(&members, &all);
     let base_words = cross.whole.to_string();
     let full = data.stage(data.correct(data.measure(cross, all), Some(shares), trees), law)?;

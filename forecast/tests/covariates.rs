@@ -101,6 +101,19 @@ fn what_a_known_covariate_explains_is_not_uncertain_any_more() {
 }
 
 #[test]
+fn what_moves_one_target_is_not_taken_out_of_another() {
+    let (mut first, mut second) = (0.0, 0.0);
+    let history = panel([Role::Target, Role::Target, Role::Known], &[], |_, stream| {
+        let x = stream.normal();
+        first = 0.9 * first + 0.5 * stream.normal();
+        second = 0.9 * second + 0.5 * stream.normal();
+        [first, second + 2.0 * x, x]
+    });
+    let effects = trained(&history).report.effects.expect("an effect");
+    assert_eq!(effects.series, [1]);
+}
+
+#[test]
 fn trees_find_effects_that_are_not_linear() {
     // What one covariate does depends on the sign of the other.
     let mut rest = 0.0;
