@@ -45,12 +45,16 @@ async fn load_truth(pool: &PgPool, hours: Range<usize>, more: f64) {
     let of_hour = |step: usize| [observation(0, step, truth(step, 0) + more), observation(1, step, truth(step, 1))];
     let values: Vec<_> = hours.clone().flat_map(of_hour).collect();
     let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
-    load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(60) }).await.unwrap();
+    load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(52) }).await.unwrap();
 }
 
 async fn score(pool: &PgPool, loaded: &Loaded, hours: Range<usize>) -> Scored {
+    score_at(pool, loaded, hours, hour(53)).await
+}
+
+async fn score_at(pool: &PgPool, loaded: &Loaded, hours: Range<usize>, now: DateTime<Utc>) -> Scored {
     let times = Some(hour(hours.start))..Some(hour(hours.end));
-    scoring::score(pool, &loaded.panel, times, hour(61), |_| ControlFlow::Continue(())).await.unwrap()
+    scoring::score(pool, &loaded.panel, times, now, |_| ControlFlow::Continue(())).await.unwrap()
 }
 
 async fn stored(pool: &PgPool) -> (Loaded, Model) {

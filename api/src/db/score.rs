@@ -173,30 +173,36 @@ pub async fn n_values(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Foreca
     .await?)
 }
 
-/// Whether all values of a forecast have been scored, but not the forecast as a whole: by two processes at once, neither
-/// of which saw what the other did.
-pub async fn lacks_whole(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<bool, Error> {
+/// Whether at least a share of the values of a forecast have been scored, but not the forecast as a whole: by two processes at
+/// once, neither of which saw what the other did, or because the rest has become late since.
+pub async fn lacks_whole(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    forecast: &Forecast,
+    share: f64,
+) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
-        "select not exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)
+        "select coalesce(not exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)
              and (
-                 select count(*)
+                 select $5 * count(*)
                  from forecast_value
                  where tenant_id = $1 and forecast_id = $2 and step >= 1 and valid_time >= $3 and valid_time <= $4
-             ) = (
-                 select count(*)
+             ) <= (
+                 select nullif(count(*), 0)
                  from score
                  where tenant_id = $1 and forecast_id = $2 and valid_time >= $3 and valid_time <= $4
-             )",
+             ), false)",
     )
     .bind(tenant_id)
     .bind(forecast.forecast_id)
     .bind(forecast.first_valid_time)
     .bind(forecast.last_valid_time)
+    .bind(share)
     .fetch_one(db)
     .await?)
 }
 
-/// Stores the score of a whole forecast, all of whose values have been scored.
+/// Stores the score of a whole forecast, of those of its values that have been scored.
 pub async fn upsert_whole(
     conn: &mut PgConnection,
     tenant_id: i32,

@@ -1,7 +1,8 @@
 //! Scoring stored forecasts as the truth arrives.
 //!
 //! Each value of a forecast from step 1 on is scored once it is known, and again when it is corrected; once all of them are
-//! known, the forecast as a whole. Its series are those that were targets when it was made, whatever they are by now.
+//! known, the forecast as a whole; where some never come, once they are late by as much again as the forecast is long, if at
+//! least half of them are there. Its series are those that were targets when it was made, whatever they are by now.
 //! Forecasts under conditions claim nothing of what comes, and are left out.
 //! One forecast is one transaction, whose size its cost limit bounds.
 //! What is to be done follows from what is stored, so it may be done twice, by several at once, and be interrupted.
@@ -24,6 +25,9 @@ use crate::{Error, blocking};
 
 /// Forecasts that are looked up at a time.
 const N_FORECASTS_TOGETHER: i64 = 100;
+
+/// Share of the values of a forecast that must be known for a score of the whole, once the others are late.
+const SHARE_MIN: f64 = 0.5;
 
 /// What was scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +65,7 @@ pub async fn score(
         )
         .await?;
         for forecast in &forecasts {
-            let one = score_forecast(pool, grid, forecast, &valid_times, now).await?;
+            let one = score_forecast(pool, grid, panel, forecast, &valid_times, now).await?;
             scored.n_values += one.n_values;
             scored.n_forecasts += one.n_forecasts;
             if tell(scored).is_break() {
@@ -98,12 +102,17 @@ pub async fn after_load(
 async fn score_forecast(
     pool: &PgPool,
     grid: Grid,
+    panel: &Panel,
     forecast: &Forecast,
     valid_times: &Range<Option<DateTime<Utc>>>,
     now: DateTime<Utc>,
 ) -> Result<Scored, Error> {
     let due = db::score::due(pool, DEFAULT_TENANT, forecast, valid_times, now).await?;
-    if due.is_empty() && !db::score::lacks_whole(pool, DEFAULT_TENANT, forecast).await? {
+    // What is not there by then may never come.
+    let is_late =
+        grid.advance(forecast.last_valid_time, 1 + i64::from(forecast.horizon)) + panel.publication_delay <= now;
+    let share = if is_late { SHARE_MIN } else { 1.0 };
+    if due.is_empty() && !db::score::lacks_whole(pool, DEFAULT_TENANT, forecast, share).await? {
         return Ok(Scored::default());
     }
     let n_values = usize::try_from(db::score::n_values(pool, DEFAULT_TENANT, forecast).await?).unwrap_or(usize::MAX);
@@ -128,7 +137,7 @@ async fn score_forecast(
     let mut transaction = pool.begin().await?;
     db::score::upsert(&mut transaction, DEFAULT_TENANT, forecast, &scores, now).await?;
     let truths = db::score::truths(&mut *transaction, DEFAULT_TENANT, forecast).await?;
-    let is_whole = truths.len() == n_values;
+    let is_whole = truths.len() as f64 >= share * n_values as f64;
     if is_whole {
         let start = grid.advance(forecast.issue_time, -i64::from(forecast.horizon));
         let valid_times = start..forecast.issue_time;
