@@ -1,91 +1,145 @@
-//! Many observations at once, by `COPY` in Postgres' binary format.
+//! Many rows at once, by `COPY` in Postgres' binary format: see "Binary Format" of the manual's page on `COPY`.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use crate::db::Error;
+use super::Error;
+use super::matrix::Matrix;
 
-/// Rows per statement: large enough that statements do not matter, small enough to stay far from time limits.
-const ROWS_PER_STATEMENT: usize = 100_000;
-/// Bytes that a row takes at most: a count, and seven lengths with their values.
-const ROW_BYTES: usize = 2 + 7 * 4 + 4 + 4 + 4 * 8 + 1;
+/// Bytes that are gathered before they are sent: enough that round trips do not matter, little beside what they hold.
+const PIECE: usize = 1 << 20;
 
-/// One row of `observation`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Row {
-    pub series_id: i32,
-    pub valid_time: DateTime<Utc>,
-    pub available_at: DateTime<Utc>,
-    pub value: f64,
-    pub sd: Option<f64>,
-    pub assumed: bool,
+/// OID of `double precision`, which the format repeats inside an array.
+const DOUBLE_OID: u32 = 701;
+
+/// Rows on their way into a table.
+pub(super) struct Copy {
+    bytes: Vec<u8>,
 }
 
-/// Stores rows that do not exist yet, and counts them.
+impl Copy {
+    /// No rows yet.
+    pub(super) fn new() -> Self {
+        const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+        let mut bytes = SIGNATURE.to_vec();
+        // No flags, no extension.
+        bytes.extend_from_slice(&[0; 8]);
+        Self { bytes }
+    }
+
+    /// Begins a row, whose cells follow.
+    pub(super) fn row(&mut self, n_columns: i16) -> &mut Self {
+        self.bytes.extend_from_slice(&n_columns.to_be_bytes());
+        self
+    }
+
+    /// An `integer`.
+    pub(super) fn integer(&mut self, value: i32) -> &mut Self {
+        self.cell(&value.to_be_bytes())
+    }
+
+    /// A `bigint`.
+    pub(super) fn long(&mut self, value: i64) -> &mut Self {
+        self.cell(&value.to_be_bytes())
+    }
+
+    /// A `double precision`.
+    pub(super) fn double(&mut self, value: f64) -> &mut Self {
+        self.cell(&value.to_be_bytes())
+    }
+
+    /// A `double precision` or null.
+    pub(super) fn optional(&mut self, value: Option<f64>) -> &mut Self {
+        const NULL: i32 = -1;
+        match value {
+            Some(value) => return self.double(value),
+            None => self.bytes.extend_from_slice(&NULL.to_be_bytes()),
+        }
+        self
+    }
+
+    /// A `boolean`.
+    pub(super) fn flag(&mut self, value: bool) -> &mut Self {
+        self.cell(&[u8::from(value)])
+    }
+
+    /// A `timestamptz`.
+    pub(super) fn time(&mut self, value: DateTime<Utc>) -> &mut Self {
+        const EPOCH: i64 =
+            NaiveDate::from_ymd_opt(2000, 1, 1).expect("a date").and_time(NaiveTime::MIN).and_utc().timestamp_micros();
+        self.long(value.timestamp_micros().saturating_sub(EPOCH))
+    }
+
+    /// A `uuid`.
+    pub(super) fn uuid(&mut self, value: Uuid) -> &mut Self {
+        self.cell(value.as_bytes())
+    }
+
+    /// A `double precision[]`.
+    pub(super) fn doubles(&mut self, values: &[f64]) -> &mut Self {
+        // Number of dimensions (none for an empty array), whether there are nulls, type; length and lower bound; elements.
+        let mut array = Vec::with_capacity(20 + 12 * values.len());
+        array.extend_from_slice(&i32::from(!values.is_empty()).to_be_bytes());
+        array.extend_from_slice(&0_i32.to_be_bytes());
+        array.extend_from_slice(&DOUBLE_OID.to_be_bytes());
+        if !values.is_empty() {
+            array.extend_from_slice(&length(values.len()));
+            array.extend_from_slice(&1_i32.to_be_bytes());
+        }
+        for value in values {
+            array.extend_from_slice(&8_i32.to_be_bytes());
+            array.extend_from_slice(&value.to_be_bytes());
+        }
+        self.cell(&array)
+    }
+
+    /// A `real[][]`.
+    pub(super) fn matrix(&mut self, value: &Matrix) -> &mut Self {
+        self.cell(&value.to_binary())
+    }
+
+    fn cell(&mut self, value: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(&length(value.len()));
+        self.bytes.extend_from_slice(value);
+        self
+    }
+
+    /// Ends the rows.
+    fn end(mut self) -> Vec<u8> {
+        const END: i16 = -1;
+        self.bytes.extend_from_slice(&END.to_be_bytes());
+        self.bytes
+    }
+}
+
+/// A length as the format has it. Postgres takes no value of more than a gigabyte.
+fn length(n: usize) -> [u8; 4] {
+    i32::try_from(n).expect("limits on forecasts keep values far below two gigabytes").to_be_bytes()
+}
+
+/// Stores rows that do not exist yet; `statement` is a `copy … from stdin (format binary)`, `encode` writes a row.
 ///
 /// # Errors
 /// When the database refuses one.
-pub(super) async fn copy(
+pub(super) async fn copy<R>(
     conn: &mut PgConnection,
-    tenant_id: i32,
-    mut rows: impl Iterator<Item = Row> + Send,
-) -> Result<u64, Error> {
-    let mut n_rows = 0;
-    loop {
-        let piece: Vec<Row> = rows.by_ref().take(ROWS_PER_STATEMENT).collect();
-        if piece.is_empty() {
-            return Ok(n_rows);
-        }
-        let mut stream = conn
-            .copy_in_raw(
-                "copy observation (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
-                 from stdin (format binary)",
-            )
-            .await?;
-        stream.send(encode(tenant_id, &piece)).await?;
-        n_rows += stream.finish().await?;
-    }
-}
-
-/// See "Binary Format" of the manual's page on `COPY`.
-fn encode(tenant_id: i32, rows: &[Row]) -> Vec<u8> {
-    const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-    const N_COLUMNS: i16 = 7;
-    const NULL: i32 = -1;
-    const END: i16 = -1;
-    let mut bytes = Vec::with_capacity(SIGNATURE.len() + 8 + rows.len() * ROW_BYTES + 2);
-    bytes.extend_from_slice(SIGNATURE);
-    // No flags, no extension.
-    bytes.extend_from_slice(&[0; 8]);
+    statement: &'static str,
+    rows: impl IntoIterator<Item = R>,
+    mut encode: impl FnMut(&mut Copy, R),
+) -> Result<(), Error> {
+    let mut stream = conn.copy_in_raw(statement).await?;
+    let mut copy = Copy::new();
     for row in rows {
-        bytes.extend_from_slice(&N_COLUMNS.to_be_bytes());
-        put(&mut bytes, &tenant_id.to_be_bytes());
-        put(&mut bytes, &row.series_id.to_be_bytes());
-        put(&mut bytes, &micros(row.valid_time).to_be_bytes());
-        put(&mut bytes, &micros(row.available_at).to_be_bytes());
-        put(&mut bytes, &row.value.to_be_bytes());
-        match row.sd {
-            Some(sd) => put(&mut bytes, &sd.to_be_bytes()),
-            None => bytes.extend_from_slice(&NULL.to_be_bytes()),
+        encode(&mut copy, row);
+        if copy.bytes.len() >= PIECE {
+            stream.send(copy.bytes.as_slice()).await?;
+            copy.bytes.clear();
         }
-        put(&mut bytes, &[u8::from(row.assumed)]);
     }
-    bytes.extend_from_slice(&END.to_be_bytes());
-    bytes
-}
-
-/// A field: its length, and its bytes.
-fn put(bytes: &mut Vec<u8>, value: &[u8]) {
-    // No value is longer than eight bytes.
-    bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(value);
-}
-
-/// Microseconds since Postgres' epoch.
-fn micros(t: DateTime<Utc>) -> i64 {
-    const EPOCH: i64 =
-        NaiveDate::from_ymd_opt(2000, 1, 1).expect("a date").and_time(NaiveTime::MIN).and_utc().timestamp_micros();
-    t.timestamp_micros().saturating_sub(EPOCH)
+    stream.send(copy.end()).await?;
+    stream.finish().await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -93,28 +147,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_written_as_the_manual_says() {
-        let t = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let row = Row {
-            series_id: 7,
-            valid_time: t("2000-01-01T00:00:01Z"),
-            available_at: t("1999-12-31T23:59:59Z"),
-            value: 1.0,
-            sd: None,
-            assumed: true,
-        };
-        let bytes = encode(1, &[row]);
+    fn cells_are_written_as_the_manual_says() {
+        let mut copy = Copy::new();
+        let time = "2000-01-01T00:00:01Z".parse().expect("a time");
+        copy.row(7).integer(1).long(-2).double(1.0).optional(None).flag(true).time(time).uuid(Uuid::from_u128(7));
         let body = [
             &b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\x07"[..],
             b"\0\0\0\x04\0\0\0\x01",
-            b"\0\0\0\x04\0\0\0\x07",
-            b"\0\0\0\x08\0\0\0\0\0\x0f\x42\x40",
-            b"\0\0\0\x08\xff\xff\xff\xff\xff\xf0\xbd\xc0",
+            b"\0\0\0\x08\xff\xff\xff\xff\xff\xff\xff\xfe",
             b"\0\0\0\x08\x3f\xf0\0\0\0\0\0\0",
             b"\xff\xff\xff\xff",
             b"\0\0\0\x01\x01",
+            b"\0\0\0\x08\0\0\0\0\0\x0f\x42\x40",
+            b"\0\0\0\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x07",
             b"\xff\xff",
         ];
-        assert_eq!(bytes, body.concat());
+        assert_eq!(copy.end(), body.concat());
+    }
+
+    #[test]
+    fn an_array_has_a_header_with_its_length() {
+        let mut copy = Copy { bytes: vec![] };
+        copy.doubles(&[1.0]).doubles(&[]);
+        let bytes = [
+            &b"\0\0\0\x20\0\0\0\x01\0\0\0\0\0\0\x02\xbd\0\0\0\x01\0\0\0\x01\0\0\0\x08\x3f\xf0\0\0\0\0\0\0"[..],
+            b"\0\0\0\x0c\0\0\0\0\0\0\0\0\0\0\x02\xbd",
+        ];
+        assert_eq!(copy.bytes, bytes.concat());
     }
 }

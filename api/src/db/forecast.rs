@@ -11,7 +11,7 @@ use super::matrix::Matrix;
 use super::partition::Partitioned;
 use super::series::Series;
 use super::words::{Quality, Status};
-use super::{Error, partition};
+use super::{Error, copy, partition};
 
 /// A stored forecast.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -226,32 +226,23 @@ async fn insert_values(
     forecast: &NewForecast<'_>,
     values: &NewValues<'_>,
 ) -> Result<(), Error> {
-    // Steps and series are counted in SQL, so only the numbers travel. `number` counts rows [step, series] from 1.
-    sqlx::query(
-        "insert into forecast_value (tenant_id, forecast_id, series_id, valid_time, issue_time, step, lead_seconds,
-             mean, quantiles)
-         select $1, $2, series_id, valid_time, $3, $4 + step, floor(extract(epoch from valid_time - $3)), mean,
-             ($8::float8[])[(number - 1) * $9 + 1 : number * $9]
-         from unnest($7::float8[]) with ordinality as means (mean, number)
-         cross join lateral (
-             select (number - 1) / cardinality($5::integer[]) as step, (number - 1) % cardinality($5) as series
-         ) as place
-         cross join lateral (
-             select ($5::integer[])[series + 1] as series_id, ($6::timestamptz[])[step + 1] as valid_time
-         ) as key",
-    )
-    .bind(tenant_id)
-    .bind(forecast.forecast_id)
-    .bind(forecast.issue_time)
-    .bind(forecast.first_step)
-    .bind(values.series_ids)
-    .bind(values.valid_times)
-    .bind(values.means)
-    .bind(values.quantiles)
-    .bind(i64::try_from(forecast.quantile_levels.len()).expect("a slice is shorter than 2^63"))
-    .execute(conn)
-    .await?;
-    Ok(())
+    let (n_series, n_levels) = (values.series_ids.len(), forecast.quantile_levels.len());
+    let statement =
+        "copy forecast_value (tenant_id, forecast_id, series_id, valid_time, issue_time, step, lead_seconds,
+                         mean, quantiles)
+                     from stdin (format binary)";
+    // By step and then by series, as the numbers are.
+    copy::copy(conn, statement, 0..values.means.len(), |copy, number| {
+        let (step, series) = (number / n_series, number % n_series);
+        let valid_time = values.valid_times[step];
+        // As the database counts: of whole microseconds.
+        let lead_seconds =
+            (valid_time.timestamp_micros() - forecast.issue_time.timestamp_micros()).div_euclid(1_000_000);
+        copy.row(9).integer(tenant_id).uuid(forecast.forecast_id).integer(values.series_ids[series]).time(valid_time);
+        copy.time(forecast.issue_time).integer(forecast.first_step + step as i32).long(lead_seconds);
+        copy.double(values.means[number]).doubles(&values.quantiles[number * n_levels..][..n_levels]);
+    })
+    .await
 }
 
 async fn insert_trajectories(
@@ -261,22 +252,14 @@ async fn insert_trajectories(
     values: &NewValues<'_>,
 ) -> Result<(), Error> {
     let (n_series, n_steps) = (values.series_ids.len(), values.valid_times.len());
-
-    for (series, series_id) in values.series_ids.iter().enumerate() {
+    let statement = "copy trajectory (tenant_id, forecast_id, series_id, issue_time, value) from stdin (format binary)";
+    copy::copy(conn, statement, values.series_ids.iter().enumerate(), |copy, (series, &series_id)| {
         let of_series = values.trajectories.iter().skip(series).step_by(n_series).copied().collect();
-        sqlx::query(
-            "insert into trajectory (tenant_id, forecast_id, series_id, issue_time, value)
-             values ($1, $2, $3, $4, $5)",
-        )
-        .bind(tenant_id)
-        .bind(forecast.forecast_id)
-        .bind(series_id)
-        .bind(forecast.issue_time)
-        .bind(Matrix::new(forecast.num_samples, n_steps, of_series))
-        .execute(&mut *conn)
-        .await?;
-    }
-    Ok(())
+        let matrix = Matrix::new(forecast.num_samples, n_steps, of_series);
+        copy.row(5).integer(tenant_id).uuid(forecast.forecast_id).integer(series_id).time(forecast.issue_time);
+        copy.matrix(&matrix);
+    })
+    .await
 }
 
 /// One forecast.

@@ -1,9 +1,8 @@
-//! Two-dimensional arrays of Postgres, which sqlx does not read or write by itself.
+//! Two-dimensional arrays of Postgres, which sqlx does not read by itself.
 
-use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueFormat, PgValueRef};
-use sqlx::{Decode, Encode, Postgres, Type};
+use sqlx::postgres::{PgTypeInfo, PgValueFormat, PgValueRef};
+use sqlx::{Decode, Postgres, Type};
 
 /// A `real[][]`: as many rows as samples, as many columns as steps; row-major.
 ///
@@ -58,26 +57,6 @@ impl Type<Postgres> for Matrix {
 // The binary format of an array: number of dimensions, whether there are nulls, type of the elements; length and lower
 // bound of each dimension; then length and content of each element. All of it in network byte order.
 
-impl Encode<'_, Postgres> for Matrix {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let mut header = Vec::with_capacity(28);
-        header.extend(2_i32.to_be_bytes());
-        header.extend(0_i32.to_be_bytes());
-        header.extend(REAL_OID.to_be_bytes());
-        for length in [self.n_rows, self.n_columns] {
-            header.extend(i32::try_from(length)?.to_be_bytes());
-            header.extend(1_i32.to_be_bytes());
-        }
-        buffer.extend_from_slice(&header);
-
-        for value in &self.values {
-            buffer.extend_from_slice(&4_i32.to_be_bytes());
-            buffer.extend_from_slice(&value.to_be_bytes());
-        }
-        Ok(IsNull::No)
-    }
-}
-
 impl Decode<'_, Postgres> for Matrix {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         if value.format() != PgValueFormat::Binary {
@@ -88,6 +67,25 @@ impl Decode<'_, Postgres> for Matrix {
 }
 
 impl Matrix {
+    /// As Postgres takes it.
+    pub(super) fn to_binary(&self) -> Vec<u8> {
+        let length =
+            |n: usize| i32::try_from(n).expect("limits on samples and horizon are far below 2^31").to_be_bytes();
+        let mut bytes = Vec::with_capacity(28 + 8 * self.values.len());
+        bytes.extend_from_slice(&2_i32.to_be_bytes());
+        bytes.extend_from_slice(&0_i32.to_be_bytes());
+        bytes.extend_from_slice(&REAL_OID.to_be_bytes());
+        for n in [self.n_rows, self.n_columns] {
+            bytes.extend_from_slice(&length(n));
+            bytes.extend_from_slice(&1_i32.to_be_bytes());
+        }
+        for value in &self.values {
+            bytes.extend_from_slice(&4_i32.to_be_bytes());
+            bytes.extend_from_slice(&value.to_be_bytes());
+        }
+        bytes
+    }
+
     fn from_binary(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<4>();
         let word = |i: usize| words.get(i).copied();
@@ -123,6 +121,11 @@ mod tests {
         let matrix = Matrix::from_binary(&binary()).unwrap();
         assert_eq!(matrix, Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
         assert_eq!(matrix.row(1), [4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        assert_eq!(Matrix::new(2, 3, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).to_binary(), binary());
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct Counts {
 /// Values per statement: large enough that round trips do not matter, small enough to stay far from time limits.
 const ROWS_PER_STATEMENT: usize = 8192;
 
+/// Values that are copied in one statement: so many that statements do not matter, and far from time limits.
+const ROWS_PER_COPY: usize = 100_000;
+
 /// Stores what is new, in the transaction of `conn`, by the rules above.
 ///
 /// Values later than all that is stored of their series are first values, whatever they are: they go by `COPY`. The
@@ -78,8 +81,10 @@ pub async fn insert(
         let is_later = |o: &&NewObservation| newest.get(&o.series_id).is_none_or(|newest| o.valid_time > *newest);
         let (later, others) = std::mem::take(first).into_iter().partition::<Vec<_>, _>(is_later);
         *first = others;
-        let rows = later.into_iter().map(|o| first_value(o, panel, load_time));
-        counts.inserted = copy::copy(conn, tenant_id, rows).await?;
+        counts.inserted = later.len() as u64;
+        for later in later.chunks(ROWS_PER_COPY) {
+            copy_first_values(conn, tenant_id, panel, load_time, later).await?;
+        }
     }
     for round in rounds {
         for rows in round.chunks(ROWS_PER_STATEMENT) {
@@ -103,17 +108,24 @@ pub async fn insert(
     Ok(counts)
 }
 
-/// The row of a first value, by the rules above.
-fn first_value(o: &NewObservation, panel: &Panel, load_time: DateTime<Utc>) -> copy::Row {
-    let usual = o.known_since.checked_add_signed(panel.publication_delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
-    copy::Row {
-        series_id: o.series_id,
-        valid_time: o.valid_time,
-        available_at: o.available_at.unwrap_or(usual.min(load_time)),
-        value: o.value,
-        sd: o.sd,
-        assumed: o.available_at.is_none() && usual <= load_time,
-    }
+/// Stores first values, by the rules above.
+async fn copy_first_values(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    panel: &Panel,
+    load_time: DateTime<Utc>,
+    values: &[&NewObservation],
+) -> Result<(), Error> {
+    let statement = "copy observation (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
+                     from stdin (format binary)";
+    copy::copy(conn, statement, values, |copy, o| {
+        let usual = o.known_since.checked_add_signed(panel.publication_delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        let available_at = o.available_at.unwrap_or(usual.min(load_time));
+        let is_assumed = o.available_at.is_none() && usual <= load_time;
+        copy.row(7).integer(tenant_id).integer(o.series_id).time(o.valid_time).time(available_at);
+        copy.double(o.value).optional(o.sd).flag(is_assumed);
+    })
+    .await
 }
 
 /// The latest `valid_time` that is stored of each series; a series without values is not among them.
