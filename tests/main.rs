@@ -12,6 +12,7 @@ mod faults;
 mod forecasts;
 mod imputation;
 mod jobs;
+mod latest;
 mod openapi;
 mod page;
 mod pipelines;

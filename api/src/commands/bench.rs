@@ -17,6 +17,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     pub rows: u32,
 
+    /// Values of forecasts that `service` stores before it reads the latest.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100_000..))]
+    pub values: u32,
+
     /// Print a JSON object per line instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -33,6 +37,8 @@ pub enum Suite {
     Model,
     /// Reading files beside Polars alone, storing beside `COPY`, and memory.
     Ingest,
+    /// Storing a forecast beside `COPY`, reading the latest forecasts of many, and requests while models change.
+    Service,
 }
 
 /// A measurement as other programs read it.
@@ -71,6 +77,9 @@ impl<'a> Line<'a> {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.suite == Suite::Ingest {
         return super::bench_ingest::run(args.rows as usize, args.json).await;
+    }
+    if args.suite == Suite::Service {
+        return super::bench_service::run(args.values as usize, args.json).await;
     }
     tokio::task::spawn_blocking(move || measure(&args)).await.context("measuring")?
 }

@@ -17,6 +17,7 @@ pub mod anomalies;
 pub mod backtest;
 pub mod bench;
 mod bench_ingest;
+mod bench_service;
 pub mod demo;
 pub mod dev_db;
 pub mod forecast;

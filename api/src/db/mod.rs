@@ -11,6 +11,7 @@ pub mod drift_event;
 mod error;
 pub mod forecast;
 pub mod job;
+pub mod latest;
 pub mod load;
 pub mod matrix;
 pub mod model;

@@ -43,6 +43,7 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(web::resource("/v1/panels/{panel}").get(panels::read))
         .service(web::resource("/v1/panels/{panel}/series").get(panels::list_series))
         .service(web::resource("/v1/panels/{panel}/observations").get(observations::list))
+        .service(web::resource("/v1/panels/{panel}/forecast").get(forecasts::latest::read))
         .service(web::resource("/v1/panels/{panel}/imputation").get(imputation::read))
         .service(
             web::resource("/v1/observations")
