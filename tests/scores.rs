@@ -193,6 +193,54 @@ async fn a_forecast_whose_values_were_scored_by_two_at_once_is_scored_as_a_whole
     assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
 }
 
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_of_which_some_values_never_come_is_scored_as_a_whole_once_they_are_late(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    // Its last interval ends at hour 51, and it is three hours long.
+    load_truth(&pool, 48..49, 0.0).await;
+    assert_eq!(score_at(&pool, &loaded, 0..100, hour(54)).await, Scored { n_values: 2, n_forecasts: 0 });
+    load_truth(&pool, 50..51, 0.0).await;
+    assert_eq!(score_at(&pool, &loaded, 0..100, hour(53)).await, Scored { n_values: 2, n_forecasts: 0 });
+    assert_eq!(score_at(&pool, &loaded, 0..100, hour(54)).await, Scored { n_values: 0, n_forecasts: 1 });
+    assert_eq!(score_at(&pool, &loaded, 0..100, hour(54)).await, Scored::default());
+    let whole: (i32, bool) = sqlx::query_as("select n_values, energy_score < 'infinity' from forecast_score")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(whole, (4, true));
+    // They come after all.
+    load_truth(&pool, 49..50, 0.0).await;
+    assert_eq!(score_at(&pool, &loaded, 0..100, hour(55)).await, Scored { n_values: 2, n_forecasts: 1 });
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn inputs_that_are_not_like_those_of_training_raise_an_alarm(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let (n_hours, later) = (24 * 14, hour(24 * 15 + 2));
+    let loaded = load_panel(&pool, "city", n_hours).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    let watch = async |heat: [f64; 2], now| {
+        let series = |level: [f64; 2]| json!({"level": level, "deviation": [0, 100], "missing": 0.0, "flat_length": 5});
+        let metrics = json!({"inputs": {"block_length": 24, "series": [series(heat), series([0.0, 100.0])]}});
+        sqlx::query("update model set metrics = $1").bind(metrics).execute(&pool).await.unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        drift::watch(&mut connection, &loaded.panel, &DriftPolicy::default(), now).await.unwrap()
+    };
+    assert!(watch([0.0, 100.0], later).await.is_empty(), "all is as it was");
+    // `heat` is about 52.
+    let events = watch([0.0, 10.0], later).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].kind.as_str(), events[0].observed, events[0].version), ("input-level", 0.5, 1));
+    assert!(events[0].message.ends_with("; the last time: heat"), "{}", events[0].message);
+    assert!(watch([0.0, 10.0], later).await.is_empty(), "an alarm is raised once");
+    // Nothing comes any more.
+    let events = watch([0.0, 100.0], hour(24 * 24)).await;
+    assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["input-missing"]);
+    let listed = service.get("/v1/drift-events?panel=city").await.expect(200);
+    assert_eq!(listed["drift_events"][0]["kind"], "input-missing");
+    assert_eq!(listed["drift_events"][1]["version"], model.version);
+}
+
 /// Pretends that a forecast of twelve hours, made at an hour, has been scored.
 async fn pretend(pool: &PgPool, model: &Model, at: DateTime<Utc>, crps: f64) {
     sqlx::query(

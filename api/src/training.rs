@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::curves::Curves;
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
+use crate::drift::profile::Profile;
 use crate::forecaster::{Grid, known_panel};
 
 /// Most minutes that anybody may ask for: a day.
@@ -148,13 +149,14 @@ pub async fn register(
     };
     // What was kept out of training was known to nobody who trained.
     let data_cutoff = if trained.n_train < data.values.n_steps() { seen.end() } else { data.as_of };
+    let inputs = Profile::of(&seen, config.horizon);
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "d_model": config.d_model,
             "n_layers": config.n_layers, "batch_size": config.batch_size, "context_length": config.context_length,
         }),
-        metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores }),
+        metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs }),
         digest: &digest,
         snapshot_digest: &snapshot.digest,
         artefact_path: &folder,

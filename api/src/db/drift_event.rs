@@ -1,4 +1,4 @@
-//! Alarms: scores of a model are not what its backtest said.
+//! Alarms: scores of a model are not what its backtest said, or its inputs not like those of its training.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
@@ -15,9 +15,9 @@ pub struct DriftEvent {
     pub panel: String,
     /// Version of the model.
     pub version: i32,
-    /// Which of the scores.
+    /// Which of the scores, or what of the inputs.
     pub kind: DriftKind,
-    /// Issue time of the forecast at which the alarm was raised.
+    /// Issue time of the forecast, or end of the season of inputs, at which the alarm was raised.
     pub issue_time: DateTime<Utc>,
     /// When it was noticed.
     pub raised_at: DateTime<Utc>,
@@ -25,11 +25,11 @@ pub struct DriftEvent {
     pub statistic: f64,
     /// What it passed: forecasts between two false alarms, on average and at least.
     pub threshold: f64,
-    /// Bound of what the backtest lets expect.
+    /// Bound of what the backtest, or the training, lets expect.
     pub expected: f64,
-    /// Mean of the last forecasts.
+    /// Mean of the last forecasts or seasons.
     pub observed: f64,
-    /// Forecasts that the test has looked at.
+    /// Forecasts, or seasons of inputs, that the test has looked at.
     pub n_forecasts: i32,
     /// All of it in words.
     pub message: String,
@@ -40,9 +40,9 @@ pub struct DriftEvent {
 pub struct NewDriftEvent {
     /// The model.
     pub model_id: i32,
-    /// Which of the scores.
+    /// Which of the scores, or what of the inputs.
     pub kind: DriftKind,
-    /// Issue time of the forecast at which the alarm was raised.
+    /// Issue time of the forecast, or end of the season of inputs, at which the alarm was raised.
     pub issue_time: DateTime<Utc>,
     /// When it was noticed.
     pub raised_at: DateTime<Utc>,
@@ -50,11 +50,11 @@ pub struct NewDriftEvent {
     pub statistic: f64,
     /// What it passed.
     pub threshold: f64,
-    /// Bound of what the backtest lets expect.
+    /// Bound of what the backtest, or the training, lets expect.
     pub expected: f64,
-    /// Mean of the last forecasts.
+    /// Mean of the last forecasts or seasons.
     pub observed: f64,
-    /// Forecasts that the test has looked at.
+    /// Forecasts, or seasons of inputs, that the test has looked at.
     pub n_forecasts: i32,
     /// All of it in words.
     pub message: String,
@@ -98,15 +98,18 @@ pub async fn insert(
     .await?)
 }
 
-/// Issue time of the newest alarm of a model: the test begins anew after it.
+/// Issue time of the newest alarm of some kinds of a model: the test begins anew after it.
 pub async fn newest_issue_time(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
     model_id: i32,
+    kinds: &[DriftKind],
 ) -> Result<Option<DateTime<Utc>>, Error> {
-    Ok(sqlx::query_scalar("select max(issue_time) from drift_event where tenant_id = $1 and model_id = $2")
+    let query = "select max(issue_time) from drift_event where tenant_id = $1 and model_id = $2 and kind = any ($3)";
+    Ok(sqlx::query_scalar(query)
         .bind(tenant_id)
         .bind(model_id)
+        .bind(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>())
         .fetch_one(db)
         .await?)
 }

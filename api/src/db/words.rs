@@ -189,6 +189,12 @@ words! {
         CoverageLow = "coverage-low",
         /// Its intervals hold more of the truth: they are too wide.
         CoverageHigh = "coverage-high",
+        /// Means of its inputs are not those of its training.
+        InputLevel = "input-level",
+        /// Its inputs vary otherwise than in its training.
+        InputVariance = "input-variance",
+        /// More of its inputs is missing than in its training.
+        InputMissing = "input-missing",
     }
 }
 

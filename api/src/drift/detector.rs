@@ -9,6 +9,8 @@
 //! coverage-high  1 + λ (x − h) / h            h: highest such mean coverage
 //! ```
 //!
+//! Shares of inputs that are out of the usual are bet on as CRPS is.
+//!
 //! A stake of 1 is added before each score, for a change that may begin there (the Shiryaev-Roberts e-detector of Shin,
 //! Ramdas and Rinaldo 2024, *E-detectors: a nonparametric framework for sequential change detection*). The statistic is the
 //! mean over the three bets and a few λ. Statistic minus number of scores is a supermartingale while there is no drift, so
@@ -19,8 +21,8 @@ use crate::db::words::DriftKind;
 /// Shares of the stake that are bet: small ones find small changes, large ones find large ones soon.
 const SHARES: [f64; 4] = [0.1, 0.3, 0.6, 0.9];
 
-/// The bets.
-const KINDS: [DriftKind; 3] = [DriftKind::CrpsHigh, DriftKind::CoverageLow, DriftKind::CoverageHigh];
+/// The bets on scores.
+pub const SCORE_KINDS: [DriftKind; 3] = [DriftKind::CrpsHigh, DriftKind::CoverageLow, DriftKind::CoverageHigh];
 
 /// What counts as no drift: a band around what the backtest found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,25 +36,18 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// The bound that a kind of drift passes.
+    /// The bound that the drift of each of [`SCORE_KINDS`] passes.
     #[must_use]
-    pub fn bound(&self, kind: DriftKind) -> f64 {
-        match kind {
-            DriftKind::CrpsHigh => self.crps_max,
-            DriftKind::CoverageLow => self.coverage_min,
-            DriftKind::CoverageHigh => self.coverage_max,
-        }
+    pub fn bounds(&self) -> [f64; 3] {
+        [self.crps_max, self.coverage_min, self.coverage_max]
     }
 
-    /// What a stake is multiplied by; its conditional mean is at most 1 while there is no drift.
-    fn factor(&self, kind: DriftKind, share: f64, score: Score) -> f64 {
-        let bound = self.bound(kind);
-        1.0 + share
-            * match kind {
-                DriftKind::CrpsHigh => score.crps / bound - 1.0,
-                DriftKind::CoverageLow => (bound - score.coverage_80) / (1.0 - bound),
-                DriftKind::CoverageHigh => (score.coverage_80 - bound) / bound,
-            }
+    /// What a whole stake gains by a score, for each of [`SCORE_KINDS`]: at least -1, and no more than 0 in the mean while there
+    /// is no drift.
+    #[must_use]
+    pub fn gains(&self, score: Score) -> [f64; 3] {
+        let [high, low, wide] = self.bounds();
+        [score.crps / high - 1.0, (low - score.coverage_80) / (1.0 - low), (score.coverage_80 - wide) / wide]
     }
 }
 
@@ -65,26 +60,26 @@ pub struct Score {
     pub coverage_80: f64,
 }
 
-/// The stakes of all bets.
+/// The stakes of bets on three kinds of drift.
 #[derive(Clone, Debug)]
 pub struct Detector {
-    expectation: Expectation,
-    stakes: [[f64; SHARES.len()]; KINDS.len()],
+    kinds: [DriftKind; 3],
+    stakes: [[f64; SHARES.len()]; 3],
 }
 
 impl Detector {
     /// No scores yet.
     #[must_use]
-    pub fn new(expectation: Expectation) -> Self {
-        Self { expectation, stakes: [[0.0; SHARES.len()]; KINDS.len()] }
+    pub fn new(kinds: [DriftKind; 3]) -> Self {
+        Self { kinds, stakes: [[0.0; SHARES.len()]; 3] }
     }
 
-    /// Takes in the score of the next forecast. Horizons must not overlap: a score must not be known when the forecast of
-    /// the next one is made.
-    pub fn push(&mut self, score: Score) {
-        for (stakes, kind) in self.stakes.iter_mut().zip(KINDS) {
+    /// Takes in what a whole stake on each kind gains by the next score, at least -1. Horizons must not overlap: a score must
+    /// not be known when the forecast of the next one is made.
+    pub fn push(&mut self, gains: [f64; 3]) {
+        for (stakes, gain) in self.stakes.iter_mut().zip(gains) {
             for (stake, share) in stakes.iter_mut().zip(SHARES) {
-                *stake = (*stake + 1.0) * self.expectation.factor(kind, share, score);
+                *stake = (*stake + 1.0) * (1.0 + share * gain);
             }
         }
     }
@@ -92,15 +87,15 @@ impl Detector {
     /// The statistic, which an alarm compares with its threshold.
     #[must_use]
     pub fn statistic(&self) -> f64 {
-        self.stakes.iter().flatten().sum::<f64>() / (KINDS.len() * SHARES.len()) as f64
+        self.stakes.iter().flatten().sum::<f64>() / (self.stakes.len() * SHARES.len()) as f64
     }
 
     /// The kind of drift that most of the statistic comes from.
     #[must_use]
     pub fn kind(&self) -> DriftKind {
         let total = |stakes: &[f64; SHARES.len()]| stakes.iter().sum::<f64>();
-        let largest = self.stakes.iter().zip(KINDS).max_by(|(a, _), (b, _)| total(a).total_cmp(&total(b)));
-        largest.map_or(DriftKind::CrpsHigh, |(_, kind)| kind)
+        let largest = self.stakes.iter().zip(self.kinds).max_by(|(a, _), (b, _)| total(a).total_cmp(&total(b)));
+        largest.map_or(self.kinds[0], |(_, kind)| kind)
     }
 }
 
@@ -115,9 +110,9 @@ mod tests {
 
     /// The first score, counted from 1, at which the alarm is raised, and its kind.
     fn alarm(scores: impl Iterator<Item = Score>) -> Option<(usize, DriftKind)> {
-        let mut detector = Detector::new(EXPECTED);
+        let mut detector = Detector::new(SCORE_KINDS);
         for (index, score) in scores.enumerate() {
-            detector.push(score);
+            detector.push(EXPECTED.gains(score));
             if detector.statistic() >= THRESHOLD {
                 return Some((index + 1, detector.kind()));
             }
@@ -172,9 +167,9 @@ mod tests {
 
     #[test]
     fn no_score_makes_a_stake_negative() {
-        let mut detector = Detector::new(EXPECTED);
+        let mut detector = Detector::new(SCORE_KINDS);
         for (crps, coverage_80) in [(0.0, 0.0), (0.0, 1.0), (1e6, 0.0), (0.0, 1.0)] {
-            detector.push(Score { crps, coverage_80 });
+            detector.push(EXPECTED.gains(Score { crps, coverage_80 }));
             assert!(detector.stakes.iter().flatten().all(|stake| *stake >= 0.0), "{detector:?}");
         }
     }

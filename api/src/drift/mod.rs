@@ -1,4 +1,4 @@
-//! Drift: are live scores of the champion still those of its backtest?
+//! Drift: are live scores of the champion still those of its backtest? Are its [`inputs`] still like those of its training?
 //!
 //! Scores of overlapping forecasts depend on each other, so one forecast per horizon is taken: the earliest, then the next
 //! one that was made after the last interval of the one before. They have the horizon of the backtest, so that their mean
@@ -8,13 +8,15 @@
 //! The test is computed anew from what is stored, from the last alarm of the model on, so it may run any number of times.
 
 pub mod detector;
+mod inputs;
+pub mod profile;
 
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use self::detector::{Detector, Expectation, Score};
+use self::detector::{Detector, Expectation, SCORE_KINDS, Score};
 use crate::Error;
 use crate::db::drift_event::{DriftEvent, NewDriftEvent};
 use crate::db::model::Model;
@@ -55,9 +57,9 @@ struct Backtest {
     coverage_80: Vec<f64>,
 }
 
-/// Tests the scores of a panel's champion, and stores and gives back the alarms that were not raised before.
+/// Tests the scores and the inputs of a panel's champion, and stores and gives back the alarms that were not raised before.
 ///
-/// A champion that was promoted without a comparison has no level to test against, and raises none.
+/// A champion that was promoted without a comparison has no level to test its scores against.
 ///
 /// # Errors
 /// [`Error::Database`].
@@ -81,18 +83,30 @@ pub async fn watch_by_pages(
     n_together: i64,
     now: DateTime<Utc>,
 ) -> Result<Vec<DriftEvent>, Error> {
-    let mut events = vec![];
     let Some(champion) = db::model::champion(&mut *connection, DEFAULT_TENANT, panel.panel_id).await? else {
-        return Ok(events);
+        return Ok(vec![]);
     };
-    let Some(backtest) = backtest(connection, &champion).await? else { return Ok(events) };
+    let mut events = inputs::watch(&mut *connection, panel, &champion, policy, now).await?;
+    events.extend(watch_scores(connection, panel, &champion, policy, n_together, now).await?);
+    Ok(events)
+}
+
+async fn watch_scores(
+    connection: &mut PgConnection,
+    panel: &Panel,
+    champion: &Model,
+    policy: &DriftPolicy,
+    n_together: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<DriftEvent>, Error> {
+    let mut events = vec![];
+    let Some(backtest) = backtest(connection, champion).await? else { return Ok(events) };
     let Some(expectation) = expectation(&backtest, policy) else { return Ok(events) };
     let grid = Grid::of(panel)?;
     // After an alarm the test begins anew with the next forecast that does not overlap.
     let last_interval = |issue_time| grid.advance(issue_time, i64::from(backtest.horizon) - 1);
-    let mut after = db::drift_event::newest_issue_time(&mut *connection, DEFAULT_TENANT, champion.model_id)
-        .await?
-        .map(last_interval);
+    let newest = db::drift_event::newest_issue_time(&mut *connection, DEFAULT_TENANT, champion.model_id, &SCORE_KINDS);
+    let mut after = newest.await?.map(last_interval);
     let mut test = Test::new(expectation, after);
     loop {
         let page = db::score::whole_forecasts(
@@ -108,7 +122,7 @@ pub async fn watch_by_pages(
         for forecast in &page {
             test.push(forecast);
             if test.detector.statistic() >= policy.run_length {
-                let new = test.event(&champion, policy, now);
+                let new = test.event(champion, policy, now);
                 test = Test::new(expectation, Some(last_interval(new.issue_time)));
                 events.extend(db::drift_event::insert(&mut *connection, DEFAULT_TENANT, panel.panel_id, &new).await?);
             }
@@ -166,7 +180,7 @@ struct Test {
 
 impl Test {
     fn new(expectation: Expectation, end: Option<DateTime<Utc>>) -> Self {
-        Self { expectation, detector: Detector::new(expectation), end, recent: VecDeque::new(), n_forecasts: 0 }
+        Self { expectation, detector: Detector::new(SCORE_KINDS), end, recent: VecDeque::new(), n_forecasts: 0 }
     }
 
     /// Takes in the next forecast by issue time, unless it overlaps with the one taken before.
@@ -177,7 +191,7 @@ impl Test {
         self.end = Some(forecast.last_valid_time);
         let Some(crps) = forecast.crps else { return };
         let score = Score { crps, coverage_80: forecast.coverage_80 };
-        self.detector.push(score);
+        self.detector.push(self.expectation.gains(score));
         self.n_forecasts += 1;
         if self.recent.len() == N_RECENT {
             self.recent.pop_front();
@@ -189,20 +203,15 @@ impl Test {
     fn event(&self, champion: &Model, policy: &DriftPolicy, now: DateTime<Utc>) -> NewDriftEvent {
         let Self { expectation, detector, recent, n_forecasts, .. } = self;
         let kind = detector.kind();
-        let of_kind = |score: &Score| match kind {
-            DriftKind::CrpsHigh => score.crps,
-            DriftKind::CoverageLow | DriftKind::CoverageHigh => score.coverage_80,
-        };
+        let of_kind = |score: &Score| if kind == DriftKind::CrpsHigh { score.crps } else { score.coverage_80 };
         let observed = recent.iter().map(|(_, score)| of_kind(score)).sum::<f64>() / recent.len() as f64;
-        let expected = expectation.bound(kind);
-        let what = match kind {
-            DriftKind::CrpsHigh => format!("CRPS {observed:.4}, above {expected:.4}"),
-            DriftKind::CoverageLow => {
-                format!("{:.0} % inside 80 % intervals, below {:.0} %", 100.0 * observed, 100.0 * expected)
-            }
-            DriftKind::CoverageHigh => {
-                format!("{:.0} % inside 80 % intervals, above {:.0} %", 100.0 * observed, 100.0 * expected)
-            }
+        let place = SCORE_KINDS.iter().position(|one| *one == kind).unwrap_or(0);
+        let expected = expectation.bounds()[place];
+        let what = if kind == DriftKind::CrpsHigh {
+            format!("CRPS {observed:.4}, above {expected:.4}")
+        } else {
+            let side = if kind == DriftKind::CoverageLow { "below" } else { "above" };
+            format!("{:.0} % inside 80 % intervals, {side} {:.0} %", 100.0 * observed, 100.0 * expected)
         };
         let message = format!(
             "forecasts of version {} are not what its backtest promised: {what}, over the last {} of {n_forecasts}",

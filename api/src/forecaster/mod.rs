@@ -5,6 +5,7 @@
 mod covariates;
 mod grid;
 pub mod imputation;
+mod inputs;
 mod issue_time;
 pub mod scenario;
 mod serving;
@@ -17,6 +18,7 @@ use forecast::{Effort, Guided, QuantileLevel, SampleConfig, Trajectories, Unknow
 use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
+use self::inputs::Inputs;
 use self::scenario::Resolved;
 use self::serving::{Learned, Serving};
 pub use self::{
@@ -37,6 +39,7 @@ use crate::{
         series::Series,
         words::{Quality, Role},
     },
+    drift::profile::Profile,
     metrics::{Metrics, Stage},
     predictor::{ModelFolder, Models, Predictor},
     schedule,
@@ -123,6 +126,12 @@ impl Forecast {
     pub fn horizon(&self) -> usize {
         self.trajectories.without_nowcasts().n_steps()
     }
+
+    /// How far it can be trusted, by its inputs.
+    #[must_use]
+    pub fn quality(&self) -> Quality {
+        if self.warnings.iter().any(inputs::is_degrading) { Quality::Degraded } else { Quality::Ok }
+    }
 }
 
 /// Makes a forecast; `now` is the time by which everything up to now is known.
@@ -164,9 +173,19 @@ pub async fn make(
         .map(|observation| observation.available_at)
         .max()
         .ok_or_else(|| Error::NoObservations { panel: panel.name.clone(), issue_time })?;
-    let is_supplied = |series: &&Series| order.covariates.iter().any(|future| future.series == series.name);
-    let stored: Vec<Series> = series.iter().filter(|series| !is_supplied(series)).cloned().collect();
-    let mut warnings = warning::silent_series(&stored, &observations);
+    let profile = Profile::stored(&model);
+    let inputs = Inputs {
+        panel: &panel,
+        grid,
+        series: &series,
+        observations: &observations,
+        profile: profile.as_ref(),
+        context_length,
+        trained_horizon,
+        issue_time,
+    };
+    let is_supplied = |series: &Series| order.covariates.iter().any(|future| future.series == series.name);
+    let mut warnings = inputs.warnings(is_supplied);
     warnings.extend(warning::of_order(order, trained_horizon));
     metrics.observe_stage(Stage::Load, started_at.elapsed());
 
@@ -331,11 +350,6 @@ pub async fn store_uncommitted(
     forecast: &Forecast,
     request_key: Option<&RequestKey>,
 ) -> Result<Transaction<'static, Postgres>, db::Error> {
-    let quality = if forecast.warnings.iter().any(|warning| warning.code == warning::SILENT_SERIES) {
-        Quality::Degraded
-    } else {
-        Quality::Ok
-    };
     let schedule = schedule::name(forecast.sampling.schedule);
     let mut params = serde_json::json!({
         "panel": forecast.panel.name,
@@ -370,7 +384,7 @@ pub async fn store_uncommitted(
             passes: i32::try_from(forecast.sampling.passes).unwrap_or(i32::MAX),
             quantile_levels: &forecast.quantile_levels,
             params: &params,
-            quality,
+            quality: forecast.quality(),
             scenario: forecast.scenario.as_ref(),
             idempotency: request_key.map(RequestKey::as_idempotency),
         },

@@ -4,7 +4,6 @@ use forecast::{BaseRate, Guidance, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::Order;
-use crate::db::{observation::Observation, series::Series};
 
 /// Something that makes a forecast less than it could be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -23,23 +22,8 @@ impl Warning {
     }
 }
 
-/// Code of the warning that makes a forecast count as degraded.
-pub(super) const SILENT_SERIES: &str = "silent-series";
-
 /// Code of the warning about conditions that hardly ever hold.
 const UNLIKELY_SCENARIO: &str = "unlikely-scenario";
-
-/// A warning for each series of which nothing is known in the model's context.
-pub(super) fn silent_series(series: &[Series], observations: &[Observation]) -> Vec<Warning> {
-    series
-        .iter()
-        .filter(|series| observations.iter().all(|observation| observation.series_id != series.series_id))
-        .map(|series| {
-            let message = format!("nothing is known of series `{}` in the model's context", series.name);
-            Warning::new(SILENT_SERIES, message)
-        })
-        .collect()
-}
 
 /// A warning for conditions that the plain forecast hardly ever meets.
 pub(super) fn of_guidance(guidance: &Guidance) -> Vec<Warning> {

@@ -1,4 +1,4 @@
-//! Alarms: forecasts are not what the backtest of their model promised.
+//! Alarms: forecasts are not what the backtest of their model promised, or inputs not like those of its training.
 
 use actix_web::web;
 use chrono::{DateTime, Utc};
@@ -39,10 +39,11 @@ pub struct DriftEventBody {
     pub panel: String,
     /// Version of the model.
     pub version: i32,
-    /// `crps-high`, `coverage-low` or `coverage-high`.
+    /// Of scores: `crps-high`, `coverage-low` or `coverage-high`. Of inputs: `input-level`, `input-variance` or
+    /// `input-missing`.
     #[schema(example = "crps-high")]
     pub kind: String,
-    /// Issue time of the forecast at which the alarm was raised.
+    /// Issue time of the forecast, or end of the season of inputs, at which the alarm was raised.
     pub issue_time: DateTime<Utc>,
     /// When it was noticed.
     pub raised_at: DateTime<Utc>,
@@ -50,11 +51,11 @@ pub struct DriftEventBody {
     pub statistic: f64,
     /// What it passed: forecasts between two false alarms, on average and at least.
     pub threshold: f64,
-    /// Bound of what the backtest lets expect.
+    /// Bound of what the backtest, or the training, lets expect.
     pub expected: f64,
-    /// Mean of the last forecasts.
+    /// Mean of the last forecasts or seasons.
     pub observed: f64,
-    /// Forecasts that the test has looked at.
+    /// Forecasts, or seasons of inputs, that the test has looked at.
     pub n_forecasts: i32,
     /// All of it in words.
     pub message: String,

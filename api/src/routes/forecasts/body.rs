@@ -32,6 +32,7 @@ use crate::{
     "passes": 12,
     "schedule": "autoregressive",
     "quantile_levels": [0.1, 0.9],
+    "quality": "ok",
     "series": [{
         "name": "no2",
         "unit": "µg/m³",
@@ -92,6 +93,9 @@ pub struct ForecastSummary {
     pub schedule: String,
     /// Levels of the quantiles, ascending.
     pub quantile_levels: Vec<f64>,
+    /// `ok`, or `degraded`: its inputs were less than those of training; the warnings say in what.
+    #[schema(example = "ok")]
+    pub quality: String,
     /// What it supposes; absent for a plain forecast.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Scenario>)]
@@ -188,6 +192,7 @@ impl ForecastBody {
                 passes: forecast.sampling.passes,
                 schedule: schedule::name(forecast.sampling.schedule),
                 quantile_levels: forecast.quantile_levels.clone(),
+                quality: forecast.quality().to_string(),
                 scenario: forecast.scenario.clone(),
             },
             series: series.collect(),
@@ -240,6 +245,7 @@ impl ForecastSummary {
             passes: forecast.passes.unsigned_abs() as usize,
             schedule: forecast.schedule.clone(),
             quantile_levels: forecast.quantile_levels.clone(),
+            quality: forecast.quality.to_string(),
             scenario: forecast.scenario.clone(),
         }
     }
