@@ -28,6 +28,7 @@ mod scenarios;
 mod schedules;
 mod scores;
 mod shutdown;
+mod simulation;
 mod sources;
 mod story;
 mod support;

@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Days, Utc};
 use forecast::backtest::BacktestRow;
 use forecast::{Device, Fitted, Progress, SampleConfig, TrainConfig};
 use ingest::Panel;
@@ -109,7 +109,9 @@ pub async fn retrain(
     let mut seen = training::read_version(pool, &panel, &known.panel_version, cutoff).await?;
     // A source that states values ahead of their time must not lengthen the history.
     let n_past = usize::try_from(seen.values.issue_row(cutoff)).unwrap_or(0);
-    seen.values = seen.values.rows(0..n_past);
+    let start = policy.history_days.and_then(|days| cutoff.checked_sub_days(Days::new(u64::from(days))));
+    let first = start.map_or(0, |start| usize::try_from(seen.values.issue_row(start)).unwrap_or(0));
+    seen.values = seen.values.rows(first.min(n_past)..n_past);
 
     let config = TrainConfig::new(horizon, training::budget(policy.train_steps, policy.train_minutes), policy.seed);
     let (trained, report) = train(&seen, &config, device, report).await?;

@@ -24,6 +24,9 @@ pub struct Policy {
     pub coverage_80_min: f64,
     /// And at most this.
     pub coverage_80_max: f64,
+    /// Learn from so many days before the windows; from all that is known when not given. Fewer forget sooner what was once
+    /// true.
+    pub history_days: Option<u32>,
     /// Minutes to train.
     pub train_minutes: f64,
     /// Optimiser steps to train instead of minutes: the same on every run.
@@ -42,6 +45,7 @@ impl Default for Policy {
             tolerance: 0.01,
             coverage_80_min: 0.6,
             coverage_80_max: 0.97,
+            history_days: None,
             train_minutes: 5.0,
             train_steps: None,
             seed: 1,
@@ -65,6 +69,9 @@ const WINDOWS_MAX: usize = 1000;
 /// Most trajectories of a window.
 const SAMPLES_MAX: usize = 1000;
 
+/// Most days of history: a hundred years.
+const DAYS_MAX: u32 = 36_500;
+
 impl Policy {
     /// Checks every field.
     ///
@@ -83,6 +90,11 @@ impl Policy {
                 "coverage_80_max",
                 is_share(self.coverage_80_max) && self.coverage_80_min <= self.coverage_80_max,
                 "lie between `coverage_80_min` and 1",
+            ),
+            (
+                "history_days",
+                self.history_days.is_none_or(|days| (1..=DAYS_MAX).contains(&days)),
+                "lie between 1 and 36500",
             ),
             (
                 "train_minutes",
