@@ -83,10 +83,18 @@ impl ModelBody {
             snapshot_digest: model.snapshot_digest,
             data_cutoff: model.data_cutoff,
             config: model.config,
-            metrics: model.metrics,
+            metrics: without_inputs(model.metrics),
             created_at: model.created_at,
         }
     }
+}
+
+/// Without the profile of the inputs, which is there for the drift of inputs and has some numbers of each series.
+fn without_inputs(mut metrics: Value) -> Value {
+    if let Some(metrics) = metrics.as_object_mut() {
+        metrics.remove("inputs");
+    }
+    metrics
 }
 
 /// A page of models, by panel, the newest first.
