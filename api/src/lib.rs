@@ -9,6 +9,7 @@ pub mod db;
 pub mod drift;
 mod error;
 pub mod forecaster;
+pub mod grafana;
 pub mod instant;
 pub mod jobs;
 pub mod loading;

@@ -1,5 +1,7 @@
 //! `plumecast bench`: how fast this machine computes, beside what it could reach.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use forecast::bench::{self, Measurement};
 use serde::Serialize;
@@ -17,9 +19,13 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     pub rows: u32,
 
-    /// Values of forecasts that `service` stores before it reads the latest.
+    /// Values of forecasts that `service` and `dashboards` store before they read.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100_000..))]
     pub values: u32,
+
+    /// Folder of the dashboards.
+    #[arg(long, value_name = "FOLDER", default_value = "dashboards")]
+    pub dashboards: PathBuf,
 
     /// Print a JSON object per line instead of a table.
     #[arg(long)]
@@ -39,6 +45,8 @@ pub enum Suite {
     Ingest,
     /// Storing a forecast beside `COPY`, reading the latest forecasts of many, and requests while models change.
     Service,
+    /// The queries of each panel of the dashboards, on many stored forecasts.
+    Dashboards,
 }
 
 /// A measurement as other programs read it.
@@ -80,6 +88,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.suite == Suite::Service {
         return super::bench_service::run(args.values as usize, args.json).await;
+    }
+    if args.suite == Suite::Dashboards {
+        return super::bench_dashboards::run(&args.dashboards, args.values as usize, args.json).await;
     }
     tokio::task::spawn_blocking(move || measure(&args)).await.context("measuring")?
 }

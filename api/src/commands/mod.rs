@@ -16,6 +16,7 @@ use crate::telemetry;
 pub mod anomalies;
 pub mod backtest;
 pub mod bench;
+mod bench_dashboards;
 mod bench_ingest;
 mod bench_service;
 pub mod demo;
