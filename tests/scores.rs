@@ -241,6 +241,18 @@ async fn inputs_that_are_not_like_those_of_training_raise_an_alarm(pool: PgPool)
     assert_eq!(listed["drift_events"][1]["version"], model.version);
 }
 
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_forecast_whose_values_are_gone_hinders_no_other(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    load_truth(&pool, 48..50, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 4, n_forecasts: 0 });
+    for table in ["trajectory", "forecast_value"] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("delete from {table}"))).execute(&pool).await.unwrap();
+    }
+    load_truth(&pool, 50..51, 0.0).await;
+    assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
+}
+
 /// Pretends that a forecast of twelve hours, made at an hour, has been scored.
 async fn pretend(pool: &PgPool, model: &Model, at: DateTime<Utc>, crps: f64) {
     sqlx::query(

@@ -184,7 +184,7 @@ pub async fn lacks_whole(
     Ok(sqlx::query_scalar(
         "select coalesce(not exists (select from forecast_score where tenant_id = $1 and forecast_id = $2)
              and (
-                 select $5 * count(*)
+                 select $5 * nullif(count(*), 0)
                  from forecast_value
                  where tenant_id = $1 and forecast_id = $2 and step >= 1 and valid_time >= $3 and valid_time <= $4
              ) <= (

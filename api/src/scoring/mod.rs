@@ -118,7 +118,7 @@ async fn score_forecast(
     let n_values = usize::try_from(db::score::n_values(pool, DEFAULT_TENANT, forecast).await?).unwrap_or(usize::MAX);
     let trajectories = db::forecast::trajectories(pool, DEFAULT_TENANT, forecast, None).await?;
     let targets: Vec<i32> = trajectories.iter().map(|trajectories| trajectories.series_id).collect();
-    if targets.len() * (forecast.horizon.unsigned_abs() as usize) < n_values {
+    if targets.is_empty() || targets.len() * (forecast.horizon.unsigned_abs() as usize) < n_values {
         // They have been removed: nothing is left to score.
         return Ok(Scored::default());
     }
