@@ -395,6 +395,25 @@ async fn models_go_with_their_files_unless_something_kept_needs_them(pool: PgPoo
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn plans_that_reach_ahead_do_not_age_what_was_measured(pool: PgPool) {
+    let folder = tempfile::tempdir().unwrap();
+    load_day(&pool, "city", 0).await;
+    load_day(&pool, "city", 800).await;
+    // `heat` was measured on the first day, and `wind` is planned for long after it.
+    sqlx::query("delete from observation o using series s where s.series_id = o.series_id and name = 'heat' and valid_time > $1")
+        .bind(day(1))
+        .execute(&pool)
+        .await
+        .unwrap();
+    sqlx::query("update series set role = 'known' where name = 'wind'").execute(&pool).await.unwrap();
+    let policy =
+        json!({"keep": {"trajectory_days": 30, "forecast_days": 30, "score_days": 30, "observation_days": 30}});
+    retain(&pool, folder.path(), &policy, day(790)).await.unwrap();
+    let kept = "select count(*) from observation join series using (tenant_id, series_id) where name = 'heat'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(kept).fetch_one(&pool).await.unwrap(), 24);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn what_is_wrong_with_a_policy_is_named(pool: PgPool) {
     let service = Service::start(&pool).await;
     let ask =

@@ -12,11 +12,8 @@ use crate::db::retention::Rules;
 use crate::db::retention::export::{self as rows, ObservationRow, Rows, ScoreRow, Selection, TrajectoryRow, ValueRow};
 use crate::{Error, blocking};
 
-/// Rows of most tables that are written together.
-const N_ROWS_TOGETHER: usize = 20_000;
-
-/// Rows of `trajectory`, each of which holds many values.
-const N_TRAJECTORIES_TOGETHER: usize = 50;
+/// Values that are written together, or those of one row where it has more. Each takes some 300 bytes meanwhile.
+const N_VALUES_TOGETHER: usize = 1 << 18;
 
 /// Which rows.
 pub(super) enum Source<'a> {
@@ -45,7 +42,7 @@ pub(super) async fn export(
     let selection = match source {
         Source::OldObservations { rules, limit } => {
             let found = rows::old_observations(connection, DEFAULT_TENANT, rules, *limit);
-            return write(found, folder, "some".to_owned(), N_ROWS_TOGETHER, observations).await;
+            return write(found, folder, "some".to_owned(), |_| 1, observations).await;
         }
         Source::Selected(selection) => selection,
     };
@@ -53,15 +50,15 @@ pub(super) async fn export(
     match table {
         Partitioned::Trajectory => {
             let found = rows::trajectories(connection, selection);
-            write(found, folder, stem, N_TRAJECTORIES_TOGETHER, trajectories).await
+            write(found, folder, stem, |row| row.value.values().len(), trajectories).await
         }
         Partitioned::ForecastValue => {
-            write(rows::values(connection, selection), folder, stem, N_ROWS_TOGETHER, values).await
+            write(rows::values(connection, selection), folder, stem, |row| row.quantiles.len(), values).await
         }
-        Partitioned::Score => write(rows::scores(connection, selection), folder, stem, N_ROWS_TOGETHER, scores).await,
+        Partitioned::Score => write(rows::scores(connection, selection), folder, stem, |_| 1, scores).await,
         Partitioned::Observation => {
             let found = rows::observations(connection, selection);
-            write(found, folder, stem, N_ROWS_TOGETHER, observations).await
+            write(found, folder, stem, |_| 1, observations).await
         }
     }
 }
@@ -70,19 +67,18 @@ async fn write<R: Send + 'static>(
     mut found: Rows<'_, R>,
     folder: &Path,
     stem: String,
-    n_together: usize,
+    n_values: fn(&R) -> usize,
     columns: fn(&[R]) -> Columns,
 ) -> Result<Option<PathBuf>, Error> {
     const ATTEMPT: &str = "exporting rows";
     let internal = |error: ingest::Error| Error::internal(ATTEMPT, error);
     let mut file = Export::create(folder).map_err(internal)?;
     loop {
-        let mut some = Vec::with_capacity(n_together);
-        while some.len() < n_together {
-            match found.try_next().await? {
-                Some(row) => some.push(row),
-                None => break,
-            }
+        let (mut some, mut n_together) = (vec![], 0);
+        while n_together < N_VALUES_TOGETHER {
+            let Some(row) = found.try_next().await? else { break };
+            n_together += n_values(&row);
+            some.push(row);
         }
         if some.is_empty() {
             break;

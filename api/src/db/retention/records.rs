@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use super::super::Error;
 use super::Rules;
 
-/// The newest `valid_time` of each panel that has observations.
+/// The newest `valid_time` of each panel that has observations; what is supplied ahead of known covariates is none.
 pub async fn newest_valid_times(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
@@ -23,7 +23,7 @@ pub async fn newest_valid_times(
              order by o.valid_time desc
              limit 1
          ) as newest
-         where s.tenant_id = $1
+         where s.tenant_id = $1 and s.role <> 'known'
          group by s.panel_id",
     )
     .bind(tenant_id)
@@ -153,7 +153,7 @@ pub async fn delete_jobs(
 ) -> Result<u64, Error> {
     let deleted = sqlx::query(concat!(
         "delete from job
-         where tenant_id = $1 and job_id = any (array(select j.job_id ",
+         where tenant_id = $1 and finished_at is not null and job_id = any (array(select j.job_id ",
         old_jobs!(),
         " order by j.job_id limit $5))"
     ))
