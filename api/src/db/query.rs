@@ -96,7 +96,7 @@ async fn read(
         "select set_config('statement_timeout', $1, true),
              set_config('timezone', 'UTC', true),
              set_config('datestyle', 'ISO, YMD', true),
-             set_config('extra_float_digits', '1', true),
+             set_config('extra_float_digits', '3', true),
              set_config('standard_conforming_strings', 'on', true)",
     );
     let limit = format!("{}s", query.timeout_seconds);
@@ -137,14 +137,13 @@ fn rows(query: &Query, since: Option<&str>) -> String {
     let declared = query.query.trim().trim_end_matches(';');
     let condition = match (&query.watermark, since) {
         (Some(column), Some(since)) => {
-            // Rows that have the same value may have come since then.
+            // Rows that have the same value may have come since then, and of those that have none nobody knows.
             let column = identifier(column);
-            match query.overlap_seconds {
-                Some(seconds) => {
-                    format!(" where {column} >= {}::timestamptz - make_interval(secs => {seconds})", literal(since))
-                }
-                None => format!(" where {column} >= {}", literal(since)),
-            }
+            let least = match query.overlap_seconds {
+                Some(seconds) => format!("{}::timestamptz - make_interval(secs => {seconds})", literal(since)),
+                None => literal(since),
+            };
+            format!(" where ({column} >= {least} or {column} is null)")
         }
         _ => String::new(),
     };
@@ -199,9 +198,13 @@ mod tests {
         };
         assert_eq!(rows(&query, None), "select * from (\nselect 1 -- all of it;\n\n) as declared");
         let since = rows(&query, Some("it's"));
-        assert!(since.ends_with(") as declared where \"changed \"\"at\"\"\" >= 'it''s'"), "{since}");
+        assert!(
+            since
+                .ends_with(") as declared where (\"changed \"\"at\"\"\" >= 'it''s' or \"changed \"\"at\"\"\" is null)"),
+            "{since}"
+        );
         let query = Query { overlap_seconds: Some(60), ..query };
         let since = rows(&query, Some("2025-01-01"));
-        assert!(since.ends_with(" >= '2025-01-01'::timestamptz - make_interval(secs => 60)"), "{since}");
+        assert!(since.contains(" >= '2025-01-01'::timestamptz - make_interval(secs => 60) or "), "{since}");
     }
 }
