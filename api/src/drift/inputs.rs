@@ -34,8 +34,11 @@ const OUTSIDE_MAX: f64 = 0.2;
 /// What may be missing beyond what was missing in training.
 const MISSING_ALLOWANCE: f64 = 0.15;
 
-/// Blocks that are looked at, the newest ones: they bound what has to be read.
+/// Blocks that are looked at, the newest ones.
 const N_BLOCKS_MAX: usize = 30;
+
+/// Values that are read for them; of large panels with short steps there are fewer blocks, or none.
+const N_VALUES_MAX: usize = 2_000_000;
 
 /// Last blocks whose mean an alarm tells.
 const N_RECENT: usize = 3;
@@ -64,8 +67,9 @@ pub(super) async fn watch(
     let grid = Grid::of(panel)?;
     let newest =
         db::drift_event::newest_issue_time(&mut *connection, DEFAULT_TENANT, champion.model_id, &KINDS).await?;
-    let times =
-        times(grid, newest.unwrap_or(champion.data_cutoff), now - panel.publication_delay, profile.block_length);
+    let n_blocks_max = (N_VALUES_MAX / (profile.block_length * series.len()).max(1)).min(N_BLOCKS_MAX);
+    let start = newest.unwrap_or(champion.data_cutoff);
+    let times = times(grid, start, now - panel.publication_delay, profile.block_length, n_blocks_max);
     let Some((&first, &end)) = times.first().zip(times.last()) else { return Ok(vec![]) };
     let known =
         db::observation::as_of(&mut *connection, DEFAULT_TENANT, champion.panel_version_id, now, first..end).await?;
@@ -93,7 +97,13 @@ pub(super) async fn watch(
 
 /// Starts of the steps of whole blocks after `start` that ended a block before `now`, the newest ones, and the end of the last.
 /// Empty where there is no block.
-fn times(grid: Grid, start: DateTime<Utc>, now: DateTime<Utc>, block_length: usize) -> Vec<DateTime<Utc>> {
+fn times(
+    grid: Grid,
+    start: DateTime<Utc>,
+    now: DateTime<Utc>,
+    block_length: usize,
+    n_blocks_max: usize,
+) -> Vec<DateTime<Utc>> {
     let length = block_length as i64;
     let ceil = |time| grid.frequency.ceil(time, grid.time_zone);
     // Blocks are counted from the first one, which keeps them where they are as time goes on, and only the newest are kept.
@@ -105,7 +115,7 @@ fn times(grid: Grid, start: DateTime<Utc>, now: DateTime<Utc>, block_length: usi
             break;
         }
         boundaries.push_back(next);
-        if boundaries.len() > N_BLOCKS_MAX + 1 {
+        if boundaries.len() > n_blocks_max + 1 {
             boundaries.pop_front();
         }
     }
@@ -312,10 +322,10 @@ mod tests {
     #[test]
     fn blocks_stay_where_they_are_and_the_last_one_waits_for_late_values() {
         let grid = Grid::parse("1h", "UTC").expect("a grid");
-        assert!(times(grid, hour(0), hour(2 * DAY - 1), DAY).is_empty());
-        let one = times(grid, hour(0), hour(2 * DAY), DAY);
+        assert!(times(grid, hour(0), hour(2 * DAY - 1), DAY, N_BLOCKS_MAX).is_empty());
+        let one = times(grid, hour(0), hour(2 * DAY), DAY, N_BLOCKS_MAX);
         assert_eq!((one.len(), one[0], one[DAY]), (DAY + 1, hour(0), hour(DAY)));
-        let many = times(grid, hour(0), hour(100 * DAY + 5), DAY);
+        let many = times(grid, hour(0), hour(100 * DAY + 5), DAY, N_BLOCKS_MAX);
         assert_eq!((many.len(), many[0]), (N_BLOCKS_MAX * DAY + 1, hour((99 - N_BLOCKS_MAX) * DAY)));
     }
 }
