@@ -108,10 +108,14 @@ for (const button of document.querySelectorAll("button.call")) {
 for (const form of document.querySelectorAll("form.call")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    const button = form.querySelector("button");
+    if (button.disabled) return;
+    button.disabled = true;
     const fields = [...form.elements].filter((field) => field.name && field.value !== "");
     const value = (field) => (field.type === "number" ? field.valueAsNumber : field.value);
     const body = JSON.stringify(Object.fromEntries(fields.map((field) => [field.name, value(field)])));
     await call({ method: "POST", address: form.dataset.address, body });
+    button.disabled = false;
   });
 }
 
@@ -128,7 +132,10 @@ function follow(section) {
   const field = (name) => section.querySelector(`[data-field="${name}"]`);
   const updates = new EventSource(section.dataset.updates);
   updates.addEventListener("line", (event) => {
-    if (Number(event.lastEventId) > Number(section.dataset.line)) addLine(JSON.parse(event.data));
+    if (Number(event.lastEventId) > Number(section.dataset.line)) {
+      section.dataset.line = event.lastEventId;
+      addLine(JSON.parse(event.data));
+    }
   });
   updates.addEventListener("job", (event) => {
     const job = JSON.parse(event.data);
@@ -140,6 +147,10 @@ function follow(section) {
       updates.close();
       location.reload();
     }
+  });
+  // A stream that ends is asked for again by the browser, one that is refused is not.
+  updates.addEventListener("error", () => {
+    if (updates.readyState === EventSource.CLOSED) setTimeout(() => follow(section), 5000);
   });
 }
 

@@ -164,10 +164,10 @@ fn actions(address: &str, model: &Model) -> Markup {
 
 fn drift(view: &View) -> Markup {
     html! {
-        h2 { "Forecasts that were not what the backtest promised" }
+        h2 { "Alarms" }
         div.scroll {
             table {
-                thead { tr { th { "Noticed" } th { "Forecast made" } th.number { "Version" } th { "What" } } }
+                thead { tr { th { "Noticed" } th { "Up to" } th.number { "Version" } th { "What" } } }
                 tbody {
                     @for event in &view.drift_events {
                         tr {

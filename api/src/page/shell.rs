@@ -134,8 +134,8 @@ pub fn standalone(title: &str, content: &Markup) -> Markup {
 
 /// A figure, drawn by the script of the page from the description beside it.
 pub fn figure(name: &str, label: &str, plot: &Plot) -> Markup {
-    // Within a script element only the sequence that ends it has a meaning.
-    let description = plot.to_json().replace("</", "<\\/");
+    // Within a script element some sequences that begin so have a meaning; in JSON it stands in texts only.
+    let description = plot.to_json().replace('<', "\\u003c");
     html! {
         figure {
             div.plot id=(name) role="img" aria-label=(label) data-figure={ (name) "-data" } {}
@@ -157,6 +157,6 @@ mod tests {
         plot.set_layout(Layout::new().title("</script><b>"));
         let markup = figure("fan", "label", &plot).into_string();
         assert!(!markup.contains("</script><b>"));
-        assert!(markup.contains("<\\/script>"));
+        assert!(markup.contains("\\u003c/script>"));
     }
 }

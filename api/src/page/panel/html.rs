@@ -80,7 +80,7 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
             "Panel " (panel.name) " · every " (panel.frequency) " · " (panel.time_zone)
             @if let Some(unit) = &series.unit { " · " (unit) }
         }
-        @if shown.forecast.is_some() { (look(view, shown)) }
+        @if shown.forecast.is_some() || !view.forecasts.is_empty() { (look(view, shown)) }
         (shell::figure("fan", "Observations, and the forecast that follows them", &fan))
         @match &shown.forecast {
             Some(forecast) => {
@@ -94,7 +94,13 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
                     }
                 }
             },
-            None => { p { "There is no forecast of this series yet." } (ask(view)) },
+            None => {
+                p {
+                    @if view.forecasts.is_empty() { "There is no forecast of this series yet." }
+                    @else { "No trajectories of this series are stored of this forecast." }
+                }
+                (ask(view))
+            },
         }
     }
 }
@@ -106,7 +112,6 @@ const FORM: &str = "asked";
 fn look(view: &View, shown: &ShownSeries) -> Markup {
     let (look, drawn) = (&view.look, &view.look.drawn);
     let intervals: Vec<String> = drawn.intervals.iter().map(u32::to_string).collect();
-    let shown_id = shown.forecast.as_ref().map(|forecast| forecast.stored.forecast.forecast_id);
     html! {
         form.question id=(FORM) method="get" action=(address_of_panel(&view.panel.name, None)) {
             input type="hidden" name="series" value=(shown.series.name);
@@ -115,7 +120,7 @@ fn look(view: &View, shown: &ShownSeries) -> Markup {
                 select name="forecast" {
                     option value="" selected[look.forecast.is_none()] { "latest" }
                     @for forecast in &view.forecasts {
-                        option value=(forecast.forecast_id) selected[look.forecast.is_some() && Some(forecast.forecast_id) == shown_id] {
+                        option value=(forecast.forecast_id) selected[look.forecast == Some(forecast.forecast_id)] {
                             (time(forecast.issue_time, view.time_zone))
                         }
                     }
