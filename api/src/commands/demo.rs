@@ -1,23 +1,25 @@
 //! `plumecast demo`: two real data sets from file to served trajectories, with nothing to set up.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use forecast::{Budget, Device, SampleConfig, TrainConfig};
 use ingest::demo::Dataset;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::db::{self, DEFAULT_TENANT, model::Model, series::NewSeries, words::Kind};
+use crate::forecaster::Grid;
 use crate::progress::Display;
 use crate::training::{self, TestWindows};
 use crate::{
     Application, Config,
     loading::{self, Target},
-    table, telemetry,
+    registry, scoring, table, telemetry,
 };
 
 /// Load two bundled data sets, train, backtest, forecast, and serve all of it.
@@ -62,9 +64,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.config.device.open()?;
     let database = super::open(&args.config.database).await?;
     let pool = database.pool();
-    let mut models = vec![];
+    let mut prepared = vec![];
     for show in &SHOWS {
-        models.push(prepare(pool, &args.config.database.data_dir, show, args.train_seconds, &device).await?);
+        let model = prepare(pool, &args.config.database.data_dir, show, args.train_seconds, &device).await?;
+        let windows = test_windows(pool, show, &model).await?;
+        prepared.push((model, windows));
     }
 
     let application = Application::build(&args.config, pool.clone())?;
@@ -75,11 +79,20 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let made = tokio::task::spawn_blocking(move || {
         SHOWS
             .iter()
-            .zip(&models)
-            .map(|(show, model)| make_forecast(address, show, model))
+            .zip(&prepared)
+            .map(|(show, (model, windows))| {
+                for &issue_time in windows {
+                    make_forecast(address, show, model, Some(issue_time))?;
+                }
+                make_forecast(address, show, model, None)
+            })
             .collect::<anyhow::Result<Vec<_>>>()
     });
     let forecasts = made.await.context("making the forecasts")??;
+    for show in &SHOWS {
+        let panel = registry::find_panel(pool, show.dataset.name).await?;
+        scoring::score(pool, &panel, None..None, Utc::now(), |_| ControlFlow::Continue(())).await?;
+    }
     println!("\nready in {:.1} s: http://{address}", started.elapsed().as_secs_f64());
     print_hints(address, &forecasts, database.private_url().as_deref());
     if args.once {
@@ -137,6 +150,20 @@ async fn prepare(
     Ok(model)
 }
 
+/// When the forecasts of the test windows, of which the model has seen nothing, are made: what came is known, so that they can
+/// be scored.
+async fn test_windows(pool: &PgPool, show: &Show, model: &Model) -> anyhow::Result<Vec<DateTime<Utc>>> {
+    let panel = registry::find_panel(pool, show.dataset.name).await?;
+    let grid = Grid::of(&panel)?;
+    let span = db::observation::span(pool, DEFAULT_TENANT, model.panel_version_id, Utc::now()).await?;
+    let span = span.context("the panel has no observations")?;
+    let horizon = i64::try_from(show.horizon)?;
+    let starts = (1..=i64::try_from(show.n_windows)?).rev();
+    let starts = starts.map(|window| grid.advance(span.last_valid_time, 1 - window * horizon));
+    // A model that was trained since has seen what came.
+    Ok(starts.filter(|&start| start >= model.data_cutoff).collect())
+}
+
 async fn load(pool: &PgPool, data_dir: &Path, dataset: &'static Dataset) -> anyhow::Result<()> {
     let folder = data_dir.join("demo");
     let loaded = tokio::task::spawn_blocking(move || {
@@ -182,11 +209,21 @@ struct Made {
 }
 
 /// Asks the service for a forecast; asked again, it gives the stored one.
-fn make_forecast(address: SocketAddr, show: &Show, model: &Model) -> anyhow::Result<Made> {
+fn make_forecast(
+    address: SocketAddr,
+    show: &Show,
+    model: &Model,
+    issue_time: Option<DateTime<Utc>>,
+) -> anyhow::Result<Made> {
     let panel = show.dataset.name;
-    let order = json!({ "panel": panel, "horizon": show.horizon, "num_samples": N_SAMPLES, "seed": SEED });
+    let mut order = json!({ "panel": panel, "horizon": show.horizon, "num_samples": N_SAMPLES, "seed": SEED });
+    let mut key = format!("demo-{panel}-{}", model.version);
+    if let Some(issue_time) = issue_time {
+        order["issue_time"] = json!(issue_time);
+        key = format!("{key}-{}", issue_time.timestamp());
+    }
     let mut response = ureq::post(format!("http://{address}/v1/forecasts"))
-        .header("Idempotency-Key", format!("demo-{panel}-{}", model.version))
+        .header("Idempotency-Key", key)
         .send_json(order)
         .with_context(|| format!("asking for a forecast of `{panel}`"))?;
     let forecast: Value = response.body_mut().read_json().context("reading the forecast")?;
