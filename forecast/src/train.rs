@@ -336,7 +336,7 @@ struct Candidate<'a> {
     effects: Option<EffectKind>,
     data: Data<'a>,
     members: Vec<Member>,
-    /// The linear forecaster without each of the folds before the last one.
+    /// The linear forecaster, out of fold on the folds before the last one, with its errors.
     measured: Measured,
     law: Law,
     /// The loss of the law, with the price of the way.
