@@ -1,8 +1,8 @@
 #!/bin/sh
 # Takes pictures of every page, light and dark, with Chromium:
-#   docs/screenshots.sh ADDRESS FOLDER [PANEL]       ADDRESS of a running service, such as http://127.0.0.1:8080
+#   docs/screenshots.sh ADDRESS FOLDER [PANEL SERIES]       ADDRESS of a running service, such as http://127.0.0.1:8080
 set -eu
-address=$1 folder=$2 panel=${3:-air_quality}
+address=$1 folder=$2 panel=${3:-air_quality} series=${4:-no2}
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT
 mkdir -p "$folder"
@@ -16,7 +16,7 @@ for scheme in light dark; do
         echo "$folder/$name-$scheme.png"
     done <<PAGES
 overview /
-panel /panels/$panel
+panel /panels/$panel?series=$series
 accuracy /panels/$panel/accuracy?days=3660
 models /panels/$panel/models
 data /panels/$panel/data
