@@ -1,7 +1,7 @@
 //! Jobs, the schedules that ask for them and the workers that do them; and one job as it goes on.
 
 use actix_web::{HttpResponse, web};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 
 use super::{
@@ -17,15 +17,12 @@ use crate::{
         words::JobState,
         worker::Worker,
     },
-    routes,
+    routes::{self, health::STILL_AFTER},
     server::State,
 };
 
 /// Most jobs that the page lists.
 const ROWS_MAX: i64 = 100;
-
-/// A worker that was not seen for so long is marked.
-const SILENT_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Everything on the page of all jobs.
 struct View {
@@ -177,7 +174,7 @@ fn workers(view: &View) -> Markup {
 }
 
 fn is_late(now: DateTime<Utc>, time: DateTime<Utc>) -> bool {
-    now - time > SILENT_AFTER
+    now - time > STILL_AFTER
 }
 
 /// One job. What changes while it runs has names, by which the page's script finds it.

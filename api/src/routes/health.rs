@@ -23,7 +23,7 @@ use crate::{
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long something may be due before it counts as standing still.
-const STILL_AFTER: TimeDelta = TimeDelta::minutes(2);
+pub const STILL_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Most panels that have metrics of their own.
 const PANELS_MEASURED: i64 = 100;
