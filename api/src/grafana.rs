@@ -4,6 +4,7 @@
 //! So that queries of dashboards can be run, and measured, without a Grafana.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value as Json;
 
 /// The chosen value of a variable.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,18 @@ impl Value {
     #[must_use]
     pub fn one(value: &str) -> Self {
         Self::One { text: value.to_owned(), value: value.to_owned() }
+    }
+
+    /// What Grafana chooses when a dashboard is opened, of the options of a variable (what is shown, and what is put in): the
+    /// first, or all of several where that is on offer.
+    #[must_use]
+    pub fn chosen(variable: &Json, options: Vec<(String, String)>) -> Self {
+        match (variable["multi"] == true, options.first()) {
+            (true, _) if variable["includeAll"] == true => Self::Many(options),
+            (true, first) => Self::Many(first.cloned().into_iter().collect()),
+            (false, Some((text, value))) => Self::One { text: text.clone(), value: value.clone() },
+            (false, None) => Self::one(""),
+        }
     }
 }
 

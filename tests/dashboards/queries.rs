@@ -70,7 +70,6 @@ pub async fn choose(connection: &mut PgConnection, dashboard: &Dashboard, range:
     let mut variables: Variables = vec![];
     for variable in dashboard.variables() {
         let name = text(&variable["name"]).to_owned();
-        let is_multi = variable["multi"] == true;
         let value = if variable["type"] == "custom" {
             let current = &variable["current"];
             match list(&current["value"]) {
@@ -86,12 +85,7 @@ pub async fn choose(connection: &mut PgConnection, dashboard: &Dashboard, range:
                 .unwrap_or_else(|error| panic!("{}, variable {name}: {error}\n{sql}", dashboard.file));
             let options =
                 options(&frame).unwrap_or_else(|error| panic!("{}, variable {name}: {error}", dashboard.file));
-            match (is_multi, options.first()) {
-                (true, _) if variable["includeAll"] == true => Value::Many(options),
-                (true, first) => Value::Many(first.cloned().into_iter().collect()),
-                (false, Some((text, value))) => Value::One { text: text.clone(), value: value.clone() },
-                (false, None) => Value::one(""),
-            }
+            Value::chosen(variable, options)
         };
         variables.push((name, value));
     }

@@ -142,13 +142,7 @@ async fn choose(connection: &mut PgConnection, dashboard: &Json, range: TimeRang
         } else {
             let sql = expand(variable["query"].as_str().unwrap_or_default(), &variables, range)?;
             let offered = rows(connection, &sql).await.with_context(|| format!("variable {name}: {sql}"))?;
-            let options = offered.iter().map(option).collect::<sqlx::Result<Vec<_>>>()?;
-            match (variable["multi"] == true, options.first()) {
-                (true, _) if variable["includeAll"] == true => Value::Many(options),
-                (true, first) => Value::Many(first.cloned().into_iter().collect()),
-                (false, Some((text, value))) => Value::One { text: text.clone(), value: value.clone() },
-                (false, None) => Value::one(""),
-            }
+            Value::chosen(variable, offered.iter().map(option).collect::<sqlx::Result<_>>()?)
         };
         variables.push((name, value));
     }
