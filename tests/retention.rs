@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 use uuid::Uuid;
 
-use crate::support::{Service, do_job, plumecast, register};
+use crate::support::{Service, check_score_sums, do_job, plumecast, register};
 
 const N_STEPS: usize = 6;
 const PANELS: [&str; 2] = ["city", "town"];
@@ -159,6 +159,8 @@ async fn check(pool: &PgPool, n_days: i64, now: DateTime<Utc>) {
         assert_eq!(stored(pool, panel, SCORES).await, kept(n_days, 180, now), "{panel}");
         assert_eq!(stored(pool, panel, FORECASTS).await, kept(n_days, 180, now), "{panel}");
     }
+    let n_values = check_score_sums(pool).await;
+    assert_eq!(n_values, sqlx::query_scalar::<_, i64>("select count(*) from score").fetch_one(pool).await.unwrap());
 }
 
 fn policy(export: bool) -> Value {

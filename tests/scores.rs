@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::task::spawn_blocking;
 
-use crate::support::{Service, do_job, hour, load_panel, observation, plumecast, register, store_forecast};
+use crate::support::{
+    Service, check_score_sums, do_job, hour, load_panel, observation, plumecast, register, store_forecast,
+};
 
 /// 50 trajectories of `heat` and `wind` over three hours from hour 48 on, which rise from sample to sample.
 fn rising() -> Trajectories {
@@ -115,6 +117,64 @@ async fn a_value_is_scored_once_it_is_known_and_again_when_it_is_corrected(pool:
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn sums_are_what_a_full_count_says_whatever_is_scored_corrected_or_deleted(pool: PgPool) {
+    let (loaded, model) = stored(&pool).await;
+    for _ in 0..2 {
+        store_forecast(&pool, &loaded, &model, &rising()).await;
+    }
+    load_truth(&pool, 48..50, 0.3).await;
+    score(&pool, &loaded, 0..100).await;
+    assert_eq!(check_score_sums(&pool).await, 3 * 4);
+
+    load_truth(&pool, 48..51, 0.7).await;
+    let at_once = tokio::join!(score(&pool, &loaded, 0..100), score(&pool, &loaded, 0..100));
+    assert!(at_once.0.n_values + at_once.1.n_values >= 3 * 4, "{at_once:?}");
+    assert_eq!(check_score_sums(&pool).await, 3 * 6);
+
+    // What the dashboards say is what scores say, also of a part of a day.
+    let of_dashboards: (i64, f64, f64, f64) = sqlx::query_as(
+        "select p.n_values, p.crps, p.coverage_50, l.second_quarter
+         from dashboard_accuracy_by_period('1', $1::text, $2::text[], $3, $4) p
+         cross join dashboard_lean('1', $1::text, $2::text[], $3, $4) l
+         where l.hour = 0",
+    )
+    .bind(loaded.panel.panel_id)
+    .bind(loaded.series_ids.clone())
+    .bind(hour(48))
+    .bind(hour(49))
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    let of_scores: (i64, f64, f64, f64) = sqlx::query_as(
+        "select count(*), sum(crps) / sum(value), avg(inside_50::integer)::float8,
+             avg(pit) filter (where valid_time = $1) - 0.5
+         from score where valid_time between $1 and $2",
+    )
+    .bind(hour(48))
+    .bind(hour(49))
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!((of_dashboards.0, of_dashboards.2), (of_scores.0, of_scores.2));
+    // A third of the way lies in the second quarter.
+    for (summed, counted) in [(of_dashboards.1, of_scores.1), (of_dashboards.3, of_scores.3)] {
+        assert!((summed - counted).abs() < 1e-12, "{of_dashboards:?}, not {of_scores:?}");
+    }
+
+    for (statement, n_values) in [
+        ("delete from forecast where forecast_id = (select min(forecast_id::text)::uuid from forecast)", 2 * 6),
+        ("delete from score where step = 1", 2 * 4),
+        ("update score set pit = 0.95, crps = 1e-9 where step = 2", 2 * 4),
+        ("delete from score", 0),
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        assert_eq!(check_score_sums(&pool).await, n_values, "{statement}");
+    }
+    let rows: i64 = sqlx::query_scalar("select count(*) from score_sum").fetch_one(&pool).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
     let service = Service::start(&pool).await;
     let (loaded, _) = stored(&pool).await;
@@ -131,6 +191,11 @@ async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
     assert!((heat["pit"].as_f64().unwrap() - 0.42).abs() < 1e-12);
     assert!(heat["skill"].as_f64().unwrap() < 1.0 && heat["crps"].as_f64().unwrap() > 0.0);
     assert_eq!(read("by=day").await["scores"][0]["day"], "2025-03-03");
+    let by_hour = read("by=hour").await;
+    let places: Vec<_> =
+        by_hour["scores"].as_array().unwrap().iter().map(|group| (&group["hour"], &group["quarter"])).collect();
+    assert_eq!(places, [(&json!(0), &json!(2)), (&json!(1), &json!(3)), (&json!(2), &json!(4))]);
+    assert_eq!(by_hour["scores"][0]["pit_counts"], json!([0, 0, 0, 0, 1, 0, 1, 0, 0, 0]));
     assert_eq!(read("by=model&start=2025-03-03T01:00:00Z").await["scores"], {
         let expected = read("by=model&start=2025-03-03T01:00:00Z&version=1").await;
         assert_eq!((&expected["scores"][0]["version"], &expected["scores"][0]["n_values"]), (&json!(1), &json!(4)));
@@ -140,7 +205,7 @@ async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
     let next = read(&format!("limit=2&cursor={}", first["next"].as_str().unwrap())).await;
     assert_eq!((first["scores"].as_array().unwrap().len(), &next["scores"][0]["step"]), (2, &json!(3)));
     service.get("/v1/scores").await.problem(400, "invalid-parameter");
-    service.get("/v1/scores?panel=city&by=hour").await.problem(400, "invalid-parameter");
+    service.get("/v1/scores?panel=city&by=week").await.problem(400, "invalid-parameter");
     service.get("/v1/scores?panel=town").await.problem(404, "unknown-panel");
     let metrics = service.get("/metrics").await.text();
     assert!(metrics.contains(r#"plumecast_coverage_80{panel="city"} 1"#), "{metrics}");

@@ -342,6 +342,22 @@ pub async fn store_forecast(pool: &PgPool, loaded: &Loaded, model: &Model, traje
     forecast_id.to_string()
 }
 
+/// Checks that sums of scores are what a full count says; tells how many scores they sum up.
+pub async fn check_score_sums(pool: &PgPool) -> i64 {
+    let wrong: i64 = sqlx::query_scalar(
+        "select count(*) from (
+             (select * from score_sum except select * from score_sum_recounted)
+             union all
+             (select * from score_sum_recounted except select * from score_sum)
+         ) as wrong",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    assert_eq!(wrong, 0, "sums of scores that are not what a full count says");
+    sqlx::query_scalar("select coalesce(sum(n_values), 0)::bigint from score_sum").fetch_one(pool).await.unwrap()
+}
+
 /// The program under test, built beside the tests.
 pub fn plumecast() -> PathBuf {
     let test = std::env::current_exe().unwrap();

@@ -26,6 +26,7 @@ pub mod reader;
 pub mod retention;
 pub mod schedule;
 pub mod score;
+pub mod score_sum;
 pub mod series;
 pub mod words;
 pub mod worker;

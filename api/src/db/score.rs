@@ -237,7 +237,8 @@ pub async fn upsert_whole(
 /// Scores of a group of values.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct Group {
-    /// What the group has in common, as a number: the step, the series, the version of the model, or the day since 1970.
+    /// What the group has in common, as a number: the step, the series, the version of the model, the day since 1970, or
+    /// four times the hour and the quarter of the horizon, from 0.
     pub key: i64,
     /// Number of values.
     pub n_values: i64,
@@ -255,6 +256,8 @@ pub struct Group {
     pub coverage_90: f64,
     /// Mean of the probability integral transform.
     pub pit: f64,
+    /// How many values fell into each tenth of what was forecast, from the lowest on.
+    pub pit_counts: Vec<i64>,
     /// 1 - error of the medians over that of the values one season earlier, where these are known.
     pub skill: Option<f64>,
 }
@@ -289,16 +292,25 @@ pub async fn groups(
              sum(crps) / nullif(sum(abs(value)), 0) as crps,
              avg(inside_50::integer)::float8 as coverage_50, avg(inside_80::integer)::float8 as coverage_80,
              avg(inside_90::integer)::float8 as coverage_90, avg(pit) as pit,
+             array[
+                 count(*) filter (where pit < 0.1), count(*) filter (where pit >= 0.1 and pit < 0.2),
+                 count(*) filter (where pit >= 0.2 and pit < 0.3), count(*) filter (where pit >= 0.3 and pit < 0.4),
+                 count(*) filter (where pit >= 0.4 and pit < 0.5), count(*) filter (where pit >= 0.5 and pit < 0.6),
+                 count(*) filter (where pit >= 0.6 and pit < 0.7), count(*) filter (where pit >= 0.7 and pit < 0.8),
+                 count(*) filter (where pit >= 0.8 and pit < 0.9), count(*) filter (where pit >= 0.9)
+             ] as pit_counts,
              1 - sum(absolute_error) filter (where naive_absolute_error is not null)
                  / nullif(sum(naive_absolute_error), 0) as skill
          from score sc
          join model m using (tenant_id, model_id)
+         join forecast f on f.tenant_id = sc.tenant_id and f.forecast_id = sc.forecast_id
          cross join lateral (
              select case $3
                  when 'lead' then step
                  when 'series' then series_id
                  when 'model' then m.version
                  when 'day' then (valid_time at time zone $4)::date - date '1970-01-01'
+                 when 'hour' then 4 * extract(hour from valid_time at time zone $4) + ceil(4.0 * step / f.horizon) - 1
              end::bigint as key
          ) as place
          where sc.tenant_id = $1 and sc.panel_id = $2
@@ -317,37 +329,6 @@ pub async fn groups(
     .bind(selection.version)
     .bind(after)
     .bind(limit)
-    .fetch_all(db)
-    .await?)
-}
-
-/// Into which of `n_bins` equal parts of what was forecast the values fell: how many into each, from the lowest on.
-pub async fn pit_histogram(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    selection: &Selection<'_>,
-    n_bins: i32,
-) -> Result<Vec<i64>, Error> {
-    Ok(sqlx::query_scalar(
-        "select count(score.bin)
-         from generate_series(1, $6) as bin
-         left join (
-             select least(width_bucket(pit, 0, 1, $6), $6) as bin
-             from score sc
-             join model m using (tenant_id, model_id)
-             where sc.tenant_id = $1 and sc.panel_id = $2
-               and valid_time >= coalesce($3, '-infinity') and valid_time < coalesce($4, 'infinity')
-               and ($5::integer is null or m.version = $5)
-         ) as score using (bin)
-         group by bin
-         order by bin",
-    )
-    .bind(tenant_id)
-    .bind(selection.panel_id)
-    .bind(selection.start)
-    .bind(selection.end)
-    .bind(selection.version)
-    .bind(n_bins)
     .fetch_all(db)
     .await?)
 }

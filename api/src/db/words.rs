@@ -177,6 +177,8 @@ words! {
         Model = "model",
         /// The day, by the clock of the panel's zone.
         Day = "day",
+        /// The hour of that clock, and how far ahead they were forecast, by quarter of the horizon.
+        Hour = "hour",
     }
 }
 

@@ -1,4 +1,7 @@
-//! What became of a panel's forecasts: scores by lead and by series, and whether intervals held what they promised.
+//! What became of a panel's forecasts: scores by lead and by series, whether intervals held what they promised, and when
+//! forecasts lean.
+
+use std::collections::BTreeSet;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,6 +17,7 @@ use crate::{
         self, DEFAULT_TENANT,
         panel::Panel,
         score::{Group, Selection},
+        score_sum::Lean,
         words::GroupBy,
     },
     routes::{
@@ -30,8 +34,8 @@ const DAYS_MAX: u32 = 3_660;
 /// Leads are put together so that there are at most so many bars.
 const BLOCKS_MAX: usize = 24;
 
-/// Bars of the histogram of the PIT.
-const PIT_BINS: i32 = 10;
+/// How the quarters of a horizon are called.
+const QUARTERS: [&str; 4] = ["First quarter", "Second", "Third", "Last"];
 
 /// What the page shows.
 #[derive(Clone, Copy)]
@@ -56,8 +60,7 @@ struct View {
     days: u32,
     by_lead: Vec<Group>,
     by_series: Vec<(String, Group)>,
-    /// How many values fell into each tenth of what was forecast.
-    pit: Vec<i64>,
+    leans: Vec<Lean>,
 }
 
 /// `GET /panels/{panel}/accuracy`: the page.
@@ -72,25 +75,25 @@ pub async fn read(
     let (pool, days) = (&state.pool, query.0.days);
     let panel = panels::find(pool, &name).await?;
     let start = Utc::now() - TimeDelta::days(i64::from(days));
-    let selection = |by| Selection {
+    let selection = Selection {
         panel_id: panel.panel_id,
         time_zone: &panel.time_zone,
-        by,
+        by: GroupBy::Lead,
         start: Some(start),
         end: None,
         version: None,
     };
     let leads_max = i64::try_from(state.limits.horizon_max).unwrap_or(i64::MAX);
-    let by_lead = db::score::groups(pool, DEFAULT_TENANT, &selection(GroupBy::Lead), None, leads_max).await?;
-    let groups = db::score::groups(pool, DEFAULT_TENANT, &selection(GroupBy::Series), None, LISTED_MAX).await?;
+    let by_lead = db::score::groups(pool, DEFAULT_TENANT, &selection, None, leads_max).await?;
+    let groups = db::score_sum::by_series(pool, DEFAULT_TENANT, panel.panel_id, start, LISTED_MAX).await?;
     let ids: Vec<i32> = groups.iter().filter_map(|group| i32::try_from(group.key).ok()).collect();
     let names = db::series::names(pool, DEFAULT_TENANT, panel.panel_id, &ids).await?;
     let named = |group: Group| {
         let (_, name) = names.iter().find(|(id, _)| i64::from(*id) == group.key)?;
         Some((name.clone(), group))
     };
-    let pit = db::score::pit_histogram(pool, DEFAULT_TENANT, &selection(GroupBy::Lead), PIT_BINS).await?;
-    let view = View { by_series: groups.into_iter().filter_map(named).collect(), panel, start, days, by_lead, pit };
+    let leans = db::score_sum::leans(pool, DEFAULT_TENANT, panel.panel_id, &panel.time_zone, start).await?;
+    let view = View { by_series: groups.into_iter().filter_map(named).collect(), panel, start, days, by_lead, leans };
     let html = blocking::run("writing the page", move || {
         shell::page(Some(&format!("Accuracy of {}", view.panel.name)), &html! { main.wide { (content(&view)) } })
     });
@@ -118,6 +121,7 @@ fn content(view: &View) -> Markup {
         } @else {
             (summary(view))
             (figures(view))
+            (heat_map(&view.leans, &view.panel.time_zone))
             (by_series(&view.by_series))
             (addresses(view))
         }
@@ -147,21 +151,76 @@ fn figures(view: &View) -> Markup {
     ];
     let coverage = chart::bars("Share of the truth inside", "Steps ahead", &labels, &coverage, &[0.5, 0.8, 0.9]);
     let crps = chart::bars("CRPS", "Steps ahead", &labels, &[("total", "CRPS", of(|group| group.crps))], &[]);
-    let n_values = view.pit.iter().sum::<i64>().max(1) as f64;
-    let tenths: Vec<String> = (0..PIT_BINS).map(|bin| format!("{} to {} %", 10 * bin, 10 * (bin + 1))).collect();
-    let shares = view.pit.iter().map(|&count| Some(count as f64 / n_values)).collect();
-    let expected = [1.0 / f64::from(PIT_BINS)];
-    let pit =
-        chart::bars("Share of the truth", "Of what was forecast", &tenths, &[("total", "Share", shares)], &expected);
+    let skill = [("total", "Skill", of(|group| group.skill))];
+    let skill = chart::bars("Skill", "Steps ahead", &labels, &skill, &[0.0]);
+    let Group { n_values, pit_counts, .. } = combined(&view.by_lead);
+    let tenths: Vec<String> = (0..10).map(|tenth| format!("{} to {} %", 10 * tenth, 10 * (tenth + 1))).collect();
+    let shares = pit_counts.iter().map(|&count| Some(count as f64 / n_values.max(1) as f64)).collect();
+    let pit = chart::bars("Share of the truth", "Of what was forecast", &tenths, &[("total", "Share", shares)], &[0.1]);
     html! {
         h2 { "How far off, by how far ahead?" }
         (shell::figure("crps", "CRPS by lead", &crps))
+        h2 { "How much better than one season before?" }
+        (shell::figure("skill", "Skill against seasonal naive by lead", &skill))
+        p.quiet {
+            "By how much the error of the medians is lower than that of the values one season before: 0 is as good, 1 without "
+            "error, below 0 worse."
+        }
         h2 { "Do intervals hold what they promise?" }
         (shell::figure("coverage", "Coverage of intervals by lead", &coverage))
         p.quiet { "Dotted: what should be." }
         h2 { "Where in the predictive distribution did the truth fall?" }
         (shell::figure("pit", "Histogram of the probability integral transform", &pit))
         p.quiet { "High ends: intervals are too narrow. High middle: too wide. A slope: the forecast is biased." }
+    }
+}
+
+/// When forecasts lean: a row for each quarter of the horizon, a column for each hour, unless there is only one.
+fn heat_map(leans: &[Lean], time_zone: &str) -> Markup {
+    let hours: BTreeSet<i32> = leans.iter().map(|lean| lean.hour).collect();
+    if hours.len() < 2 {
+        return html! {};
+    }
+    let at = |hour: i32, quarter: usize| {
+        leans.iter().find(|lean| lean.hour == hour && usize::try_from(lean.quarter) == Ok(quarter))
+    };
+    html! {
+        h2 { "When do forecasts lean?" }
+        div.scroll role="region" aria-label="Lean by hour and lead" tabindex="0" {
+            table.heat {
+                thead {
+                    tr {
+                        th scope="col" { "Of the horizon" }
+                        @for hour in &hours { th.number scope="col" { (format!("{hour:02}h")) } }
+                    }
+                }
+                tbody {
+                    @for (quarter, name) in (1..).zip(QUARTERS) {
+                        tr {
+                            th scope="row" { (name) }
+                            @for &hour in &hours { (lean_cell(at(hour, quarter))) }
+                        }
+                    }
+                }
+            }
+        }
+        p.quiet {
+            "By hour on the clock of " (time_zone) ": how many percentage points of what was forecast the truth lay above (+) or "
+            "below (−) its middle, on average. 0 is unbiased; ±50 would be always beyond everything."
+        }
+    }
+}
+
+fn lean_cell(lean: Option<&Lean>) -> Markup {
+    let Some(Lean { n_values, pit, .. }) = lean else {
+        return html! { td.number { "–" } };
+    };
+    let points = (100.0 * (pit - 0.5)).round();
+    // Where forecasts lean by a quarter of the distribution, the colour is full.
+    let strength = (points.abs() * 4.0).min(100.0);
+    let (class, sign) = if points < 0.0 { ("low", "−") } else { ("high", if points > 0.0 { "+" } else { "" }) };
+    html! {
+        td.number.(class) style={ "--lean: " (strength) "%" } title={ (n_values) " values" } { (sign) (points.abs()) }
     }
 }
 
@@ -210,6 +269,7 @@ fn addresses(view: &View) -> Markup {
         ("by series", address("series")),
         ("by model", address("model")),
         ("by day", address("day")),
+        ("by hour", address("hour")),
     ])
 }
 
@@ -235,6 +295,7 @@ fn combined(groups: &[Group]) -> Group {
         let sum: f64 = groups.iter().filter_map(of).map(|(weight, ratio)| weight * ratio).sum();
         (weight > 0.0).then(|| sum / weight)
     };
+    let pit_counts = (0..10).map(|tenth| groups.iter().filter_map(|group| group.pit_counts.get(tenth)).sum()).collect();
     let naive_error = groups.iter().filter_map(|group| group.naive_error).reduce(|sum, error| sum + error);
     Group {
         key: groups.first().map_or(0, |group| group.key),
@@ -246,6 +307,7 @@ fn combined(groups: &[Group]) -> Group {
         coverage_80: mean(|group| group.coverage_80),
         coverage_90: mean(|group| group.coverage_90),
         pit: mean(|group| group.pit),
+        pit_counts,
         skill: ratio(|group| Some((group.naive_error?, group.skill?))),
     }
 }
@@ -257,7 +319,20 @@ mod tests {
     fn group(key: i64, n_values: i64, coverage_80: f64, skill: Option<f64>) -> Group {
         let (magnitude, naive_error) = (key as f64, skill.map(|_| key as f64));
         let (crps, coverage_50, coverage_90, pit) = (Some(0.1 * key as f64), 0.5, 0.9, 0.5);
-        Group { key, n_values, magnitude, naive_error, crps, coverage_50, coverage_80, coverage_90, pit, skill }
+        let pit_counts = vec![n_values; 10];
+        Group {
+            key,
+            n_values,
+            magnitude,
+            naive_error,
+            crps,
+            coverage_50,
+            coverage_80,
+            coverage_90,
+            pit,
+            pit_counts,
+            skill,
+        }
     }
 
     #[test]
@@ -269,6 +344,7 @@ mod tests {
         // Two, one and two values.
         let expected = (2.0 * 0.6 + 0.5 + 2.0 * 0.6) / 5.0;
         assert!((blocks[0].1.coverage_80 - expected).abs() < 1e-12 && blocks[0].1.n_values == 5);
+        assert_eq!(blocks[0].1.pit_counts, [5; 10]);
     }
 
     #[test]
@@ -277,6 +353,16 @@ mod tests {
         assert!((all.skill.expect("known of two") - (2.0 * 0.25 + 6.0 * 0.05) / 8.0).abs() < 1e-12);
         assert!((all.crps.expect("known of all") - (0.1 + 0.4 + 3.6) / 9.0).abs() < 1e-12);
         assert_eq!(combined(&[group(1, 3, 0.8, None)]).skill, None);
+    }
+
+    #[test]
+    fn the_heat_map_says_when_forecasts_lean_and_which_way() {
+        let lean = |hour, quarter, pit| Lean { hour, quarter, n_values: 7, pit };
+        let html = heat_map(&[lean(0, 1, 0.5), lean(0, 4, 0.58), lean(13, 1, 0.1)], "Europe/Madrid").into_string();
+        for part in ["13h", "--lean: 0%", ">+8<", "--lean: 32%", "number low", ">−40<", "--lean: 100%", "7 values"] {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+        assert_eq!(heat_map(&[lean(0, 1, 0.5)], "UTC").into_string(), "", "days have no hours");
     }
 
     #[test]

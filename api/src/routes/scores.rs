@@ -30,7 +30,8 @@ const PAGE_ROWS_DEFAULT: usize = 200;
 pub struct ScoresParameters {
     /// Name of the panel.
     panel: String,
-    /// What the values of a group have in common: `lead` (default), `series`, `model` or `day` (of the panel's zone).
+    /// What the values of a group have in common: `lead` (default), `series`, `model`, `day` (of the panel's zone) or `hour` (of
+    /// its clock, with the quarter of the horizon).
     by: Option<String>,
     /// Only values from this time on.
     start: Option<DateTime<Utc>>,
@@ -58,7 +59,8 @@ pub struct ScoresQuery {
 
 impl FromQuery for ScoresQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let by = parameters.take_parsed("by", "`lead`, `series`, `model` or `day`", |text| text.parse().ok())?;
+        let by =
+            parameters.take_parsed("by", "`lead`, `series`, `model`, `day` or `hour`", |text| text.parse().ok())?;
         Ok(Self {
             panel: required("panel", parameters.take("panel")?)?,
             by: by.unwrap_or(GroupBy::Lead),
@@ -86,6 +88,12 @@ pub struct ScoreGroup {
     /// The day, by `day`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day: Option<NaiveDate>,
+    /// The hour at which intervals begin, by `hour`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hour: Option<i64>,
+    /// How far ahead the forecasts were made, by quarter of the horizon of each, from 1; by `hour`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarter: Option<i64>,
     /// Number of values.
     pub n_values: i64,
     /// CRPS as in a backtest: sum over the values, divided by the sum of their magnitudes; null where all are 0.
@@ -98,6 +106,8 @@ pub struct ScoreGroup {
     pub coverage_90: f64,
     /// Mean of the probability integral transform; 0.5 is unbiased.
     pub pit: f64,
+    /// How many values fell into each tenth of what was forecast, from the lowest on.
+    pub pit_counts: Vec<i64>,
     /// 1 - error of the medians over that of the values one season earlier; null where these are not known.
     pub skill: Option<f64>,
 }
@@ -137,14 +147,20 @@ pub async fn list(state: web::Data<State>, query: Query<ScoresQuery>) -> Result<
     let ids: Vec<i32> = groups.iter().filter_map(|group| i32::try_from(group.key).ok()).collect();
     let names = match by {
         GroupBy::Series => db::series::names(&state.pool, DEFAULT_TENANT, panel.panel_id, &ids).await?,
-        GroupBy::Lead | GroupBy::Model | GroupBy::Day => Vec::new(),
+        GroupBy::Lead | GroupBy::Model | GroupBy::Day | GroupBy::Hour => Vec::new(),
     };
     let name = |key: i64| names.iter().find(|(id, _)| i64::from(*id) == key).map(|(_, name)| name.clone());
-    let scores = groups.into_iter().map(|group| body(by, &group, name(group.key))).collect();
+    let scores = groups
+        .into_iter()
+        .map(|group| {
+            let name = name(group.key);
+            body(by, group, name)
+        })
+        .collect();
     Ok(web::Json(ScorePage { scores, next }))
 }
 
-fn body(by: GroupBy, group: &Group, series: Option<String>) -> ScoreGroup {
+fn body(by: GroupBy, group: Group, series: Option<String>) -> ScoreGroup {
     let only = |wanted: GroupBy| (by == wanted).then_some(group.key);
     let day = only(GroupBy::Day).and_then(|day| NaiveDate::default().checked_add_signed(TimeDelta::days(day)));
     ScoreGroup {
@@ -152,12 +168,15 @@ fn body(by: GroupBy, group: &Group, series: Option<String>) -> ScoreGroup {
         series,
         version: only(GroupBy::Model),
         day,
+        hour: only(GroupBy::Hour).map(|key| key / 4),
+        quarter: only(GroupBy::Hour).map(|key| key % 4 + 1),
         n_values: group.n_values,
         crps: group.crps,
         coverage_50: group.coverage_50,
         coverage_80: group.coverage_80,
         coverage_90: group.coverage_90,
         pit: group.pit,
+        pit_counts: group.pit_counts,
         skill: group.skill,
     }
 }

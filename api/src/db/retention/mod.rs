@@ -252,6 +252,19 @@ pub async fn delete(conn: &mut PgConnection, tenant_id: i32, table: Partitioned,
             "delete from forecast where tenant_id = $1 and forecast_id = any ($2) and cardinality($3::timestamptz[]) >= 0"
         }
     };
+    if table == Partitioned::Score {
+        // All at once, so that their sums are locked when nothing else is still to be.
+        let [first, last] = span(old);
+        sqlx::query(
+            "delete from score where tenant_id = $1 and forecast_id = any ($2) and valid_time between $3 and $4",
+        )
+        .bind(tenant_id)
+        .bind(&ids)
+        .bind(first)
+        .bind(last)
+        .execute(&mut *conn)
+        .await?;
+    }
     let times = match table {
         Partitioned::ForecastValue => span(old).into(),
         _ => old.iter().map(|one| one.issue_time).collect::<Vec<_>>(),
