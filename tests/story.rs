@@ -192,6 +192,32 @@ async fn a_file_becomes_a_served_forecast(pool: PgPool) {
     let gaps: Vec<&str> = lines[1..].iter().map(|line| &line[..line.find("heat").unwrap()]).collect();
     assert_eq!(gaps, ["2025-03-01T17:00:00+00:00,", "2025-03-02T05:00:00+00:00,"], "{filled}");
 
+    // What is drawn has the series that were named, and what they are measured in.
+    let draw =
+        ["forecast", "--panel", "plant", "--horizon", "6", "--num-samples", "20", "--plot-series", "wind", "--plot"];
+    let in_terminal = user.say(&draw).await;
+    assert!(in_terminal.contains("\nwind (MW)\n") && in_terminal.contains('⠁'), "{in_terminal}");
+    for (name, parts) in [
+        ("fan.svg", ["<svg", ">\nwind\n<", ">\nMW\n<", "Time (UTC)", "90 % interval"]),
+        ("fan.html", ["<!DOCTYPE html>", "wind (MW)", "Time (UTC)", "90 % interval", "issue time"]),
+    ] {
+        let file = user.folder.path().join(name);
+        let said = user.say(&[draw.as_slice(), &[path(&file)]].concat()).await;
+        assert!(said.contains(&format!("drawn: {}", file.display())), "{said}");
+        let drawn = fs::read_to_string(&file).unwrap();
+        for part in parts {
+            assert!(drawn.contains(part), "{part} in {name}");
+        }
+        assert!(!drawn.contains("heat (MW)") && !drawn.contains("\nheat\n"), "{name} has the named series alone");
+    }
+    let complaint = user.fail(&[draw.as_slice(), &["fan.png"]].concat()).await;
+    assert!(complaint.contains("save it as PNG from a browser"), "{complaint}");
+    let complaint = user.fail(&[draw.as_slice(), &["fan.pdf"]].concat()).await;
+    assert!(complaint.contains("a file that ends in .svg or .html"), "{complaint}");
+    let unknown = ["forecast", "--panel", "plant", "--horizon", "6", "--plot", "--plot-series", "sun"];
+    let complaint = user.fail(&unknown).await;
+    assert!(complaint.contains("no series `sun`"), "{complaint}");
+
     let wrong = user.file("scenario.json", r#"{"conditions": [{"fn": "mean", "at_least": 2, "at_most": 1}]}"#);
     let complaint = user.fail(&[forecast.as_slice(), &[path(&wrong)]].concat()).await;
     assert!(complaint.contains("/scenario/conditions/0/at_most: must not be below `at_least`"), "{complaint}");
@@ -350,6 +376,10 @@ async fn backtest_rows(flags: &[&str], stage: &str, n_steps: u64) -> Vec<String>
         }
     }
     assert!(fs::metadata(out.join("trajectories.parquet")).unwrap().len() > 1000);
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    for part in ["2 windows of 6 steps", "<dt>Seed</dt><dd>1</dd>", "series-1", "id=\"pit\""] {
+        assert!(report.contains(part), "{part}");
+    }
     let steps: Vec<u64> = curves(&out).iter().filter(|point| point["stage"] == stage).map(step).collect();
     assert_eq!(steps, (1..=n_steps).collect::<Vec<u64>>());
     rows.iter().map(|row| row["model"].as_str().unwrap().to_owned()).collect()

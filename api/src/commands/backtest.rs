@@ -158,12 +158,42 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         rows: &result.rows,
         reliability: &result.reliability,
         trajectories: &result.trajectories,
+        settings: &settings(args, &panel),
     };
     let page = args.out.join("report.html");
     fs::write(&page, report.html()?).with_context(|| format!("writing {}", page.display()))?;
     println!("{}", table::scores(&result.rows));
     println!("written: {}, report.html, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
+}
+
+/// What was trained and tested how, for people.
+fn settings(args: &Args, panel: &Panel) -> Vec<(&'static str, String)> {
+    let zone = panel.time_zone();
+    let time = |row: usize| panel.valid_time(row).with_timezone(&zone).format("%-d %B %Y, %H:%M %Z").to_string();
+    let trained = match args.train_steps {
+        Some(steps) => format!("{steps} steps of the optimiser"),
+        None => format!("{} minutes", args.train_minutes),
+    };
+    let mut settings = vec![
+        ("File", args.data.display().to_string()),
+        (
+            "Data",
+            format!("{} steps of {}, {} to {}", panel.n_steps(), panel.frequency(), time(0), time(panel.n_steps() - 1)),
+        ),
+        ("Time zone", zone.to_string()),
+        ("Test", format!("{} windows of {} steps", args.windows, args.horizon)),
+        ("Trajectories", args.samples.to_string()),
+        ("Trained for", trained),
+        ("Seed", args.seed.to_string()),
+    ];
+    for (name, bound) in [("Lower bound", args.lower_bound), ("Upper bound", args.upper_bound)] {
+        settings.extend(bound.map(|bound| (name, bound.to_string())));
+    }
+    for (name, series) in [("Known covariates", &args.known), ("Past covariates", &args.past)] {
+        settings.extend((!series.is_empty()).then(|| (name, series.join(", "))));
+    }
+    settings
 }
 
 /// Trains and tests the model that was named; the record of its training is as it goes into `metrics.json`.

@@ -13,7 +13,7 @@ use crate::forecaster::{self, Forecast, Grid, Guidance, Order, Scenario};
 use crate::metrics::Metrics;
 use crate::page::{
     self,
-    chart::{Drawn, Fan},
+    chart::{Drawn, Fan, SeriesChart, value_title},
     panel::{Placement, read_observed, wall_time},
 };
 use crate::plot;
@@ -57,9 +57,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
 
-    /// Draw the forecast instead of listing it: in the terminal, or as a page in an .html file.
+    /// Draw the forecast instead of listing it: in the terminal, in an .svg file, or as a page in an .html file, which a
+    /// browser also saves as PNG.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = TERMINAL)]
     pub plot: Option<PathBuf>,
+
+    /// The series that are drawn; the first ones, unless they are named.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "plot")]
+    pub plot_series: Vec<String>,
 
     /// Where the model computes.
     #[command(flatten)]
@@ -91,6 +96,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     levels.sort_by(|a, b| a.value().total_cmp(&b.value()));
     levels.dedup();
 
+    let picture = args.plot.as_deref().map(Picture::of).transpose()?;
     let scenario = args.scenario.as_deref().map(read_scenario).transpose()?;
 
     let device = args.device.open()?;
@@ -110,10 +116,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     let forecast = forecaster::make(database.pool(), &predictor, &metrics, &order, Utc::now()).await?;
     forecaster::store(database.pool(), &metrics, &forecast, None).await?;
-    let text = match &args.plot {
+    let text = match &picture {
         None => table(&forecast),
-        Some(file) => {
-            let drawn = draw(database.pool(), &forecast, file).await?;
+        Some(picture) => {
+            let drawn = draw(database.pool(), &forecast, picture, &args.plot_series).await?;
             format!("{}\n{drawn}", facts(&forecast))
         }
     };
@@ -155,37 +161,65 @@ fn with_times_as_text(value: toml::Value) -> toml::Value {
     }
 }
 
-/// Draws the first series; what is printed of it.
-async fn draw(pool: &PgPool, forecast: &Forecast, file: &Path) -> anyhow::Result<String> {
-    anyhow::ensure!(
-        file == Path::new(TERMINAL) || file.extension().is_some_and(|extension| extension == "html"),
-        "--plot draws in the terminal, or into a file that ends in .html"
-    );
+/// Where a forecast is drawn.
+enum Picture<'a> {
+    /// In the terminal.
+    Terminal,
+    /// As a page.
+    Html(&'a Path),
+    /// For documents.
+    Svg(&'a Path),
+}
+
+impl<'a> Picture<'a> {
+    /// # Errors
+    /// When the name of the file does not say which of these.
+    fn of(file: &'a Path) -> anyhow::Result<Self> {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            _ if file == Path::new(TERMINAL) => Ok(Self::Terminal),
+            Some("html") => Ok(Self::Html(file)),
+            Some("svg") => Ok(Self::Svg(file)),
+            Some("png") => anyhow::bail!("--plot draws no .png: draw an .html file, and save it as PNG from a browser"),
+            _ => anyhow::bail!("--plot draws in the terminal, or into a file that ends in .svg or .html"),
+        }
+    }
+}
+
+/// Draws some series; what is printed of it.
+async fn draw(pool: &PgPool, forecast: &Forecast, picture: &Picture<'_>, wanted: &[String]) -> anyhow::Result<String> {
     let grid = Grid::of(&forecast.panel)?;
     let last_valid_time = *forecast.valid_times.last().context("the forecast has no steps")?;
     let placement = Placement { issue_time: forecast.issue_time, horizon: forecast.horizon(), last_valid_time };
+    let position = |name: &String| {
+        let position = forecast.series.iter().position(|series| series.name == *name);
+        position.with_context(|| format!("--plot-series: the forecast has no series `{name}`"))
+    };
+    let mut positions: Vec<usize> = wanted.iter().map(position).collect::<anyhow::Result<_>>()?;
+    if positions.is_empty() {
+        positions.extend(0..forecast.series.len().min(SERIES_DRAWN));
+    }
     let mut charts = Vec::new();
-    for (position, series) in forecast.series.iter().enumerate().take(SERIES_DRAWN) {
+    for &position in &positions {
+        let series = &forecast.series[position];
         let observed = read_observed(pool, grid, series, Some(placement)).await?;
         let valid_times = forecast.valid_times.iter().map(|&time| wall_time(grid, time)).collect();
-        let fan = Fan::of(
-            wall_time(grid, forecast.issue_time),
-            valid_times,
-            &forecast.trajectories,
-            position,
-            &Drawn::default(),
-        )?;
-        charts.push((series.name.as_str(), observed, fan));
+        let issue_time = wall_time(grid, forecast.issue_time);
+        let fan = Fan::of(issue_time, valid_times, &forecast.trajectories, position, &Drawn::default())?;
+        charts.push(SeriesChart { name: series.name.clone(), unit: series.unit.clone(), observed, fan });
     }
-    let left_out = forecast.series.len().saturating_sub(SERIES_DRAWN);
+    let left_out = if wanted.is_empty() { forecast.series.len() - positions.len() } else { 0 };
     let note = if left_out == 0 { String::new() } else { format!("\n{left_out} more series are not drawn") };
-    if file == Path::new(TERMINAL) {
-        let text: Vec<String> =
-            charts.iter().map(|(name, observed, fan)| format!("\n{name}\n{}", plot::fan(observed, fan))).collect();
-        return Ok(text.join("\n") + &note);
-    }
-    let html = page::report::forecast(&forecast.panel, &charts);
-    std::fs::write(file, html).with_context(|| format!("writing {}", file.display()))?;
+    let (file, content) = match picture {
+        Picture::Terminal => {
+            let chart = |SeriesChart { name, unit, observed, fan }: &SeriesChart| {
+                format!("\n{}\n{}", value_title(name, unit.as_deref()), plot::terminal::fan(observed, fan))
+            };
+            return Ok(charts.iter().map(chart).collect::<Vec<_>>().join("\n") + &note);
+        }
+        Picture::Html(file) => (file, page::report::forecast(&forecast.panel, &charts)),
+        Picture::Svg(file) => (file, plot::svg::fans(&charts, &forecast.panel.time_zone).map_err(anyhow::Error::msg)?),
+    };
+    std::fs::write(file, content).with_context(|| format!("writing {}", file.display()))?;
     Ok(format!("drawn: {}{note}", file.display()))
 }
 

@@ -53,6 +53,28 @@ pub struct Band {
     pub upper: Vec<f64>,
 }
 
+/// What there is to draw of one series.
+#[derive(Clone, Debug)]
+pub struct SeriesChart {
+    /// Its name.
+    pub name: String,
+    /// Unit of its values.
+    pub unit: Option<String>,
+    /// What was observed.
+    pub observed: Path,
+    /// The forecast.
+    pub fan: Fan,
+}
+
+/// The median of an earlier forecast.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// When it was made, as wall time.
+    pub issue_time: NaiveDateTime,
+    /// The median.
+    pub path: Path,
+}
+
 /// A forecast of one series, ready to be drawn.
 #[derive(Clone, Debug)]
 pub struct Fan {
@@ -158,26 +180,35 @@ pub fn bars(
     plot
 }
 
-/// Observations and the forecast that follows them, with the name of the zone of their wall times.
+/// What stands beside the values of a series: its name, and its unit.
 #[must_use]
-pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan>) -> Plot {
+pub fn value_title(name: &str, unit: Option<&str>) -> String {
+    unit.map_or_else(|| name.to_owned(), |unit| format!("{name} ({unit})"))
+}
+
+/// Observations and forecasts that follow them, each after the other, with the name of the zone of their wall times, and what
+/// earlier forecasts said.
+#[must_use]
+pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fans: &[Fan], earlier: &[Earlier]) -> Plot {
     let mut plot = Plot::new();
     let mut layout =
         layout(Axis::new().type_(AxisType::Date).title(format!("Time ({time_zone})")), Axis::new().title(value_title))
             .hover_mode(HoverMode::XUnified);
 
-    if let Some(fan) = fan {
+    for (number, fan) in fans.iter().enumerate() {
+        let is_first = number == 0;
         for band in &fan.bands {
-            plot.add_traces(band_traces(&fan.valid_time, band));
+            plot.add_traces(band_traces(&fan.valid_time, band, is_first));
         }
         for (index, path) in fan.paths.iter().enumerate() {
-            plot.add_trace(path_trace(&fan.valid_time, path, index == 0));
+            plot.add_trace(path_trace(&fan.valid_time, path, is_first && index == 0));
         }
         plot.add_trace(
             Scatter::new(times(&fan.valid_time), fan.median.clone())
                 .mode(Mode::Lines)
                 .name("Median")
                 .legend_group("median")
+                .show_legend(is_first)
                 .line(Line::new().width(2.0))
                 .hover_template("%{y:.4~g}"),
         );
@@ -191,7 +222,18 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fan: Option<&Fan
                     .hover_template("%{y:.4~g}"),
             );
         }
-        layout = mark(layout, &time(&fan.issue_time), "issue time");
+        layout = mark(layout, &time(&fan.issue_time), if is_first { "issue time" } else { "" });
+    }
+    for Earlier { issue_time, path } in earlier {
+        plot.add_trace(
+            Scatter::new(times(&path.valid_time), path.value.clone())
+                .mode(Mode::Lines)
+                .name(issue_time.format("Made %a %-d %b %H:%M").to_string())
+                .legend_group("earlier")
+                .connect_gaps(false)
+                .line(Line::new().width(1.4).dash(DashType::Dot))
+                .hover_template("%{y:.4~g}"),
+        );
     }
     plot.add_trace(
         Scatter::new(times(&observed.valid_time), observed.value.clone())
@@ -247,7 +289,7 @@ fn layout(x_axis: Axis, y_axis: Axis) -> Layout {
 }
 
 /// An invisible lower edge, and an upper edge filled down to it.
-fn band_traces(valid_time: &[NaiveDateTime], band: &Band) -> Vec<Box<dyn Trace>> {
+fn band_traces(valid_time: &[NaiveDateTime], band: &Band, is_in_legend: bool) -> Vec<Box<dyn Trace>> {
     // The style sheet has three shades.
     let group = match band.percent {
         85.. => "interval-90",
@@ -266,6 +308,7 @@ fn band_traces(valid_time: &[NaiveDateTime], band: &Band) -> Vec<Box<dyn Trace>>
         .line(Line::new().width(0.0))
         .fill(Fill::ToNextY)
         .legend_group(group)
+        .show_legend(is_in_legend)
         .name(&name)
         .text_array(
             band.lower
@@ -345,15 +388,18 @@ mod tests {
             paths: vec![vec![1.0, 2.0], vec![0.5, 0.25]],
             highlighted: Some((2, vec![0.5, 0.25])),
         };
+        let earlier = [Earlier { issue_time: at(1), path: Path { valid_time: vec![at(2)], value: vec![Some(1.25)] } }];
         let figure: serde_json::Value =
-            serde_json::from_str(&fan("NO2 (µg/m³)", "UTC", &observed, Some(&forecast)).to_json()).expect("it is JSON");
+            serde_json::from_str(&fan("NO2 (µg/m³)", "UTC", &observed, &[forecast], &earlier).to_json())
+                .expect("it is JSON");
         let traces = figure["data"].as_array().expect("traces");
         let roles: Vec<&str> = traces.iter().filter_map(|trace| trace["legendgroup"].as_str()).collect();
         assert_eq!(
             roles,
-            ["interval-90", "interval-90", "trajectory", "trajectory", "median", "highlighted", "observed"]
+            ["interval-90", "interval-90", "trajectory", "trajectory", "median", "highlighted", "earlier", "observed"]
         );
-        assert_eq!(traces[6]["y"][1], serde_json::Value::Null, "a gap stays a gap");
+        assert_eq!(traces[6]["name"], "Made Thu 1 Jan 01:00");
+        assert_eq!(traces[7]["y"][1], serde_json::Value::Null, "a gap stays a gap");
         assert_eq!(figure["layout"]["yaxis"]["title"]["text"], "NO2 (µg/m³)");
         assert_eq!(figure["layout"]["shapes"][0]["x0"], "1970-01-01T02:00:00");
     }
@@ -374,7 +420,7 @@ mod tests {
     #[test]
     fn a_series_without_forecast_shows_its_observations() {
         let figure: serde_json::Value =
-            serde_json::from_str(&fan("y", "UTC", &Path::default(), None).to_json()).expect("it is JSON");
+            serde_json::from_str(&fan("y", "UTC", &Path::default(), &[], &[]).to_json()).expect("it is JSON");
         assert_eq!(figure["data"].as_array().map(Vec::len), Some(1));
     }
 }

@@ -1,7 +1,28 @@
-//! Numbers and times for people.
+//! Numbers, times and functions for people.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use forecast::Aggregate;
+
+/// The functions that a question may name, and what people call them.
+pub const FUNCTIONS: [(&str, Aggregate, &str); 4] = [
+    ("sum", Aggregate::Sum, "total"),
+    ("mean", Aggregate::Mean, "mean"),
+    ("max", Aggregate::Max, "highest value"),
+    ("min", Aggregate::Min, "lowest value"),
+];
+
+/// What the API and people call a function.
+pub fn words(function: Aggregate) -> (&'static str, &'static str) {
+    let known = FUNCTIONS.into_iter().find(|(_, one, _)| *one == function);
+    known.map_or(("sum", "total"), |(name, _, word)| (name, word))
+}
+
+/// A word or sentence with a capital letter.
+pub fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
 
 /// A number with four significant digits, or all digits before the point, in groups of three.
 pub fn number(value: f64) -> String {

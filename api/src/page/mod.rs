@@ -8,7 +8,7 @@ pub mod accuracy;
 mod assets;
 pub mod chart;
 pub mod data;
-mod format;
+pub mod format;
 pub mod jobs;
 pub mod models;
 mod overview;

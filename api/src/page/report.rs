@@ -1,5 +1,7 @@
 //! Pages in one file, which need no service: what a backtest found, and a forecast.
 
+use std::slice;
+
 use forecast::Trajectories;
 use forecast::backtest::BacktestRow;
 use forecast::reliability::{Coverage, Reliability};
@@ -7,7 +9,7 @@ use ingest::Panel;
 use maud::{Markup, html};
 
 use super::{
-    chart::{self, Drawn, Fan, Path},
+    chart::{self, Drawn, Fan, Path, SeriesChart},
     shell,
 };
 use crate::{Error, db};
@@ -15,20 +17,25 @@ use crate::{Error, db};
 /// Most series whose last forecast is drawn.
 const SERIES_DRAWN: usize = 12;
 
-/// Rows drawn before a forecast, as a multiple of its horizon.
+/// Rows drawn before the first forecast, as a multiple of its horizon.
 const ROWS_PER_HORIZON: usize = 3;
 
-/// A forecast: a fan for each series, with its name and what was observed of it.
+/// Trajectories drawn of each window, beside the intervals.
+const PATHS_DRAWN: usize = 5;
+
+/// A forecast: a fan for each series.
 #[must_use]
-pub fn forecast(panel: &db::panel::Panel, charts: &[(&str, Path, Fan)]) -> String {
+pub fn forecast(panel: &db::panel::Panel, charts: &[SeriesChart]) -> String {
     let content = html! {
         h1 { (panel.name) }
         p.lead { "Every " (panel.frequency) " · " (panel.time_zone) }
-        @for (index, (name, observed, fan)) in charts.iter().enumerate() {
+        @for (index, SeriesChart { name, unit, observed, fan }) in charts.iter().enumerate() {
             (shell::figure(
                 &format!("series-{index}"),
                 &format!("Observations and forecast of {name}"),
-                &chart::fan(name, &panel.time_zone, observed, Some(fan)),
+                &chart::fan(
+                    &chart::value_title(name, unit.as_deref()), &panel.time_zone, observed, slice::from_ref(fan), &[],
+                ),
             ))
         }
     };
@@ -47,6 +54,8 @@ pub struct Report<'a> {
     pub reliability: &'a Reliability,
     /// Our trajectories of each window.
     pub trajectories: &'a [Trajectories],
+    /// What was trained and tested how: names, and what they are.
+    pub settings: &'a [(&'a str, String)],
 }
 
 impl Report<'_> {
@@ -65,11 +74,14 @@ impl Report<'_> {
             }
             (scores(self.rows))
             (self.calibration())
-            h2 { "The last window" }
-            @for target in 0..targets.len().min(SERIES_DRAWN) { (self.last_window(target, targets[target])?) }
-            @if targets.len() > SERIES_DRAWN {
-                p.quiet { "The first " (SERIES_DRAWN) " of " (targets.len()) " series." }
+            h2 { "What was forecast, and what came" }
+            @for target in 0..targets.len().min(SERIES_DRAWN) { (self.windows(target, targets[target])?) }
+            p.quiet {
+                "The windows one after the other; each was forecast at its dotted line."
+                @if targets.len() > SERIES_DRAWN { " The first " (SERIES_DRAWN) " of " (targets.len()) " series." }
             }
+            h2 { "Settings" }
+            dl { @for (name, value) in self.settings { dt { (name) } dd { (value) } } }
         };
         Ok(shell::standalone(&format!("Backtest of {name}"), &content).into_string())
     }
@@ -101,19 +113,24 @@ impl Report<'_> {
         }
     }
 
-    /// Observations and the forecast of one target, which is a column of the panel, in the last window.
-    fn last_window(&self, target: usize, series: usize) -> Result<Markup, Error> {
-        let Some(trajectories) = self.trajectories.last() else { return Ok(html! {}) };
+    /// Observations and the forecasts of one target, which is a column of the panel, in all windows.
+    fn windows(&self, target: usize, series: usize) -> Result<Markup, Error> {
         let (n_rows, name) = (self.panel.n_steps(), &self.panel.series()[series]);
-        let first_ahead = n_rows.saturating_sub(self.horizon);
+        let n_tested = self.trajectories.len() * self.horizon;
+        let first_ahead = n_rows.saturating_sub(n_tested);
         let wall_time = |row: usize| self.panel.valid_time(row).with_timezone(&self.panel.time_zone()).naive_local();
-        let valid_times = (first_ahead..n_rows).map(wall_time).collect();
-        let fan = Fan::of(wall_time(first_ahead), valid_times, trajectories, target, &Drawn::default())?;
+        let drawn = Drawn { n_paths: PATHS_DRAWN, ..Drawn::default() };
+        let starts = (first_ahead..n_rows).step_by(self.horizon.max(1));
+        let fan = |(trajectories, start): (&Trajectories, usize)| {
+            let valid_times = (start..n_rows.min(start + self.horizon)).map(wall_time).collect();
+            Fan::of(wall_time(start), valid_times, trajectories, target, &drawn)
+        };
+        let fans: Vec<Fan> = self.trajectories.iter().zip(starts).map(fan).collect::<Result<_, _>>()?;
         let rows = first_ahead.saturating_sub(ROWS_PER_HORIZON * self.horizon)..n_rows;
         let value = |row: usize| Some(self.panel.values().get(row, series)).filter(|value| value.is_finite());
         let observed = Path { valid_time: rows.clone().map(wall_time).collect(), value: rows.map(value).collect() };
-        let plot = chart::fan(name, self.panel.time_zone().name(), &observed, Some(&fan));
-        Ok(shell::figure(&format!("series-{series}"), &format!("Forecast and truth of {name}"), &plot))
+        let plot = chart::fan(name, self.panel.time_zone().name(), &observed, &fans, &[]);
+        Ok(shell::figure(&format!("series-{series}"), &format!("Forecasts and truth of {name}"), &plot))
     }
 }
 
@@ -167,14 +184,25 @@ mod tests {
         });
         let config = PanelConfig::new("tides", Frequency::HOUR, Tz::UTC);
         let panel = Panel::from_observations(config, vec!["height <m>".to_owned()], observations).expect("on the grid");
-        let trajectories = [Trajectories::new(2, 1, 2, 1, vec![8.0, 9.5, 8.5, 9.0]).expect("the shape is right")];
+        let trajectories = [vec![6.0, 7.5, 6.5, 7.0], vec![8.0, 9.5, 8.5, 9.0]]
+            .map(|values| Trajectories::new(2, 1, 2, 1, values).expect("the shape is right"));
         let truth = Grid::new(1, vec![8.0, 9.0]).expect("whole rows");
         let reliability =
-            reliability(&[Outcome { trajectories: trajectories[0].clone(), truth }]).expect("matching shapes");
-        let report =
-            Report { panel: &panel, horizon: 2, rows: &[], reliability: &reliability, trajectories: &trajectories };
+            reliability(&[Outcome { trajectories: trajectories[1].clone(), truth }]).expect("matching shapes");
+        let report = Report {
+            panel: &panel,
+            horizon: 2,
+            rows: &[],
+            reliability: &reliability,
+            trajectories: &trajectories,
+            settings: &[("Seed", "17".to_owned())],
+        };
         let html = report.html().expect("trajectories are the panel's");
-        for part in ["tides", "steps 2 to 2", "total", "9/10", "series-0", "height &lt;m&gt;", "Plotly.react"] {
+        // Both windows begin where they were forecast.
+        let shapes = [r#""x0":"1970-01-01T06:00:00""#, r#""x0":"1970-01-01T08:00:00""#];
+        let parts =
+            ["tides", "steps 2 to 2", "total", "9/10", "series-0", "height &lt;m&gt;", "Plotly.react", "<dd>17</dd>"];
+        for part in parts.into_iter().chain(shapes) {
             assert!(html.contains(part), "{part}");
         }
         assert!(!html.contains("<link rel") && !html.contains("<script defer"), "nothing is loaded");

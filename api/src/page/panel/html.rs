@@ -1,25 +1,18 @@
 //! The page of a panel as HTML.
 
-use forecast::Aggregate;
+use std::slice;
+
 use maud::{Markup, html};
 
-use super::{Answer, ShownForecast, ShownSeries, View, look::PATHS_MAX};
-use crate::{
-    db::series::Series,
-    page::{
-        address_of_panel, chart,
-        format::{number, time},
-        shell::{self, Tab},
-    },
+use super::{
+    Answer, ShownForecast, ShownSeries, View,
+    look::{N_EARLIER_MAX, PATHS_MAX},
 };
-
-/// The functions that a question may name, and what people call them.
-const FUNCTIONS: [(&str, Aggregate, &str); 4] = [
-    ("sum", Aggregate::Sum, "total"),
-    ("mean", Aggregate::Mean, "mean"),
-    ("max", Aggregate::Max, "highest value"),
-    ("min", Aggregate::Min, "lowest value"),
-];
+use crate::page::{
+    address_of_panel, chart,
+    format::{FUNCTIONS, capital, number, time, words},
+    shell::{self, Tab},
+};
 
 /// The whole page.
 pub fn page(view: &View) -> Markup {
@@ -70,9 +63,12 @@ fn series_list(view: &View) -> Markup {
 
 fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
     let (panel, series) = (&view.panel, &shown.series);
-    let title = value_title(&series.name, series);
-    let fan = shown.forecast.as_ref().map(|forecast| &forecast.fan);
-    let fan = chart::fan(&title, view.time_zone.name(), &shown.observed, fan);
+    let title = chart::value_title(&series.name, series.unit.as_deref());
+    let (fans, earlier) = match &shown.forecast {
+        Some(forecast) => (slice::from_ref(&forecast.fan), forecast.earlier.as_slice()),
+        None => Default::default(),
+    };
+    let fan = chart::fan(&title, view.time_zone.name(), &shown.observed, fans, earlier);
     html! {
         h1 { (series.name) }
         (shell::tabs(&panel.name, Tab::Forecast))
@@ -132,6 +128,10 @@ fn look(view: &View, shown: &ShownSeries) -> Markup {
                 "Highlight number "
                 input type="number" name="path" min="1" max=(PATHS_MAX) placeholder="none" value=[drawn.highlighted];
             }
+            label {
+                "Earlier forecasts "
+                input type="number" name="earlier" min="0" max=(N_EARLIER_MAX) value=(look.n_earlier);
+            }
             noscript { button type="submit" { "Show" } }
         }
     }
@@ -155,10 +155,10 @@ fn ask(view: &View) -> Markup {
 /// The question, its answer, and how to get the numbers.
 fn value(view: &View, shown: &ShownSeries, forecast: &ShownForecast) -> Markup {
     let answer = &forecast.answer;
-    let named = FUNCTIONS.iter().find(|(_, function, _)| *function == answer.function).unwrap_or(&FUNCTIONS[0]);
-    let (function, _, word) = named;
+    let (function, word) = words(answer.function);
     let steps = (answer.steps.start(), answer.steps.end());
-    let title = value_title(&format!("{} of steps {} to {}", capital(word), steps.0, steps.1), &shown.series);
+    let title = format!("{} of steps {} to {}", capital(word), steps.0, steps.1);
+    let title = chart::value_title(&title, shown.series.unit.as_deref());
     let threshold = answer.above.map(|(threshold, _)| threshold);
     html! {
         h2 { "What will the " (word) " be?" }
@@ -262,16 +262,4 @@ fn facts(view: &View, forecast: &ShownForecast) -> Markup {
             }
         }
     }
-}
-
-fn value_title(name: &str, series: &Series) -> String {
-    match &series.unit {
-        Some(unit) => format!("{name} ({unit})"),
-        None => name.to_owned(),
-    }
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -14,13 +14,19 @@ const INTERVALS_MAX: usize = 5;
 /// Most trajectories that are drawn.
 pub const PATHS_MAX: usize = 1_000;
 
+/// Most earlier forecasts that are laid over it, and how many are unless the address says.
+pub const N_EARLIER_MAX: usize = 10;
+const N_EARLIER_DEFAULT: usize = 2;
+
 /// What is looked at, as far as the address says.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Look {
     /// The forecast; the latest one where none is named.
     pub forecast: Option<Uuid>,
     /// How it is drawn.
     pub drawn: Drawn,
+    /// Earlier forecasts that are laid over it.
+    pub n_earlier: usize,
 }
 
 impl FromQuery for Look {
@@ -31,6 +37,9 @@ impl FromQuery for Look {
         let n_paths = parameters.take_parsed("paths", &format!("a number from 0 to {PATHS_MAX}"), |text| {
             text.parse().ok().filter(|&n: &usize| n <= PATHS_MAX)
         })?;
+        let expected = format!("a number from 0 to {N_EARLIER_MAX}");
+        let n_earlier = parameters
+            .take_parsed("earlier", &expected, |text| text.parse().ok().filter(|&n: &usize| n <= N_EARLIER_MAX))?;
         let highlighted =
             parameters.take_parsed("path", "the number of a trajectory, from 1 on", |text| match text.trim() {
                 "" => Some(None),
@@ -48,6 +57,7 @@ impl FromQuery for Look {
                 n_paths: n_paths.unwrap_or(default.n_paths),
                 highlighted: highlighted.flatten(),
             },
+            n_earlier: n_earlier.unwrap_or(N_EARLIER_DEFAULT),
         })
     }
 }

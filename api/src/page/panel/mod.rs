@@ -1,6 +1,7 @@
-//! The page of a panel: recent observations of one series, the fan of intervals, some trajectories, and what a total, a
-//! mean or an extreme over some steps will be.
+//! The page of a panel: recent observations of one series, the fan of intervals, some trajectories, what earlier forecasts
+//! said, and what a total, a mean or an extreme over some steps will be.
 
+mod earlier;
 mod html;
 mod look;
 mod question;
@@ -9,6 +10,7 @@ use actix_web::{HttpResponse, web};
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use self::{
     look::Look,
@@ -16,7 +18,7 @@ use self::{
 };
 use super::{
     LISTED_MAX,
-    chart::{Fan, Path},
+    chart::{Earlier, Fan, Path},
 };
 use crate::{
     Error, blocking, db,
@@ -36,7 +38,7 @@ const OBSERVED_MIN: i64 = 36;
 const OBSERVED_MAX: i64 = 1_000;
 
 /// Most forecasts that one can go back to.
-const EARLIER_MAX: i64 = 50;
+pub const EARLIER_MAX: i64 = 50;
 
 /// What the page shows.
 pub struct PanelQuery {
@@ -80,6 +82,8 @@ struct ShownSeries {
 struct ShownForecast {
     stored: Stored,
     fan: Fan,
+    /// What earlier forecasts said, the latest first.
+    earlier: Vec<Earlier>,
     /// Names of the series that the answer adds up.
     added_up: Vec<String>,
     answer: Answer,
@@ -117,7 +121,7 @@ pub async fn read(
         }
         None => series.first(),
     };
-    let forecast = choose(&state.pool, &panel, &look).await?;
+    let forecast = choose(&state.pool, &panel, look.forecast).await?;
     let shown = match chosen {
         Some(series) => Some(show(&state.pool, grid, series.clone(), forecast, &look, question).await?),
         None => None,
@@ -132,9 +136,12 @@ pub async fn read(
     Ok(super::respond(blocking::run("writing the page", move || html::page(&view)).await?))
 }
 
-/// The forecast that is looked at: the one that is named, or the latest.
-async fn choose(pool: &PgPool, panel: &Panel, look: &Look) -> Result<Option<Forecast>, Error> {
-    let Some(forecast_id) = look.forecast else {
+/// The forecast of a panel that is looked at: the one that is named, or the latest.
+///
+/// # Errors
+/// [`Error::UnknownForecast`] for a name that is none of the panel's; those of the database.
+pub async fn choose(pool: &PgPool, panel: &Panel, named: Option<Uuid>) -> Result<Option<Forecast>, Error> {
+    let Some(forecast_id) = named else {
         return Ok(db::forecast::latest(pool, DEFAULT_TENANT, panel.panel_id).await?);
     };
     let named = db::forecast::get(pool, DEFAULT_TENANT, forecast_id).await?;
@@ -178,6 +185,7 @@ async fn read_forecast(
         Err(Error::NoTrajectories { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
+    let earlier = earlier::read(pool, grid, &stored.forecast, series.series_id, look.n_earlier).await?;
     let valid_times = stored.valid_times()?.into_iter().map(|time| wall_time(grid, time)).collect();
     let (issue_time, kind) = (wall_time(grid, stored.forecast.issue_time), series.kind);
     let added_up = stored.series.iter().map(|series| series.name.clone()).collect();
@@ -187,7 +195,7 @@ async fn read_forecast(
         Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position, &drawn)?, answer))
     })
     .await??;
-    Ok(Some(ShownForecast { stored, fan, added_up, answer }))
+    Ok(Some(ShownForecast { stored, fan, earlier, added_up, answer }))
 }
 
 /// Where a forecast lies in time.
