@@ -17,6 +17,7 @@ for scheme in light dark; do
     done <<PAGES
 overview /
 panel /panels/$panel?series=$series
+totals /panels/$panel/totals?series=$series&fn=max&threshold=40
 accuracy /panels/$panel/accuracy?days=3660
 models /panels/$panel/models
 data /panels/$panel/data

@@ -173,6 +173,17 @@ async fn aggregates_are_computed_along_each_trajectory(pool: PgPool) {
     let everything = distributions("fn=sum&over=horizon,series&quantiles=0.5").await;
     assert_eq!(everything, json!([{"mean": 44.0, "quantiles": {"0.5": 44.0}}]));
 
+    // A part of the horizon.
+    let last = distributions("fn=max&over=series&quantiles=0.5&start=2025-03-03T01:00:00Z").await;
+    assert_eq!((last.as_array().unwrap().len(), &last[0]["step"]), (1, &json!(2)));
+    assert_eq!(last[0]["valid_time"], "2025-03-03T01:00:00Z");
+    let period = "start=2025-03-03T00:00:00Z&end=2025-03-03T01:00:00Z";
+    let first = distributions(&format!("fn=sum&over=horizon&series=heat&quantiles=0.5&{period}")).await;
+    assert_eq!(first[0]["mean"], 20.0);
+    let wrong = service.aggregate(&forecast_id, "fn=sum&over=horizon&end=2025-03-03T00:30:00Z").await;
+    let problem = wrong.problem(400, "invalid-parameter");
+    assert_eq!(problem.errors[0].parameter.as_deref(), Some("end"));
+
     let body = service.aggregate(&forecast_id, "fn=sum&over=series").await.expect(200);
     assert_eq!(body["warnings"][0]["code"], "mixed-units");
 }

@@ -57,6 +57,74 @@ async fn a_first_visit_ends_with_an_answer_to_a_question(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_threshold_is_changed_and_its_chance_read_as_the_api_says(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    // 50 trajectories of three hours and two series, which are 0 to 49 in each hour.
+    let values = (0..50 * 3 * 2).map(|index| (index / 6) as f32).collect();
+    let trajectories = forecast::Trajectories::new(50, 1, 3, 2, values).unwrap();
+    store_forecast(&pool, &loaded, &model, &trajectories).await;
+    let address = service.address("/panels/city");
+    let (total, highest, lowest, links) = people(move |browser| {
+        browser.visit(&address);
+        browser.click(".tabs a", "Totals");
+        browser.wait_for("document.querySelector('#distribution .bars path')");
+        let total = browser.text("#value");
+        for said in ["Series of different units are combined", "Total of heat"] {
+            browser.click("label", "wind");
+            browser.click("button", "Show");
+            browser.wait_for(&format!("document.querySelector('#value').innerText.includes('{said}')"));
+        }
+        browser.fill("[name=fn]", "max");
+        browser.wait_for("document.body.innerText.includes('Highest value of heat')");
+        browser.fill("[name=threshold]", "40");
+        browser.wait_for("document.querySelector('#passage .bars path')");
+        let highest = browser.text("#event");
+        browser.fill("[name=side]", "at_most");
+        browser.wait_for("document.querySelector('#event').innerText.includes('at most')");
+        let lowest = browser.text("#event");
+        let links =
+            browser.evaluate("[...document.querySelectorAll('.links a[href^=\"/v1\"]')].map((link) => link.href)");
+        (total, highest, lowest, links)
+    })
+    .await;
+    assert!(total.contains("Between 7.350 and 139"), "{total}");
+    assert!(highest.contains("20.0 %: 10 of 50 trajectories"), "{highest}");
+    assert!(lowest.contains("82.0 %: 41 of 50 trajectories"), "{lowest}");
+    let links: Vec<&str> = links.as_array().unwrap().iter().map(|link| link.as_str().unwrap()).collect();
+    let path = |link: &str| format!("/v1{}", link.split_once("/v1").unwrap().1);
+    let quantiles = service.get(&path(links[0])).await.expect(200);
+    assert_eq!(quantiles["distributions"][0]["mean"], 24.5);
+    let event = service.get(&path(links[1])).await.expect(200);
+    assert_eq!(event["periods"][0]["num_met"], 41);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_earlier_forecasts_said_is_laid_over_the_newest(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    let trajectories = forecast::Trajectories::new(2, 1, 3, 2, (0..12).map(|value| value as f32).collect()).unwrap();
+    for hours in [3, 2, 2, 0] {
+        let id = store_forecast(&pool, &loaded, &model, &trajectories).await;
+        let earlier = "update forecast set issue_time = issue_time - $1 * interval '1 hour',
+            data_cutoff = data_cutoff - $1 * interval '1 hour' where forecast_id = $2::text::uuid";
+        sqlx::query(earlier).bind(f64::from(hours)).bind(&id).execute(&pool).await.unwrap();
+    }
+    let address = service.address("/panels/city?earlier=5");
+    let names = people(move |browser| {
+        browser.visit(&address);
+        browser.wait_for("document.querySelector('#fan .legendtext')");
+        browser.evaluate("[...document.querySelectorAll('#fan .legendtext')].map((text) => text.textContent)")
+    })
+    .await;
+    let made: Vec<&str> =
+        names.as_array().unwrap().iter().filter_map(Value::as_str).filter(|name| name.starts_with("Made")).collect();
+    assert_eq!(made, ["Made Sun 2 Mar 22:00", "Made Sun 2 Mar 21:00"], "one for each issue time, the latest first");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_job_is_watched_to_its_end(pool: PgPool) {
     let service = Service::start(&pool).await;
     load_panel(&pool, "city", 240).await;
@@ -136,8 +204,15 @@ async fn furnished(pool: &PgPool) -> (Service, Vec<String>) {
     api::scoring::score(pool, &loaded.panel, everything, hour(240), |_| ControlFlow::Continue(())).await.unwrap();
     let work = json!({"kind": "train", "arguments": {"panel": "city", "horizon": 6}});
     let job_id = service.post("/v1/jobs", &work).await.expect(202)["job_id"].as_str().unwrap().to_owned();
-    let paths =
-        ["/", "/panels/city", "/panels/city/accuracy?days=3660", "/panels/city/models", "/panels/city/data", "/jobs"];
+    let paths = [
+        "/",
+        "/panels/city",
+        "/panels/city/totals?threshold=50&fn=max",
+        "/panels/city/accuracy?days=3660",
+        "/panels/city/models",
+        "/panels/city/data",
+        "/jobs",
+    ];
     let addresses = paths.into_iter().map(str::to_owned).chain([format!("/jobs/{job_id}")]);
     let addresses = addresses.map(|path| service.address(&path)).collect();
     (service, addresses)

@@ -1,5 +1,7 @@
 //! Sampled futures and what is read off them.
 
+use std::ops::RangeInclusive;
+
 use crate::Error;
 
 /// Equally likely futures of a whole panel, `[sample, step, series]`, data units.
@@ -82,6 +84,16 @@ impl Trajectories {
     pub fn without_nowcasts(&self) -> Trajectories {
         let values = self.paths().flatten().copied().collect();
         Self { first_step: 1, n_steps: self.horizon(), values, ..*self }
+    }
+
+    /// Some steps of the horizon, which are counted from 1; they become the first ones.
+    ///
+    /// # Panics
+    /// When the horizon does not have them.
+    pub fn steps(&self, steps: RangeInclusive<usize>) -> Trajectories {
+        let chosen = (steps.start() - 1) * self.n_series..steps.end() * self.n_series;
+        let values = self.paths().flat_map(|path| &path[chosen.clone()]).copied().collect();
+        Self { first_step: 1, n_steps: chosen.len() / self.n_series.max(1), values, ..*self }
     }
 
     /// Some of the series, in the given order.

@@ -59,6 +59,8 @@ function draw() {
 // A changed question is asked at once; the page comes back where it was asked.
 for (const form of document.querySelectorAll("form[method=get]")) {
   for (const field of form.elements) {
+    // Of several that are ticked, nobody knows which is the last.
+    if (field.type === "checkbox") continue;
     field.addEventListener("change", () => {
       const section = field.closest("section[id]");
       form.action = form.getAttribute("action").replace(/#.*/, "") + (section ? `#${section.id}` : "");

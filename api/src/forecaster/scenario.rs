@@ -328,6 +328,20 @@ impl Scenario {
     }
 }
 
+/// The steps from `start` on (all, unless it is given) that begin before `end`, counted from 1; `boundaries` as for
+/// [`PathCondition::resolve`].
+///
+/// # Errors
+/// Every time that is no step, by its name.
+pub fn steps(
+    boundaries: &[DateTime<Utc>],
+    start: Option<DateTime<Utc>>,
+    end: Option<DateTime<Utc>>,
+) -> Result<RangeInclusive<usize>, Vec<Violation>> {
+    let mut place = Place { series: &[], boundaries, errors: vec![] };
+    place.period("", start, end, 1).ok_or(place.errors)
+}
+
 /// Series and steps by which a scenario is read, and what was not found.
 struct Place<'a> {
     series: &'a [Series],
@@ -381,17 +395,27 @@ impl Place<'_> {
         if let Some(time) = condition.valid_time {
             return self.step(&format!("{pointer}/valid_time"), time).map(|step| step..=step);
         }
+        let n_needed = if condition.r#fn == Function::Ramp { 2 } else { 1 };
+        self.period(pointer, condition.start, condition.end, n_needed)
+    }
+
+    fn period(
+        &mut self,
+        pointer: &str,
+        start: Option<DateTime<Utc>>,
+        end: Option<DateTime<Utc>>,
+        n_needed: usize,
+    ) -> Option<RangeInclusive<usize>> {
         let horizon = self.horizon();
-        let first = match condition.start {
+        let first = match start {
             Some(start) => self.step(&format!("{pointer}/start"), start),
             None => Some(1),
         };
-        let last = match condition.end {
+        let last = match end {
             Some(end) => self.boundary(&format!("{pointer}/end"), end, horizon + 1),
             None => Some(horizon),
         };
         let (first, last) = (first?, last?);
-        let n_needed = if condition.r#fn == Function::Ramp { 2 } else { 1 };
         if last + 1 < first + n_needed {
             let message = format!("must lie at least {n_needed} steps after `start`");
             self.errors.push(Violation::at(format!("{pointer}/end"), "out-of-range", message));

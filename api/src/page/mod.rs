@@ -1,5 +1,5 @@
-//! The pages of the service: an overview of the panels, four pages of each (what is forecast, what became of it, models,
-//! data), and the jobs.
+//! The pages of the service: an overview of the panels, five pages of each (what is forecast, totals and events, what became
+//! of it, models, data), and the jobs.
 //!
 //! HTML is made here; figures are drawn in the browser by Plotly, whose script the service brings along, so the pages
 //! work without any other host.
@@ -15,6 +15,7 @@ mod overview;
 pub mod panel;
 pub mod report;
 mod shell;
+pub mod totals;
 
 use actix_web::{HttpResponse, http::header};
 use maud::Markup;

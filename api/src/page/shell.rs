@@ -16,6 +16,8 @@ const LINKS: [(&str, &str); 5] =
 pub enum Tab {
     /// What is forecast.
     Forecast,
+    /// What sums and extremes of it will be.
+    Totals,
     /// What became of it.
     Accuracy,
     /// What makes it.
@@ -25,8 +27,9 @@ pub enum Tab {
 }
 
 impl Tab {
-    const ALL: [(Self, &str, &str); 4] = [
+    const ALL: [(Self, &str, &str); 5] = [
         (Self::Forecast, "Forecast", ""),
+        (Self::Totals, "Totals", "/totals"),
         (Self::Accuracy, "Accuracy", "/accuracy"),
         (Self::Models, "Models", "/models"),
         (Self::Data, "Data", "/data"),

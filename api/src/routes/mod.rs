@@ -85,6 +85,7 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(SwaggerUi::new("/docs/{file:.*}").config(Config::from("/openapi.json")))
         .service(web::resource("/").get(page::overview))
         .service(web::resource("/panels/{panel}").get(page::panel))
+        .service(web::resource("/panels/{panel}/totals").get(page::totals::read))
         .service(web::resource("/panels/{panel}/accuracy").get(page::accuracy::read))
         .service(web::resource("/panels/{panel}/models").get(page::models::read))
         .service(web::resource("/panels/{panel}/data").get(page::data::read))

@@ -80,7 +80,7 @@ impl Question {
             Kind::Sum => Aggregate::Sum,
             Kind::Mean | Kind::Point => Aggregate::Mean,
         });
-        let chosen = self.chosen_steps(trajectories)?;
+        let chosen = self.chosen_steps(trajectories);
         let sorted = chosen.aggregate(Aggregate::Sum, Over::Series).aggregate(function, Over::Horizon).sorted(0, 0);
         let at = |number| Ok::<_, Error>(quantile_of_sorted(&sorted, level(number)?));
         let draws: Vec<f64> = sorted.iter().copied().map(f64::from).collect();
@@ -102,14 +102,10 @@ impl Question {
     }
 
     /// The steps that are asked for, without nowcasts.
-    fn chosen_steps(&self, trajectories: &Trajectories) -> Result<Trajectories, Error> {
-        let (n_steps, n_series) = (trajectories.horizon(), trajectories.n_series());
+    fn chosen_steps(&self, trajectories: &Trajectories) -> Trajectories {
         let first = self.first_step(trajectories);
-        let last = self.last_step.unwrap_or(n_steps).clamp(first, n_steps);
-        let chosen = (first - 1) * n_series..last * n_series;
-        let values = trajectories.paths().flat_map(|path| &path[chosen.clone()]).copied().collect();
-        Trajectories::new(trajectories.n_samples(), 1, last + 1 - first, n_series, values)
-            .map_err(|error| Error::internal("choosing steps", error))
+        let n_steps = trajectories.horizon();
+        trajectories.steps(first..=self.last_step.unwrap_or(n_steps).clamp(first, n_steps))
     }
 }
 

@@ -9,11 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::stored::Stored;
+use super::{events, stored::Stored};
 use crate::{
     Error, blocking,
     db::{series::Series, words::Kind},
-    forecaster::Warning,
+    forecaster::{Warning, scenario},
     routes::{
         extract::{FromQuery, Parameters, Query, required},
         levels, respond,
@@ -38,6 +38,10 @@ pub struct AggregateParameters {
     quantiles: Option<String>,
     /// Name of a series; may be given several times. Default: all.
     series: Option<Vec<String>>,
+    /// The first step that is combined. Default: the first of the horizon.
+    start: Option<DateTime<Utc>>,
+    /// Where combining ends: the step that begins then is left out. Default: the end of the horizon.
+    end: Option<DateTime<Utc>>,
 }
 
 /// The parameters, read.
@@ -47,6 +51,8 @@ pub struct AggregateQuery {
     over: Over,
     levels: Option<Vec<QuantileLevel>>,
     series: Vec<String>,
+    start: Option<DateTime<Utc>>,
+    end: Option<DateTime<Utc>>,
 }
 
 impl FromQuery for AggregateQuery {
@@ -58,6 +64,8 @@ impl FromQuery for AggregateQuery {
             over: required("over", over)?,
             levels: levels::take(parameters)?,
             series: parameters.take_all("series"),
+            start: parameters.take_time("start")?,
+            end: parameters.take_time("end")?,
         })
     }
 }
@@ -139,23 +147,23 @@ pub async fn read(
     path: web::Path<String>,
     query: Query<AggregateQuery>,
 ) -> Result<HttpResponse, Error> {
-    let AggregateQuery { function, over, levels, series } = query.0;
+    let AggregateQuery { function, over, levels, series, start, end } = query.0;
     let mut stored = Stored::read(&state.pool, &path).await?;
     stored.select(&series)?;
+    let boundaries = stored.boundaries()?;
+    let steps = scenario::steps(&boundaries, start, end).map_err(events::wrong)?;
     let trajectories = stored.trajectories(&state.pool).await?;
-    let valid_times = stored.valid_times()?;
     let levels = match levels {
         Some(levels) => levels,
         None => levels::stored(&stored.forecast.quantile_levels)?,
     };
     let body = blocking::run("combining trajectories", move || {
-        let combined = trajectories.aggregate(function, over);
-        let horizon_times = &valid_times[valid_times.len() - trajectories.without_nowcasts().n_steps()..];
+        let combined = trajectories.steps(steps.clone()).aggregate(function, over);
         AggregateBody {
             forecast_id: stored.forecast.forecast_id,
             issue_time: stored.forecast.issue_time,
             quantile_levels: levels.iter().map(|level| level.value()).collect(),
-            distributions: distributions(&combined, over, &stored.series, horizon_times, &levels),
+            distributions: distributions(&combined, over, &stored.series, &boundaries, *steps.start(), &levels),
             warnings: warnings(function, over, &stored.series),
         }
     });
@@ -166,7 +174,8 @@ fn distributions(
     combined: &Trajectories,
     over: Over,
     series: &[Series],
-    horizon_times: &[DateTime<Utc>],
+    boundaries: &[DateTime<Utc>],
+    first_step: usize,
     levels: &[QuantileLevel],
 ) -> Vec<Distribution> {
     let numbers: Vec<f64> = levels.iter().map(|level| level.value()).collect();
@@ -176,11 +185,11 @@ fn distributions(
     elements
         .map(|(index, (mean, quantiles))| {
             let series = (over == Over::Horizon).then(|| &series[index]);
-            let step = (over == Over::Series).then_some(index);
+            let step = (over == Over::Series).then_some(first_step + index);
             Distribution {
                 series: series.map(|series| series.name.clone()),
-                step: step.and_then(|step| i32::try_from(step + 1).ok()),
-                valid_time: step.and_then(|step| horizon_times.get(step).copied()),
+                step: step.and_then(|step| i32::try_from(step).ok()),
+                valid_time: step.and_then(|step| boundaries.get(step - 1).copied()),
                 unit: series.map_or(shared_unit.clone(), |series| series.unit.clone()),
                 mean,
                 quantiles: levels::by_level(&numbers, quantiles.iter().copied()),
@@ -190,13 +199,13 @@ fn distributions(
 }
 
 /// The unit that all series have.
-fn shared_unit(series: &[Series]) -> Option<String> {
+pub fn shared_unit(series: &[Series]) -> Option<String> {
     let first = series.first()?;
     series.iter().all(|series| series.unit == first.unit).then(|| first.unit.clone()).flatten()
 }
 
 /// What is odd about the combination that was asked for; it is computed all the same.
-fn warnings(function: Aggregate, over: Over, series: &[Series]) -> Vec<Warning> {
+pub fn warnings(function: Aggregate, over: Over, series: &[Series]) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mixes_units = series.iter().any(|one| one.unit != series[0].unit);
     if over != Over::Horizon && mixes_units {
@@ -239,7 +248,7 @@ mod tests {
         let series = [series("a", Kind::Sum, Some("kWh")), series("b", Kind::Sum, Some("kWh"))];
         let times = [DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(1)];
         let median = [QuantileLevel::new(0.5).expect("in (0, 1)")];
-        distributions(&trajectories.aggregate(Aggregate::Sum, over), over, &series, &times, &median)
+        distributions(&trajectories.aggregate(Aggregate::Sum, over), over, &series, &times, 1, &median)
     }
 
     #[test]

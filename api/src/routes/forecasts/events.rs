@@ -79,7 +79,7 @@ impl FromQuery for EventsQuery {
         }
         let violations = condition.violations("");
         if !violations.is_empty() {
-            return Err(Error::InvalidParameter { errors: violations.into_iter().map(of_parameter).collect() });
+            return Err(wrong(violations));
         }
         let per = parameters.take_parsed("per", "`day`", |text| (text == "day").then_some(()))?;
         let levels = levels::take(parameters)?;
@@ -88,6 +88,11 @@ impl FromQuery for EventsQuery {
         }
         Ok(Self { condition, is_per_day: per.is_some(), levels })
     }
+}
+
+/// What is wrong in a condition, as a problem with parameters.
+pub fn wrong(errors: Vec<Violation>) -> Error {
+    Error::InvalidParameter { errors: errors.into_iter().map(of_parameter).collect() }
 }
 
 /// What is wrong at a pointer into a condition, as what is wrong with the parameter of that name.
@@ -180,12 +185,8 @@ pub async fn read(
 ) -> Result<HttpResponse, Error> {
     let query = query.0;
     let mut stored = Stored::read(&state.pool, &path).await?;
-    let boundaries = boundaries(&stored)?;
-    let resolve = |stored: &Stored| {
-        let wrong =
-            |errors: Vec<Violation>| Error::InvalidParameter { errors: errors.into_iter().map(of_parameter).collect() };
-        query.condition.resolve(&stored.series, &boundaries).map_err(wrong)
-    };
+    let boundaries = stored.boundaries()?;
+    let resolve = |stored: &Stored| query.condition.resolve(&stored.series, &boundaries).map_err(wrong);
     let mut condition = resolve(&stored)?;
     if query.levels.is_none() {
         // Nothing is told of other series, so they need not be read.
@@ -221,15 +222,8 @@ pub async fn read(
     respond::json(StatusCode::OK, body).await
 }
 
-/// Starts of the steps of the horizon, and the end of the last one.
-fn boundaries(stored: &Stored) -> Result<Vec<DateTime<Utc>>, Error> {
-    let grid = Grid::of(&stored.panel)?;
-    let (first, last) = (1 - stored.forecast.first_step, stored.forecast.horizon + 1 - stored.forecast.first_step);
-    Ok((i64::from(first)..=i64::from(last)).map(|step| grid.advance(stored.forecast.first_valid_time, step)).collect())
-}
-
 /// The condition on each calendar day; a ramp needs two steps of it.
-fn days(
+pub fn days(
     condition: &Condition,
     boundaries: &[DateTime<Utc>],
     date: impl Fn(&DateTime<Utc>) -> NaiveDate,
@@ -247,12 +241,13 @@ fn days(
 }
 
 /// Whether each trajectory meets a condition.
-fn met(condition: &Condition, trajectories: &Trajectories) -> Vec<bool> {
+pub fn met(condition: &Condition, trajectories: &Trajectories) -> Vec<bool> {
     let numbers = condition.read_all(trajectories).expect("a condition that was resolved fits its forecast");
     numbers.into_iter().map(|number| condition.excess(number, 0.0) == 0.0).collect()
 }
 
-fn period(
+/// How many trajectories meet a condition, in its steps.
+pub fn period(
     date: Option<NaiveDate>,
     condition: &Condition,
     boundaries: &[DateTime<Utc>],
@@ -272,7 +267,7 @@ fn period(
 }
 
 /// When a limit on single values is passed, by any of the series.
-fn passage(condition: &Condition, boundaries: &[DateTime<Utc>], trajectories: &Trajectories) -> Option<Passage> {
+pub fn passage(condition: &Condition, boundaries: &[DateTime<Utc>], trajectories: &Trajectories) -> Option<Passage> {
     let is_threshold = matches!(
         (condition.reading, condition.demand),
         (Reading::Aggregate(Aggregate::Max), Demand::Within(Bounds { lower: Some(_), upper: None }))

@@ -76,6 +76,17 @@ impl Stored {
         Ok((0..=n_steps).map(|step| grid.advance(self.forecast.first_valid_time, step)).collect())
     }
 
+    /// Starts of the steps of the horizon, and the end of the last one.
+    ///
+    /// # Errors
+    /// When the panel's grid is not one that this build knows.
+    pub fn boundaries(&self) -> Result<Vec<DateTime<Utc>>, Error> {
+        let grid = Grid::of(&self.panel)?;
+        let (first, last) = (1 - self.forecast.first_step, self.forecast.horizon + 1 - self.forecast.first_step);
+        let start = |step| grid.advance(self.forecast.first_valid_time, step);
+        Ok((i64::from(first)..=i64::from(last)).map(start).collect())
+    }
+
     /// Reads the trajectories of the selected series.
     ///
     /// # Errors
