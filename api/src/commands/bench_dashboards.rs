@@ -1,7 +1,7 @@
 //! `plumecast bench dashboards`: how long the queries of each panel take on many stored forecasts.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fs, iter};
 
 use anyhow::Context;
@@ -44,7 +44,9 @@ pub async fn run(folder: &Path, n_values: usize, is_json: bool) -> anyhow::Resul
     let temporary = TemporaryFolder::make().context("cannot make a temporary folder")?;
     let data_dir = temporary.path.join("data");
     let postgres = PrivatePostgres::start_or_attach(&Config { is_throwaway: true, ..Config::new(&data_dir) }).await?;
-    let database = Database::open(Some(&postgres.url()), &data_dir, None, &DatabaseConfig::default().limits()).await?;
+    // A busy machine takes its time to store what is measured.
+    let config = DatabaseConfig { statement_timeout: Duration::from_secs(3_600), ..DatabaseConfig::default() };
+    let database = Database::open(Some(&postgres.url()), &data_dir, None, &config.limits()).await?;
     database.migrate().await?;
     let measured = measure(database.pool(), &dashboards, n_values).await;
     database.close().await;
