@@ -135,9 +135,16 @@ fn time(hour: usize) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::hours(hour as i64)
 }
 
-/// Repeatable, and different everywhere.
+/// A day's course with noise, to three decimals: repeatable, and nowhere the same, as what is measured is.
 fn value(series: usize, hour: usize) -> f64 {
-    ((series * 31 + hour * 7919) % 10_007) as f64 / 10.0
+    // SplitMix64 (Steele, Lea and Flood 2014), of which 53 bits make a number below 1.
+    let mut bits = ((series as u64) << 32 | hour as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let noise = ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+    let course = (hour as f64 / 24.0 * std::f64::consts::TAU).sin();
+    let thousandths = (1_000.0 * (60.0 + series as f64 / 10.0 + 20.0 * course + 25.0 * noise)).round();
+    thousandths / 1_000.0
 }
 
 #[cfg(test)]

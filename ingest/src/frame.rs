@@ -39,33 +39,87 @@ pub struct Row {
     pub sd: Option<f64>,
 }
 
-impl Row {
-    /// What a frame is sorted by, and what is unique in it.
-    pub(crate) fn key(&self) -> (usize, DateTime<Utc>, Option<DateTime<Utc>>) {
-        (self.series, self.valid_time, self.available_at)
+/// Rows of a [`Frame`], column-wise.
+#[derive(Default)]
+pub(crate) struct Columns {
+    series: Vec<u32>,
+    valid_time: Vec<i64>,
+    /// `None` where no source has said it so far.
+    available_at: Option<Vec<Option<i64>>>,
+    value: Vec<f64>,
+    /// `None` where no source has said it so far.
+    sd: Option<Vec<Option<f64>>>,
+}
+
+impl Columns {
+    pub(crate) fn reserve(&mut self, n_rows: usize) {
+        self.series.reserve(n_rows);
+        self.valid_time.reserve(n_rows);
+        self.value.reserve(n_rows);
+    }
+
+    /// Adds observations of a series; their times are in microseconds since 1970.
+    pub(crate) fn extend(&mut self, series: usize, observations: impl Iterator<Item = Observed> + Clone) {
+        let n_before = self.series.len();
+        self.valid_time.extend(observations.clone().map(|observed| observed.valid_time));
+        self.value.extend(observations.clone().map(|observed| observed.value));
+        // A frame has at most 2^32 series: their number is limited where files are read.
+        self.series.resize(self.value.len(), series as u32);
+        extend_optional(&mut self.available_at, n_before, observations.clone().map(|observed| observed.available_at));
+        extend_optional(&mut self.sd, n_before, observations.map(|observed| observed.sd));
+    }
+
+    pub(crate) fn n_rows(&self) -> usize {
+        self.series.len()
+    }
+}
+
+/// A row of [`Columns`] without its series.
+#[derive(Clone, Copy)]
+pub(crate) struct Observed {
+    pub valid_time: i64,
+    pub available_at: Option<i64>,
+    pub value: f64,
+    pub sd: Option<f64>,
+}
+
+/// Adds cells to a column that exists once something stands in it.
+fn extend_optional<T: Clone>(
+    column: &mut Option<Vec<Option<T>>>,
+    n_before: usize,
+    cells: impl Iterator<Item = Option<T>> + Clone,
+) {
+    match column {
+        Some(column) => column.extend(cells),
+        None if cells.clone().any(|cell| cell.is_some()) => {
+            *column = Some(std::iter::repeat_n(None, n_before).chain(cells).collect());
+        }
+        None => {}
     }
 }
 
 impl Frame {
     /// Wraps rows that are already sorted, unique and finite.
-    pub(crate) fn new(series: Vec<String>, rows: &[Row]) -> Result<Self, Error> {
-        debug_assert!(rows.iter().all(|row| row.series < series.len() && row.value.is_finite()));
+    pub(crate) fn new(series: Vec<String>, rows: Columns) -> Result<Self, Error> {
         let time =
             |micros: Int64Chunked| micros.into_datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)).into_column();
-        // A frame has at most 2^32 series: their number is limited where files are read.
-        let series_index: Vec<u32> = rows.iter().map(|row| row.series as u32).collect();
-        let valid_time = rows.iter().map(|row| row.valid_time.timestamp_micros()).collect();
-        let available_at = rows.iter().map(|row| Some(row.available_at?.timestamp_micros()));
-        let value: Vec<f64> = rows.iter().map(|row| row.value).collect();
-        let sd = rows.iter().map(|row| row.sd);
+        let n_rows = rows.n_rows();
+        let available_at = match rows.available_at {
+            Some(cells) => Int64Chunked::from_iter_options(AVAILABLE_AT.into(), cells.into_iter()),
+            None => Int64Chunked::full_null(AVAILABLE_AT.into(), n_rows),
+        };
+        let sd = match rows.sd {
+            Some(cells) => Float64Chunked::from_iter_options(SD.into(), cells.into_iter()),
+            None => Float64Chunked::full_null(SD.into(), n_rows),
+        };
         let columns = vec![
-            Column::new(SERIES.into(), series_index),
-            time(Int64Chunked::from_vec(VALID_TIME.into(), valid_time)),
-            time(Int64Chunked::from_iter_options(AVAILABLE_AT.into(), available_at)),
-            Column::new(VALUE.into(), value),
-            Float64Chunked::from_iter_options(SD.into(), sd).into_column(),
+            UInt32Chunked::from_vec(SERIES.into(), rows.series).into_column(),
+            time(Int64Chunked::from_vec(VALID_TIME.into(), rows.valid_time)),
+            time(available_at),
+            Float64Chunked::from_vec(VALUE.into(), rows.value).into_column(),
+            sd.into_column(),
         ];
-        let data = DataFrame::new(rows.len(), columns)?;
+        let data = DataFrame::new(n_rows, columns)?;
         Ok(Self { series, data })
     }
 
@@ -116,20 +170,30 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_went_in() {
         let t = |text: &str| text.parse::<DateTime<Utc>>().expect("an instant");
-        let rows = [
-            Row { series: 0, valid_time: t("1969-12-31T23:00:00Z"), available_at: None, value: -1.5, sd: Some(0.1) },
-            Row {
-                series: 2,
-                valid_time: t("2024-01-01T00:00:00.000001Z"),
-                available_at: Some(t("2024-01-01T01:00:00Z")),
-                value: 2.0,
-                sd: None,
-            },
+        let row = |series, time, available_at: Option<&str>, value, sd| Row {
+            series,
+            valid_time: t(time),
+            available_at: available_at.map(t),
+            value,
+            sd,
+        };
+        let plain = [row(0, "1969-12-31T23:00:00Z", None, -1.5, None), row(2, "2024-01-01T00:00:00Z", None, 2.0, None)];
+        let full = [
+            row(0, "1969-12-31T23:00:00Z", None, -1.5, Some(0.1)),
+            row(1, "2024-01-01T00:00:00.000001Z", Some("2024-01-01T01:00:00Z"), 2.0, None),
         ];
         let names = ["a", "b", "c"].map(str::to_owned).to_vec();
-        let frame = Frame::new(names.clone(), &rows).expect("a frame");
-        assert_eq!(frame.rows().collect::<Vec<_>>(), rows);
-        assert_eq!(frame.series(), names);
-        assert_eq!(frame.n_rows(), 2);
+        for rows in [plain, full] {
+            let mut columns = Columns::default();
+            for Row { series, valid_time, available_at, value, sd } in rows {
+                let available_at = available_at.map(|t| t.timestamp_micros());
+                let valid_time = valid_time.timestamp_micros();
+                columns.extend(series, [Observed { valid_time, available_at, value, sd }].into_iter());
+            }
+            let frame = Frame::new(names.clone(), columns).expect("a frame");
+            assert_eq!(frame.rows().collect::<Vec<_>>(), rows);
+            assert_eq!(frame.series(), names);
+            assert_eq!(frame.n_rows(), 2);
+        }
     }
 }

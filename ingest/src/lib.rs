@@ -19,6 +19,7 @@ pub mod pipeline;
 pub mod snapshot;
 pub mod trajectories;
 
+mod block;
 mod calendar;
 mod error;
 mod frame;

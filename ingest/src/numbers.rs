@@ -45,47 +45,89 @@ impl NumberFormat {
     }
 }
 
+/// The numbers of a column, row by row.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    /// NaN where there is none.
+    pub values: Vec<f64>,
+    /// Rows that hold something else than a number or nothing, in order.
+    pub bad: Vec<(usize, Reason)>,
+    /// Rows that hold nothing.
+    pub n_gaps: usize,
+}
+
+impl Numbers {
+    fn collect(cells: impl ExactSizeIterator<Item = Number>) -> Self {
+        let mut numbers = Self { values: Vec::with_capacity(cells.len()), ..Self::default() };
+        for (row, number) in cells.enumerate() {
+            let value = match number {
+                Number::Value(value) => value,
+                Number::Gap => {
+                    numbers.n_gaps += 1;
+                    f64::NAN
+                }
+                Number::Bad(reason) => {
+                    numbers.bad.push((row, reason));
+                    f64::NAN
+                }
+            };
+            numbers.values.push(value);
+        }
+        numbers
+    }
+}
+
 /// Reads a column of numbers, of text or of truth values, which are 0 and 1.
 ///
 /// # Errors
 /// [`Error::ColumnType`] when a typed column has another type.
-pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Result<Vec<Number>, Error> {
-    let mut numbers = read_plain(path, column, format)?;
-    if !format.missing.is_empty() && column.dtype() != &DataType::String {
-        numbers.iter_mut().for_each(|number| *number = format.checked(*number));
-    }
-    Ok(numbers)
-}
-
-fn read_plain(path: &Path, column: &Column, format: &NumberFormat) -> Result<Vec<Number>, Error> {
-    match column.dtype() {
+pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Result<Numbers, Error> {
+    let is_plain = format.missing.is_empty();
+    let checked = |number| if is_plain { number } else { format.checked(number) };
+    let column = &column.rechunk();
+    Ok(match column.dtype() {
         DataType::String if *format == NumberFormat::default() => {
-            Ok(column.str()?.iter().map(|text| text.map_or(Number::Gap, parse)).collect())
+            Numbers::collect(column.str()?.iter().map(|text| text.map_or(Number::Gap, parse)))
         }
         DataType::String => {
-            Ok(column.str()?.iter().map(|text| text.map_or(Number::Gap, |text| parse_as(text, format))).collect())
+            Numbers::collect(column.str()?.iter().map(|text| text.map_or(Number::Gap, |text| parse_as(text, format))))
         }
-        DataType::Null => Ok(vec![Number::Gap; column.len()]),
+        DataType::Null => Numbers { values: vec![f64::NAN; column.len()], bad: Vec::new(), n_gaps: column.len() },
         DataType::Boolean => {
-            let number = |value: bool| Number::Value(f64::from(u8::from(value)));
-            Ok(column.bool()?.iter().map(|value| value.map_or(Number::Gap, number)).collect())
+            let number = |value: bool| checked(Number::Value(f64::from(u8::from(value))));
+            Numbers::collect(column.bool()?.iter().map(|value| value.map_or(Number::Gap, number)))
         }
-        DataType::UInt64 => Ok(column.u64()?.iter().map(|value| value.map_or(Number::Gap, unsigned)).collect()),
+        DataType::UInt64 => Numbers::collect(
+            column.u64()?.iter().map(|value| value.map_or(Number::Gap, |value| checked(unsigned(value)))),
+        ),
         dtype if dtype.is_integer() => {
             let column = column.cast(&DataType::Int64)?;
-            Ok(column.i64()?.iter().map(|value| value.map_or(Number::Gap, signed)).collect())
+            Numbers::collect(
+                column.i64()?.iter().map(|value| value.map_or(Number::Gap, |value| checked(signed(value)))),
+            )
         }
         dtype if dtype.is_float() => {
             let column = column.cast(&DataType::Float64)?;
-            Ok(column.f64()?.iter().map(|value| value.map_or(Number::Gap, float)).collect())
+            let floats = column.f64()?;
+            match floats.cont_slice() {
+                // Nothing is to be done but to look.
+                Ok(values) if is_plain && values.iter().all(|value| value.is_finite()) => {
+                    Numbers { values: values.to_vec(), ..Numbers::default() }
+                }
+                _ => Numbers::collect(
+                    floats.iter().map(|value| value.map_or(Number::Gap, |value| checked(float(value)))),
+                ),
+            }
         }
-        dtype => Err(Error::ColumnType {
-            path: path.to_owned(),
-            column: column.name().to_string(),
-            dtype: dtype.to_string(),
-            expected: "numbers or text",
-        }),
-    }
+        dtype => {
+            return Err(Error::ColumnType {
+                path: path.to_owned(),
+                column: column.name().to_string(),
+                dtype: dtype.to_string(),
+                expected: "numbers or text",
+            });
+        }
+    })
 }
 
 /// Reads a number that is written as `format` says.
@@ -132,7 +174,11 @@ fn ungrouped(text: &str, separator: char) -> Option<String> {
     is_grouped.then(|| format!("{sign}{first}{}", groups.collect::<String>()))
 }
 
+/// Reads a number as Rust writes it, or a truth value.
 fn parse(text: &str) -> Number {
+    if let Some(value) = short_decimal(text.as_bytes()) {
+        return Number::Value(value);
+    }
     let text = text.trim();
     if text.is_empty() {
         return Number::Gap;
@@ -151,6 +197,38 @@ fn parse(text: &str) -> Number {
     text.parse().map_or(Number::Bad(Reason::UnparsableValue), float)
 }
 
+/// A number of at most 15 digits, perhaps with a sign and a point, without anything else. Its digits as an integer and
+/// the power of ten are exact, and so their quotient is the nearest number (Clinger 1990, "How to read floating point
+/// numbers accurately", section 3).
+fn short_decimal(text: &[u8]) -> Option<f64> {
+    const DIGITS_MAX: usize = 15;
+    const POWERS: [f64; DIGITS_MAX + 1] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let (is_negative, text) = match text {
+        [b'-', text @ ..] => (true, text),
+        text => (false, text),
+    };
+    // One byte more for the point.
+    if text.is_empty() || text.len() > DIGITS_MAX + 1 {
+        return None;
+    }
+    let mut digits = 0_u64;
+    let mut point = None;
+    for (index, byte) in text.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => digits = 10 * digits + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(index),
+            _ => return None,
+        }
+    }
+    let n_digits = text.len() - usize::from(point.is_some());
+    if n_digits == 0 || n_digits > DIGITS_MAX {
+        return None;
+    }
+    let value = digits as f64 / POWERS[point.map_or(0, |point| text.len() - 1 - point)];
+    Some(if is_negative { -value } else { value })
+}
+
 fn signed(value: i64) -> Number {
     if value.unsigned_abs() > INTEGER_MAX { Number::Bad(Reason::IntegerTooLarge) } else { Number::Value(value as f64) }
 }
@@ -166,6 +244,7 @@ fn float(value: f64) -> Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn text_is_a_number_a_gap_or_rejected() {
@@ -230,29 +309,41 @@ mod tests {
 
     #[test]
     fn typed_columns_are_checked_too() {
-        let path = Path::new("a.parquet");
         let plain = NumberFormat::default();
-        let read = |column: Column| read(path, &column, &plain).expect("numbers");
-        assert_eq!(
-            read(Column::new("x".into(), [Some(1_i64), None, Some((1 << 53) + 1)])),
-            [Number::Value(1.0), Number::Gap, Number::Bad(Reason::IntegerTooLarge)]
+        let check = |column: Column, format: &NumberFormat, expected: &[Number]| {
+            let Numbers { values, bad, n_gaps } = read(Path::new("a.parquet"), &column, format).expect("numbers");
+            let expected = Numbers::collect(expected.iter().copied());
+            assert_eq!((bad, n_gaps), (expected.bad, expected.n_gaps));
+            let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+            assert_eq!(bits(values), bits(expected.values));
+        };
+        check(
+            Column::new("x".into(), [Some(1_i64), None, Some((1 << 53) + 1)]),
+            &plain,
+            &[Number::Value(1.0), Number::Gap, Number::Bad(Reason::IntegerTooLarge)],
         );
-        assert_eq!(
-            read(Column::new("x".into(), [u64::MAX, 2])),
-            [Number::Bad(Reason::IntegerTooLarge), Number::Value(2.0)]
-        );
-        assert_eq!(
-            read(Column::new("x".into(), [1.5_f32, f32::NAN])),
-            [Number::Value(1.5), Number::Bad(Reason::NotFinite)]
-        );
-        assert_eq!(read(Column::new("x".into(), [true, false])), [Number::Value(1.0), Number::Value(0.0)]);
-        let dates = Column::new("x".into(), [1_i32]).cast(&DataType::Date).expect("dates");
-        assert!(matches!(
-            super::read(path, &dates, &plain),
-            Err(Error::ColumnType { column, .. }) if column == "x"
-        ));
+        let large = Column::new("x".into(), [u64::MAX, 2]);
+        check(large, &plain, &[Number::Bad(Reason::IntegerTooLarge), Number::Value(2.0)]);
+        let floats = Column::new("x".into(), [1.5_f32, f32::NAN]);
+        check(floats, &plain, &[Number::Value(1.5), Number::Bad(Reason::NotFinite)]);
+        let floats = Column::new("x".into(), [Some(1.5), None]);
+        check(floats, &plain, &[Number::Value(1.5), Number::Gap]);
+        check(Column::new("x".into(), [true, false]), &plain, &[Number::Value(1.0), Number::Value(0.0)]);
+        check(Column::full_null("x".into(), 1, &DataType::Null), &plain, &[Number::Gap]);
         let missing = NumberFormat { missing: vec!["-999".to_owned()], ..NumberFormat::default() };
-        let column = Column::new("x".into(), [-999.0, 1.0]);
-        assert_eq!(super::read(path, &column, &missing).expect("numbers"), [Number::Gap, Number::Value(1.0)]);
+        check(Column::new("x".into(), [-999.0, 1.0]), &missing, &[Number::Gap, Number::Value(1.0)]);
+
+        let dates = Column::new("x".into(), [1_i32]).cast(&DataType::Date).expect("dates");
+        let refused = read(Path::new("a.parquet"), &dates, &plain);
+        assert!(matches!(refused, Err(Error::ColumnType { column, .. }) if column == "x"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_gives_the_same_number(text in "-?[0-9]{0,17}[.]?[0-9]{0,17}") {
+            if let Some(value) = short_decimal(text.as_bytes()) {
+                prop_assert_eq!(Ok(value.to_bits()), text.parse().map(f64::to_bits));
+            }
+        }
     }
 }

@@ -1,20 +1,19 @@
-//! Observations as tables give them: unordered, perhaps repeated, each with the row it came from.
+//! What all blocks hold of each series: sorted, each time once, looked at.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use forecast::Bounds;
-use polars::prelude::*;
+use rayon::prelude::*;
 
 use crate::{
-    Error, NumberFormat, Reason,
-    frame::Row,
-    layout::Roles,
-    load::{Part, text},
-    numbers::{self, Number},
-    report::{Place, Rejections},
-    times::{self, Time},
+    Error, Findings, Frequency, LoadConfig, Reason, Resample, Row,
+    block::{Block, Long, Rejected, Values as Held, Wide},
+    frame::{Columns, Observed},
+    quality::{Inspector, Values},
+    report::{Cell, Rejections},
+    resample::resample,
+    times::{NO_TIME, instant},
 };
 
 /// What to do when a series has different values for one time. Equal values are always taken once.
@@ -30,39 +29,106 @@ pub enum Duplicates {
     KeepLast,
 }
 
-/// What the value columns of all parts hold.
+/// The blocks of all parts, with numbers for the series that they have in common.
 #[derive(Default)]
 pub(crate) struct Observations {
     series: Vec<String>,
     index: HashMap<String, usize>,
-    found: Vec<Found>,
-    pub n_gaps: u64,
-    pub n_unordered: u64,
+    blocks: Vec<Placed>,
+    n_unordered: usize,
+    has_long: bool,
+}
+
+/// A block, and where it stands.
+struct Placed {
+    block: Block,
+    /// Number of its first row over all parts.
+    first_row: usize,
+    /// Number of its part.
+    part: usize,
+    /// Of a wide block: the numbers of the series of its columns.
+    series: Arc<[usize]>,
+}
+
+/// How the rows of one part follow one another in time.
+#[derive(Default)]
+pub(crate) struct Order {
+    /// The last time of each series, or of all of a wide part.
+    last: HashMap<usize, i64>,
+}
+
+/// The columns of a part that hold values.
+pub(crate) enum ValueColumns {
+    /// Those of a wide part, with the numbers of their series.
+    Wide { series: Arc<[usize]>, column_of: HashMap<usize, usize> },
+    /// That of a long one.
+    Long { column: usize },
+}
+
+/// What came out of all blocks.
+pub(crate) struct Finished {
+    pub series: Vec<String>,
+    pub rows: Columns,
+    pub findings: Findings,
+    pub n_combined: usize,
 }
 
 /// An observation and the row that it stands in, counted over all parts.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Found {
+    time: i64,
+    /// [`NO_TIME`] when the source does not say.
+    available_at: i64,
+    value: f64,
+    /// NaN when the source does not say.
+    sd: f64,
     row: usize,
-    observation: Row,
 }
 
-impl Observations {
-    /// Adds what a part holds.
-    pub(crate) fn add(
-        &mut self,
-        part: &Part,
-        tz: Tz,
-        format: &NumberFormat,
-        rejections: &mut Rejections,
-    ) -> Result<(), Error> {
-        match part.roles {
-            Roles::Wide { ref values, .. } => self.add_wide(part, values, format, rejections),
-            Roles::Long { .. } => self.add_long(part, tz, format, rejections),
+impl Found {
+    /// What is unique in the end.
+    fn key(&self) -> (i64, i64) {
+        (self.time, self.available_at)
+    }
+
+    fn observed(&self) -> Observed {
+        Observed {
+            valid_time: self.time,
+            available_at: (self.available_at != NO_TIME).then_some(self.available_at),
+            value: self.value,
+            sd: (!self.sd.is_nan()).then_some(self.sd),
         }
     }
 
-    fn index_of(&mut self, name: &str) -> usize {
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.value == other.value && (self.sd == other.sd || (self.sd.is_nan() && other.sd.is_nan()))
+    }
+}
+
+/// A value that is not taken though it can be read.
+struct Dropped {
+    reason: Reason,
+    is_lost: bool,
+    row: usize,
+    value: f64,
+}
+
+/// What is taken of one series, and what was found on the way.
+struct Series {
+    found: Vec<Found>,
+    dropped: Vec<Dropped>,
+    findings: Findings,
+    /// Time and number of the last interval.
+    end: Option<(i64, i64)>,
+    n_combined: usize,
+}
+
+/// Where the values of one series are: blocks, and the column or group in each.
+type Places = Vec<(usize, usize)>;
+
+impl Observations {
+    /// The number of a series.
+    pub(crate) fn index_of(&mut self, name: &str) -> usize {
         if let Some(index) = self.index.get(name) {
             return *index;
         }
@@ -72,226 +138,390 @@ impl Observations {
         index
     }
 
-    /// Reads a table with a column per series.
-    fn add_wide(
+    /// Adds a block of a part, whose blocks come in order.
+    pub(crate) fn add(
         &mut self,
-        part: &Part,
-        values: &[usize],
-        format: &NumberFormat,
-        rejections: &mut Rejections,
-    ) -> Result<(), Error> {
-        self.found.reserve(part.table.data.height() * values.len());
-        for &column_index in values {
-            let column = &part.table.data.columns()[column_index];
-            let name = column.name().as_str();
-            let series = self.index_of(name);
-            for (row, number) in numbers::read(&part.path, column, format)?.into_iter().enumerate() {
-                let Time::At(valid_time) = part.times.rows[row] else { continue };
-                match number {
-                    Number::Gap => self.n_gaps += 1,
-                    Number::Value(value) => {
-                        let observation = Row { series, valid_time, available_at: None, value, sd: None };
-                        self.found.push(Found { row: part.first_row + row, observation });
-                    }
-                    Number::Bad(reason) => {
-                        rejections.push(reason, true, part.place(row, column_index, Some(name)), &text(column, row));
-                    }
-                }
-            }
-        }
-        let in_file_order = part.times.rows.iter().filter_map(Time::instant);
-        self.n_unordered += in_file_order.clone().zip(in_file_order.skip(1)).filter(|(a, b)| b < a).count() as u64;
-        Ok(())
-    }
-
-    /// Reads a table with a row per observation.
-    fn add_long(
-        &mut self,
-        part: &Part,
-        tz: Tz,
-        format: &NumberFormat,
-        rejections: &mut Rejections,
-    ) -> Result<(), Error> {
-        let Roles::Long { series, value, available_at, sd, .. } = part.roles else {
-            unreachable!("the caller has matched the layout")
-        };
-        let columns = part.table.data.columns();
-        let series_of_row = self.index_names(&columns[series])?;
-        let numbers = numbers::read(&part.path, &columns[value], format)?;
-        let line = |row| part.line(row);
-        let available_at_times = match available_at {
-            Some(index) => Some(times::read(&part.path, &columns[index], tz, line)?.rows),
-            None => None,
-        };
-        let sd_numbers = match sd {
-            Some(index) => Some(numbers::read(&part.path, &columns[index], format)?),
-            None => None,
-        };
-
-        self.found.reserve(part.table.data.height());
-        let mut previous: Vec<Option<DateTime<Utc>>> = vec![None; self.series.len()];
-        for (row, number) in numbers.into_iter().enumerate() {
-            let Time::At(valid_time) = part.times.rows[row] else { continue };
-            let mut reject = |reason, column_index: usize, series: Option<usize>| {
-                let series = series.map(|index| self.series[index].as_str());
-                rejections.push(
-                    reason,
-                    true,
-                    part.place(row, column_index, series),
-                    &text(&columns[column_index], row),
-                );
-            };
-            let Some(index) = series_of_row[row] else {
-                reject(Reason::MissingSeries, series, None);
-                continue;
-            };
-            self.n_unordered += u64::from(previous[index].is_some_and(|t| valid_time < t));
-            previous[index] = Some(valid_time);
-
-            let value = match number {
-                Number::Value(value) => value,
-                Number::Gap => {
-                    self.n_gaps += 1;
-                    continue;
-                }
-                Number::Bad(reason) => {
-                    reject(reason, value, Some(index));
-                    continue;
-                }
-            };
-            let known = available_at.zip(available_at_times.as_ref().map(|times| times[row]));
-            let available_at = match known {
-                Some((_, Time::At(t))) => Some(t),
-                Some((column, Time::Bad(reason))) => {
-                    reject(reason, column, Some(index));
-                    continue;
-                }
-                Some((_, Time::Empty)) | None => None,
-            };
-            let sd = match sd.zip(sd_numbers.as_ref().map(|numbers| numbers[row])) {
-                Some((_, Number::Value(sd))) if sd >= 0.0 => Some(sd),
-                Some((_, Number::Gap)) | None => None,
-                Some((column, _)) => {
-                    reject(Reason::InvalidSd, column, Some(index));
-                    continue;
-                }
-            };
-            let observation = Row { series: index, valid_time, available_at, value, sd };
-            self.found.push(Found { row: part.first_row + row, observation });
-        }
-        Ok(())
-    }
-
-    /// The index of each row's series; `None` where the name is empty.
-    fn index_names(&mut self, column: &Column) -> Result<Vec<Option<usize>>, Error> {
-        let column = column.cast(&DataType::String)?;
-        let names = column.str()?;
-        let mut rows = Vec::with_capacity(names.len());
-        // Most rows name the series of the row before.
-        let mut last: Option<(&str, usize)> = None;
-        for name in names.iter() {
-            let index = match (name.filter(|name| !name.is_empty()), last) {
-                (None, _) => None,
-                (Some(name), Some((known, index))) if name == known => Some(index),
-                (Some(name), _) => {
-                    let index = self.index_of(name);
-                    last = Some((name, index));
-                    Some(index)
-                }
-            };
-            rows.push(index);
-        }
-        Ok(rows)
-    }
-
-    /// Numbers the series by their names: the order in which a long file happens to name them says nothing.
-    fn sort_series(&mut self) {
-        let mut order: Vec<usize> = (0..self.series.len()).collect();
-        order.sort_by(|a, b| self.series[*a].cmp(&self.series[*b]));
-        let mut new_index = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(new, old)| new_index[*old] = new);
-        self.series = order.iter().map(|old| std::mem::take(&mut self.series[*old])).collect();
-        self.found.iter_mut().for_each(|found| found.observation.series = new_index[found.observation.series]);
-    }
-
-    /// Drops, with their rows, the values outside the declared range of their series.
-    pub(crate) fn keep_within(
-        &mut self,
-        bounds: impl Fn(&str) -> Option<Bounds>,
-        parts: &[Part],
-        rejections: &mut Rejections,
+        mut block: Block,
+        part: usize,
+        first_row: usize,
+        columns: &ValueColumns,
+        order: &mut Order,
     ) {
-        let bounds: Vec<Option<Bounds>> = self.series.iter().map(|name| bounds(name)).collect();
-        let series = &self.series;
-        self.found.retain(|found| {
-            let Row { series: index, value, .. } = found.observation;
-            let is_inside = bounds[index].is_none_or(|bounds| bounds.clip(value) == value);
-            if !is_inside {
-                reject(rejections, Reason::OutOfBounds, true, parts, series, found);
+        self.n_unordered += block.n_unordered;
+        let mut follows = |series: usize, first_time: i64, last_time: i64| {
+            let last = order.last.entry(series).or_insert(NO_TIME);
+            let is_earlier = first_time < *last;
+            *last = last_time;
+            usize::from(is_earlier)
+        };
+        match &mut block.values {
+            Held::Wide(Wide { times, .. }) => {
+                let mut given = times.iter().copied().filter(|time| *time != NO_TIME);
+                if let Some(first) = given.next() {
+                    self.n_unordered += follows(0, first, given.next_back().unwrap_or(first));
+                }
             }
-            is_inside
-        });
+            Held::Long(long) => {
+                self.has_long = true;
+                let numbers: Vec<usize> =
+                    std::mem::take(&mut long.names).iter().map(|name| self.index_of(name)).collect();
+                for group in &mut long.groups {
+                    group.series = numbers[group.series];
+                    self.n_unordered += follows(group.series, group.first_time, group.last_time);
+                }
+                for rejected in &mut block.rejected {
+                    rejected.series = rejected.series.map(|series| numbers[series]);
+                }
+            }
+        }
+        let series = match columns {
+            ValueColumns::Wide { series, .. } => {
+                for rejected in &mut block.rejected {
+                    rejected.series = rejected.series.map(|column| series[column]);
+                }
+                series.clone()
+            }
+            ValueColumns::Long { .. } => Arc::from([]),
+        };
+        self.blocks.push(Placed { block, first_row, part, series });
     }
 
-    /// Sorts, and takes each series and time once. Gives the names of the series and their observations.
-    pub(crate) fn into_rows(
-        mut self,
-        duplicates: Duplicates,
-        parts: &[Part],
-        rejections: &mut Rejections,
-    ) -> (Vec<String>, Vec<Row>) {
-        if parts.iter().any(|part| matches!(part.roles, Roles::Long { .. })) {
-            self.sort_series();
-        }
-        let order = |found: &Found| (found.observation.key(), found.row);
-        if !self.found.is_sorted_by_key(order) {
-            self.found.sort_unstable_by_key(order);
-        }
-        // What is kept moves to the front, and then in place: there are as many observations as memory has room for.
-        let (mut n_kept, mut start) = (0, 0);
-        while let Some(first) = self.found.get(start) {
-            let is_same = |found: &&Found| found.observation.key() == first.observation.key();
-            let end = start + self.found[start..].iter().take_while(is_same).count();
-            let group = &self.found[start..end];
-            let [first, rest @ ..] = group else { break };
-            let last = rest.last().unwrap_or(first);
-            let are_equal = rest.iter().all(|found| found.observation == first.observation);
-            let kept = match duplicates {
-                _ if are_equal => Some(first),
-                Duplicates::KeepFirst => Some(first),
-                Duplicates::KeepLast => Some(last),
-                Duplicates::Reject => None,
+    /// Rows that are earlier than the row before them (of the same series).
+    pub(crate) fn n_unordered(&self) -> usize {
+        self.n_unordered
+    }
+
+    /// Cells without a value in rows with a time.
+    pub(crate) fn n_gaps(&self) -> usize {
+        self.blocks.iter().map(|placed| placed.block.n_gaps).sum()
+    }
+
+    /// Rows that are known to be off the grid.
+    pub(crate) fn n_off_grid(&self) -> usize {
+        self.blocks.iter().map(|placed| placed.block.n_off_grid).sum()
+    }
+
+    /// The times of all rows, block by block, with the numbers of the rows.
+    pub(crate) fn times(&self) -> impl ParallelIterator<Item = (usize, Vec<(usize, i64)>)> {
+        self.blocks.par_iter().map(|Placed { block, first_row, part, .. }| {
+            let times = match &block.values {
+                Held::Wide(wide) => {
+                    let given = wide.times.iter().enumerate().filter(|(_, time)| **time != NO_TIME);
+                    given.map(|(row, time)| (first_row + row, *time)).collect()
+                }
+                Held::Long(long) => {
+                    let taken = long.rows.iter().copied().zip(long.times.iter().copied());
+                    taken.chain(long.void.iter().copied()).map(|(row, time)| (first_row + row as usize, time)).collect()
+                }
             };
-            for found in group.iter().filter(|found| kept.is_none_or(|kept| kept.row != found.row)) {
-                let reason = if are_equal { Reason::DuplicateEqual } else { Reason::DuplicateConflict };
-                reject(rejections, reason, kept.is_none(), parts, &self.series, found);
+            (*part, times)
+        })
+    }
+
+    /// Puts every time at the start of its interval, by `place`; rows that are off the grid are rejected.
+    pub(crate) fn place(
+        &mut self,
+        time_columns: &[usize],
+        rejections: &mut Rejections,
+        place: impl Fn(i64) -> Option<i64> + Sync,
+    ) {
+        let off_grid: Vec<Vec<usize>> = self.blocks.par_iter_mut().map(|placed| placed.block.place(&place)).collect();
+        for (placed, rows) in self.blocks.iter().zip(off_grid) {
+            for row in rows {
+                let cell = Cell { row: placed.first_row + row, column: Some(time_columns[placed.part]) };
+                rejections.push(Reason::OffGrid, cell, None);
             }
-            if let Some(&kept) = kept {
-                self.found[n_kept] = kept;
-                n_kept += 1;
-            }
-            start = end;
         }
-        self.found.truncate(n_kept);
-        (self.series, self.found.into_iter().map(|found| found.observation).collect())
+    }
+
+    /// Hands over what was rejected as blocks were read.
+    pub(crate) fn reject(&mut self, rejections: &mut Rejections) {
+        for Placed { block, first_row, .. } in &mut self.blocks {
+            for Rejected { reason, row, column, series, .. } in block.rejected.drain(..) {
+                rejections.push(reason, Cell { row: *first_row + row, column }, series);
+            }
+        }
+    }
+
+    /// Takes each series and time once, and looks at what is taken. A series that is all gaps is kept.
+    ///
+    /// # Errors
+    /// [`Error::ResampleOverflow`].
+    pub(crate) fn finish(
+        mut self,
+        config: &LoadConfig,
+        frequency: Frequency,
+        columns: &[ValueColumns],
+        rejections: &mut Rejections,
+    ) -> Result<Finished, Error> {
+        /// Series that are held a second time.
+        const N_SERIES: usize = 64;
+        let places = self.places();
+        let order = self.order();
+        let mut rows = Columns::default();
+        rows.reserve(self.n_values());
+        let inspector = Inspector::new(frequency, config.time_zone, &config.checks);
+        let (mut findings, mut ends, mut n_combined) = (Findings::default(), Vec::new(), 0);
+        for (chunk, numbers) in order.chunks(N_SERIES).enumerate() {
+            let finish = |number: &usize| self.finish_series(*number, &places[*number], config, frequency, &inspector);
+            let finished: Vec<Result<Series, Error>> = numbers.par_iter().map(finish).collect();
+            for (index, (number, series)) in numbers.iter().zip(finished).enumerate() {
+                let (series, place) = (series?, chunk * N_SERIES + index);
+                for Dropped { reason, is_lost, row, value } in series.dropped {
+                    let part = self.blocks[self.blocks.partition_point(|placed| placed.first_row <= row) - 1].part;
+                    let cell = Cell { row, column: columns[part].of(*number) };
+                    rejections.push_value(reason, is_lost, cell, *number, value);
+                }
+                rows.extend(place, series.found.iter().map(Found::observed));
+                findings.append(series.findings);
+                ends.extend(series.end.map(|(time, ordinal)| (place, time, ordinal)));
+                n_combined += series.n_combined;
+            }
+        }
+        let names: Vec<String> = order.iter().map(|number| std::mem::take(&mut self.series[*number])).collect();
+        let ends = ends.iter().map(|(place, time, ordinal)| (names[*place].as_str(), *time, *ordinal));
+        inspector.note_stopped(&mut findings, ends);
+        Ok(Finished { series: names, rows, findings, n_combined })
+    }
+
+    /// The names of the series by their numbers.
+    pub(crate) fn series(&self) -> &[String] {
+        &self.series
+    }
+
+    fn n_values(&self) -> usize {
+        let n = |placed: &Placed| match &placed.block.values {
+            Held::Wide(wide) => wide.times.len() * wide.columns.len(),
+            Held::Long(long) => long.values.len(),
+        };
+        self.blocks.iter().map(n).sum()
+    }
+
+    /// The numbers of the series in the order in which they are given. That in which a long file happens to name them says
+    /// nothing.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.series.len()).collect();
+        if self.has_long {
+            order.sort_by(|a, b| self.series[*a].cmp(&self.series[*b]));
+        }
+        order
+    }
+
+    fn places(&self) -> Vec<Places> {
+        let mut places: Vec<Places> = vec![Vec::new(); self.series.len()];
+        for (number, placed) in self.blocks.iter().enumerate() {
+            match &placed.block.values {
+                Held::Wide(_) => {
+                    let columns = placed.series.iter().enumerate();
+                    columns.for_each(|(column, series)| places[*series].push((number, column)));
+                }
+                Held::Long(long) => {
+                    let groups = long.groups.iter().enumerate();
+                    groups.for_each(|(group, held)| places[held.series].push((number, group)));
+                }
+            }
+        }
+        places
+    }
+
+    fn finish_series(
+        &self,
+        number: usize,
+        places: &Places,
+        config: &LoadConfig,
+        frequency: Frequency,
+        inspector: &Inspector<'_>,
+    ) -> Result<Series, Error> {
+        let name = &self.series[number];
+        let bounds = config.bounds(name);
+        let mut found = self.gather(places);
+        let mut dropped = Vec::new();
+        if config.reject_out_of_bounds
+            && let Some(bounds) = bounds
+        {
+            reject_beyond(bounds, &mut found, &mut dropped);
+        }
+        let order = |found: &Found| (found.key(), found.row);
+        if !found.is_sorted_by_key(order) {
+            found.sort_unstable_by_key(order);
+        }
+        if found.windows(2).any(|pair| pair[0].key() == pair[1].key()) {
+            take_once(config.duplicates, &mut found, &mut dropped);
+        }
+        let n_given = found.len();
+        if let Some(rule) = config.resample {
+            found = combined(&found, rule, frequency, config.time_zone)?;
+        }
+        let n_combined = n_given - found.len();
+        let (mut findings, mut end) = (Findings::default(), None);
+        if let Some(last) = found.last() {
+            let values = found.iter().map(|found| (found.time, found.value));
+            let values = Values::new(values, frequency, config.time_zone);
+            findings = inspector.look(name, &values, bounds);
+            end = Some((last.time, values.last_ordinal()));
+        }
+        Ok(Series { found, dropped, findings, end, n_combined })
+    }
+
+    /// The observations of a series, in the order of their rows.
+    fn gather(&self, places: &Places) -> Vec<Found> {
+        let mut gathered = Vec::new();
+        for &(number, place) in places {
+            let Placed { block, first_row, .. } = &self.blocks[number];
+            match &block.values {
+                Held::Wide(wide) => {
+                    let cells = wide.times.iter().zip(&wide.columns[place]).enumerate();
+                    let taken = cells.filter(|(_, (time, value))| **time != NO_TIME && !value.is_nan());
+                    gathered.extend(taken.map(|(row, (&time, &value))| Found {
+                        time,
+                        available_at: NO_TIME,
+                        value,
+                        sd: f64::NAN,
+                        row: first_row + row,
+                    }));
+                }
+                Held::Long(long) => {
+                    let group = &long.groups[place];
+                    gathered.extend((group.start..group.end).map(|index| Found {
+                        time: long.times[index],
+                        available_at: long.available_at.as_ref().map_or(NO_TIME, |cells| cells[index]),
+                        value: long.values[index],
+                        sd: long.sd.as_ref().map_or(f64::NAN, |cells| cells[index]),
+                        row: first_row + long.rows[index] as usize,
+                    }));
+                }
+            }
+        }
+        gathered
     }
 }
 
-/// Notes that an observation is not taken.
-fn reject(
-    rejections: &mut Rejections,
-    reason: Reason,
-    is_lost: bool,
-    parts: &[Part],
-    series: &[String],
-    found: &Found,
-) {
-    let name = series[found.observation.series].as_str();
-    let part = &parts[parts.partition_point(|part| part.first_row <= found.row) - 1];
-    let column_index = match part.roles {
-        Roles::Wide { .. } => part.table.data.get_column_index(name).unwrap_or(0),
-        Roles::Long { value, .. } => value,
+impl ValueColumns {
+    /// The column in which values of a series stand.
+    fn of(&self, series: usize) -> Option<usize> {
+        match self {
+            ValueColumns::Wide { column_of, .. } => column_of.get(&series).copied(),
+            ValueColumns::Long { column } => Some(*column),
+        }
+    }
+}
+
+impl Block {
+    /// Puts every time at the start of its interval. Gives the rows that are on none, from which nothing is taken.
+    fn place(&mut self, place: &(impl Fn(i64) -> Option<i64> + Sync)) -> Vec<usize> {
+        let mut off_grid = Vec::new();
+        match &mut self.values {
+            Held::Wide(wide) => {
+                for (row, time) in wide.times.iter_mut().enumerate().filter(|(_, time)| **time != NO_TIME) {
+                    *time = place(*time).unwrap_or_else(|| {
+                        off_grid.push(row);
+                        let n_empty = wide.columns.iter().filter(|column| column[row].is_nan()).count();
+                        self.n_gaps -= n_empty;
+                        NO_TIME
+                    });
+                }
+                // What is no number there is no gap either, and was not counted as one.
+                let is_off =
+                    |rejected: &&Rejected| rejected.time != NO_TIME && off_grid.binary_search(&rejected.row).is_ok();
+                self.n_gaps += self.rejected.iter().filter(is_off).count();
+            }
+            Held::Long(long) => off_grid = place_long(long, &self.rejected, &mut self.n_gaps, place),
+        }
+        off_grid.sort_unstable();
+        self.rejected.retain(|rejected| rejected.time == NO_TIME || off_grid.binary_search(&rejected.row).is_err());
+        off_grid
+    }
+}
+
+fn place_long(
+    long: &mut Long,
+    rejected: &[Rejected],
+    n_gaps: &mut usize,
+    place: &impl Fn(i64) -> Option<i64>,
+) -> Vec<usize> {
+    let mut off_grid = Vec::new();
+    let (mut n_kept, mut start) = (0, 0);
+    for group in &mut long.groups {
+        let first = n_kept;
+        for index in start..group.end {
+            let Some(time) = place(long.times[index]) else {
+                off_grid.push(long.rows[index] as usize);
+                continue;
+            };
+            long.times[n_kept] = time;
+            long.rows[n_kept] = long.rows[index];
+            long.values[n_kept] = long.values[index];
+            if let Some(cells) = &mut long.available_at {
+                cells[n_kept] = cells[index];
+            }
+            if let Some(cells) = &mut long.sd {
+                cells[n_kept] = cells[index];
+            }
+            n_kept += 1;
+        }
+        start = group.end;
+        (group.start, group.end) = (first, n_kept);
+    }
+    long.times.truncate(n_kept);
+    long.rows.truncate(n_kept);
+    long.values.truncate(n_kept);
+    long.available_at.iter_mut().for_each(|cells| cells.truncate(n_kept));
+    long.sd.iter_mut().for_each(|cells| cells.truncate(n_kept));
+    let n_taken = off_grid.len();
+    off_grid.extend(long.void.iter().filter(|(_, time)| place(*time).is_none()).map(|(row, _)| *row as usize));
+    let is_rejected = |row: &&usize| rejected.iter().any(|rejected| rejected.row == **row);
+    *n_gaps -= off_grid[n_taken..].iter().filter(|row| !is_rejected(row)).count();
+    off_grid
+}
+
+/// Drops what is outside of the declared range.
+fn reject_beyond(bounds: Bounds, found: &mut Vec<Found>, dropped: &mut Vec<Dropped>) {
+    found.retain(|&Found { value, row, .. }| {
+        let is_inside = bounds.clip(value) == value;
+        if !is_inside {
+            dropped.push(Dropped { reason: Reason::OutOfBounds, is_lost: true, row, value });
+        }
+        is_inside
+    });
+}
+
+/// Takes each time once, of what is sorted.
+fn take_once(duplicates: Duplicates, found: &mut Vec<Found>, dropped: &mut Vec<Dropped>) {
+    let mut taken = Vec::with_capacity(found.len());
+    for group in found.chunk_by(|a, b| a.key() == b.key()) {
+        let (first, last) = (group[0], group[group.len() - 1]);
+        let are_equal = group.iter().all(|found| found.says_the_same(&first));
+        let kept = match duplicates {
+            _ if are_equal => Some(first),
+            Duplicates::KeepFirst => Some(first),
+            Duplicates::KeepLast => Some(last),
+            Duplicates::Reject => None,
+        };
+        for found in group.iter().filter(|found| kept.is_none_or(|kept| kept.row != found.row)) {
+            let reason = if are_equal { Reason::DuplicateEqual } else { Reason::DuplicateConflict };
+            dropped.push(Dropped { reason, is_lost: kept.is_none(), row: found.row, value: found.value });
+        }
+        taken.extend(kept);
+    }
+    *found = taken;
+}
+
+/// Combines the observations of each interval.
+fn combined(found: &[Found], rule: Resample, frequency: Frequency, tz: Tz) -> Result<Vec<Found>, Error> {
+    let row = |found: &Found| Row {
+        series: 0,
+        valid_time: instant(found.time),
+        available_at: (found.available_at != NO_TIME).then(|| instant(found.available_at)),
+        value: found.value,
+        sd: (!found.sd.is_nan()).then_some(found.sd),
     };
-    let place: Place<'_> = part.place(found.row - part.first_row, column_index, Some(name));
-    rejections.push(reason, is_lost, place, &found.observation.value.to_string());
+    let rows: Vec<Row> = found.iter().map(row).collect();
+    let found = |row: Row| Found {
+        time: row.valid_time.timestamp_micros(),
+        available_at: row.available_at.map_or(NO_TIME, |t| t.timestamp_micros()),
+        value: row.value,
+        sd: row.sd.unwrap_or(f64::NAN),
+        row: 0,
+    };
+    Ok(resample(&rows, rule, frequency, tz)?.into_iter().map(found).collect())
 }

@@ -1,6 +1,9 @@
 //! What a load took from its file, and what it rejected, by line.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::Serialize;
 
@@ -166,7 +169,7 @@ impl Report {
 
     /// Adds findings that are about a file.
     pub fn add_findings(&mut self, findings: impl IntoIterator<Item = Finding>) {
-        findings.into_iter().for_each(|finding| self.noticed.push(finding));
+        findings.into_iter().for_each(|finding| self.noticed.push(finding.code, || finding));
     }
 
     /// The codes among `fail_on` that this report has.
@@ -179,73 +182,117 @@ impl Report {
     }
 }
 
-/// Collects rejections in any order, and keeps the first of each reason.
+/// Collects rejections in any order, and keeps the first of each reason. What they look like is looked up later, when it
+/// is known which are kept.
 #[derive(Default)]
 pub(crate) struct Rejections {
     counts: BTreeMap<Reason, u64>,
-    kept: BTreeMap<Reason, BTreeMap<(usize, usize), Rejection>>,
-    rows: Vec<(usize, Reason)>,
+    kept: BTreeMap<Reason, BTreeMap<Cell, Kept>>,
+    lost: Vec<(usize, Reason)>,
 }
 
-/// Where a rejected value stands.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// Number of its row among all that were read.
+/// A cell of what was read: its row, counted over all inputs, and its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cell {
     pub row: usize,
-    pub file: &'a str,
-    pub line: u64,
-    /// Prefix and number of the element in a JSON body.
-    pub element: Option<(&'static str, usize)>,
-    pub column_index: usize,
-    pub column: &'a str,
-    pub series: Option<&'a str>,
+    /// `None` for a row that has no columns.
+    pub column: Option<usize>,
+}
+
+/// What is known of a rejection that is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Kept {
+    series: Option<usize>,
+    /// What to show in place of what is written there.
+    value: Option<f64>,
 }
 
 impl Rejections {
+    /// Notes that what is written in a cell is not taken.
+    pub(crate) fn push(&mut self, reason: Reason, cell: Cell, series: Option<usize>) {
+        self.lost.push((cell.row, reason));
+        self.keep(reason, cell, Kept { series, value: None });
+    }
+
     /// Notes that a value is not taken. `is_lost` says that nothing else stands for it.
-    pub(crate) fn push(&mut self, reason: Reason, is_lost: bool, place: Place<'_>, value: &str) {
-        *self.counts.entry(reason).or_default() += 1;
+    pub(crate) fn push_value(&mut self, reason: Reason, is_lost: bool, cell: Cell, series: usize, value: f64) {
         if is_lost {
-            self.rows.push((place.row, reason));
+            self.lost.push((cell.row, reason));
         }
+        self.keep(reason, cell, Kept { series: Some(series), value: Some(value) });
+    }
+
+    fn keep(&mut self, reason: Reason, cell: Cell, rejection: Kept) {
+        *self.counts.entry(reason).or_default() += 1;
         let kept = self.kept.entry(reason).or_default();
-        let key = (place.row, place.column_index);
-        if kept.len() == KEPT_PER_CODE && kept.last_key_value().is_some_and(|(last, _)| *last < key) {
+        if kept.len() == KEPT_PER_CODE && kept.last_key_value().is_some_and(|(last, _)| *last < cell) {
             return;
         }
-        let pointer = |(prefix, index)| {
-            let column = place.column.replace('~', "~0").replace('/', "~1");
-            format!("{prefix}/{index}{}{column}", if column.is_empty() { "" } else { "/" })
-        };
-        let rejection = Rejection {
-            file: place.file.to_owned(),
-            line: place.line,
-            pointer: place.element.map(pointer),
-            column: place.column.to_owned(),
-            series: place.series.map(str::to_owned),
-            value: value.chars().take(VALUE_LENGTH_MAX).collect(),
-            reason,
-        };
-        kept.insert(key, rejection);
+        kept.insert(cell, rejection);
         if kept.len() > KEPT_PER_CODE {
             kept.pop_last();
         }
     }
 
-    /// The rows that hold something lost, each once, with why.
+    /// The rows that hold something lost, in order, each once for each reason.
     pub(crate) fn lost_rows(&mut self) -> Vec<(usize, Reason)> {
-        let mut rows = std::mem::take(&mut self.rows);
+        let mut rows = std::mem::take(&mut self.lost);
         rows.sort_unstable();
         rows.dedup();
         rows
     }
 
-    /// The exact counts, and what was kept, sorted by row.
-    pub(crate) fn finish(self) -> (BTreeMap<Reason, u64>, Vec<Rejection>) {
-        let mut kept: Vec<_> = self.kept.into_values().flatten().collect();
-        kept.sort_by_key(|((row, column), rejection)| (*row, *column, rejection.reason));
-        (self.counts, kept.into_iter().map(|(_, rejection)| rejection).collect())
+    /// The cells that are to be looked up. Their rows are among the lost ones.
+    pub(crate) fn cells(&self) -> BTreeSet<Cell> {
+        let kept = self.kept.values().flatten();
+        kept.filter(|(_, rejection)| rejection.value.is_none()).map(|(cell, _)| *cell).collect()
     }
+
+    /// The exact counts, and what was kept, sorted by row. `place` says where a cell stands.
+    pub(crate) fn finish<'a>(
+        self,
+        series: &[String],
+        texts: &BTreeMap<Cell, String>,
+        place: impl Fn(Cell) -> Place<'a>,
+    ) -> (BTreeMap<Reason, u64>, Vec<Rejection>) {
+        let mut kept: Vec<_> = self
+            .kept
+            .into_iter()
+            .flat_map(|(reason, kept)| kept.into_iter().map(move |(cell, kept)| (cell, reason, kept)))
+            .collect();
+        kept.sort_unstable_by_key(|(cell, reason, _)| (*cell, *reason));
+        let rejection = |(cell, reason, kept): (Cell, Reason, Kept)| {
+            let Place { file, line, element, column } = place(cell);
+            let text = texts.get(&cell).map(String::as_str).unwrap_or_default();
+            let value = kept.value.map_or_else(|| text.to_owned(), |value| value.to_string());
+            Rejection {
+                file: file.to_owned(),
+                line,
+                pointer: element.map(|element| pointer(element, column)),
+                column: column.to_owned(),
+                series: kept.series.map(|index| series[index].clone()),
+                value: value.chars().take(VALUE_LENGTH_MAX).collect(),
+                reason,
+            }
+        };
+        let rejected = kept.into_iter().map(rejection).collect();
+        (self.counts, rejected)
+    }
+}
+
+/// Where a cell stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub file: &'a str,
+    pub line: u64,
+    /// Prefix and number of the element in a JSON body.
+    pub element: Option<(&'static str, usize)>,
+    pub column: &'a str,
+}
+
+fn pointer((prefix, index): (&str, usize), column: &str) -> String {
+    let column = column.replace('~', "~0").replace('/', "~1");
+    format!("{prefix}/{index}{}{column}", if column.is_empty() { "" } else { "/" })
 }
 
 #[cfg(test)]
@@ -253,28 +300,48 @@ mod tests {
     use super::*;
     use crate::{Frequency, Input, LoadConfig, Notice, read};
 
-    fn place(row: usize, element: Option<(&'static str, usize)>) -> Place<'static> {
-        let line = row as u64 + 2;
-        Place { row, file: "a.csv", line, element, column_index: 1, column: "x", series: Some("x") }
+    fn cell(row: usize) -> Cell {
+        Cell { row, column: Some(1) }
+    }
+
+    fn finish(
+        rejections: Rejections,
+        texts: &[(Cell, String)],
+        is_body: bool,
+    ) -> (BTreeMap<Reason, u64>, Vec<Rejection>) {
+        let place = |cell: Cell| Place {
+            file: "a.csv",
+            line: cell.row as u64 + 2,
+            element: is_body.then_some(("/observations", cell.row)),
+            column: "x",
+        };
+        rejections.finish(&["s".to_owned()], &texts.iter().cloned().collect(), place)
     }
 
     #[test]
     fn an_element_of_a_body_has_a_pointer() {
         let mut rejections = Rejections::default();
-        rejections.push(Reason::NotFinite, true, place(3, Some(("/observations", 3))), "NaN");
-        assert_eq!(rejections.finish().1[0].pointer.as_deref(), Some("/observations/3/x"));
+        rejections.push(Reason::NotFinite, cell(3), Some(0));
+        let (_, kept) = finish(rejections, &[(cell(3), "NaN".to_owned())], true);
+        assert_eq!(kept[0].pointer.as_deref(), Some("/observations/3/x"));
+        assert_eq!((kept[0].series.as_deref(), kept[0].value.as_str()), (Some("s"), "NaN"));
+        assert_eq!(pointer(("/observations", 1), "a/b~c"), "/observations/1/a~1b~0c");
+        assert_eq!(pointer(("/observations", 1), ""), "/observations/1");
     }
 
     #[test]
     fn the_first_twenty_by_line_are_kept_and_all_are_counted() {
         let mut rejections = Rejections::default();
         for row in (0..100).rev() {
-            rejections.push(Reason::UnparsableValue, true, place(row, None), "n/a");
+            rejections.push(Reason::UnparsableValue, cell(row), None);
+            rejections.push_value(Reason::DuplicateEqual, false, cell(row), 0, 1.5);
         }
-        assert_eq!(rejections.lost_rows().len(), 100);
-        let (counts, kept) = rejections.finish();
-        assert_eq!(counts[&Reason::UnparsableValue], 100);
-        assert_eq!(kept.iter().map(|r| r.line).collect::<Vec<_>>(), (2..22).collect::<Vec<_>>());
+        assert_eq!((rejections.lost_rows().len(), rejections.cells().len()), (100, 20));
+        let (counts, kept) = finish(rejections, &[], false);
+        assert_eq!((counts[&Reason::UnparsableValue], counts[&Reason::DuplicateEqual]), (100, 100));
+        let lines: Vec<_> = kept.iter().map(|r| r.line).collect();
+        assert_eq!(lines, (2..22).flat_map(|line| [line, line]).collect::<Vec<_>>());
+        assert_eq!((kept[1].reason, kept[1].value.as_str()), (Reason::DuplicateEqual, "1.5"));
     }
 
     #[test]
@@ -295,8 +362,8 @@ mod tests {
     #[test]
     fn a_long_value_is_cut() {
         let mut rejections = Rejections::default();
-        rejections.push(Reason::UnparsableTime, true, place(0, None), &"é".repeat(1_000));
-        let (_, kept) = rejections.finish();
+        rejections.push(Reason::UnparsableTime, cell(0), None);
+        let (_, kept) = finish(rejections, &[(cell(0), "é".repeat(1_000))], false);
         assert_eq!(kept[0].value.chars().count(), 100);
         assert!(kept[0].to_string().starts_with("unparsable_time in a.csv, line 2, column `x`: `é"));
     }

@@ -95,6 +95,48 @@ pub(crate) fn parse(text: &str) -> Option<(TimeFormat, Option<Stamp>)> {
     Some((TimeFormat::Offset, Some(Stamp::Instant(instant))))
 }
 
+/// The short way for what most sources have: `2024-05-01T10:00`, with seconds or not, with `Z` or not.
+#[derive(Default)]
+pub(crate) struct Usual {
+    /// The date of the last time, which is mostly that of the next one, too.
+    date: [u8; 10],
+    days: i64,
+}
+
+impl Usual {
+    /// The format, and the seconds from 1970 to the wall time.
+    pub(crate) fn parse(&mut self, text: &str) -> Option<(TimeFormat, i64)> {
+        let text = text.as_bytes();
+        let (format, text) = match text {
+            [text @ .., b'Z'] => (TimeFormat::Offset, text),
+            text => (TimeFormat::Local, text),
+        };
+        let (date, rest) = text.split_first_chunk::<10>()?;
+        let (time, second) = match rest {
+            [time @ .., b':', a, b] if rest.len() == 9 => (time, two_digits(*a, *b)?),
+            time if rest.len() == 6 => (time, 0),
+            _ => return None,
+        };
+        let &[b'T' | b' ', a, b, b':', c, d] = time else { return None };
+        let (hour, minute) = (two_digits(a, b)?, two_digits(c, d)?);
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        if *date != self.date {
+            let [a, b, c, d, b'-', e, f, b'-', g, h] = *date else { return None };
+            let year = 100 * two_digits(a, b)? + two_digits(c, d)?;
+            let day = NaiveDate::from_ymd_opt(year.cast_signed(), two_digits(e, f)?, two_digits(g, h)?)?;
+            (self.date, self.days) = (*date, i64::from(day.to_epoch_days()));
+        }
+        Some((format, 86_400 * self.days + i64::from(3_600 * hour + 60 * minute + second)))
+    }
+}
+
+fn two_digits(tens: u8, ones: u8) -> Option<u32> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| u32::from(10 * tens + ones))
+}
+
 /// Whether four digits and a minus come first, as in every format that is not refused: neither a number nor a date with
 /// slashes can begin so.
 fn begins_with_year(text: &str) -> bool {
@@ -192,6 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn what_most_sources_have_goes_the_short_way() {
+        for (text, expected) in [
+            ("1970-01-01T00:00Z", Some((TimeFormat::Offset, 0))),
+            ("1970-01-02 00:00:01Z", Some((TimeFormat::Offset, 86_401))),
+            ("1969-12-31 23:59", Some((TimeFormat::Local, -60))),
+            ("1970-01-01T01:00:00", Some((TimeFormat::Local, 3_600))),
+            ("1970-01-01T01:00:00.5", None),
+            ("1970-01-01T24:00", None),
+            ("1970-02-30T00:00", None),
+            ("1970-01-01T00:00ZZ", None),
+            ("1970-01-01T00:00:0Z", None),
+        ] {
+            assert_eq!(Usual::default().parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn wall_times_around_clock_changes_are_told_apart() {
         check("2023-03-26 01:59", Ok("2023-03-26T00:59:00Z"));
         check("2023-03-26 02:00", Err(Reason::NonexistentLocalTime));
@@ -257,6 +316,20 @@ mod tests {
             let offset = chrono::FixedOffset::east_opt(offset_minutes * 60).expect("in range");
             let text = t.with_timezone(&offset).to_rfc3339();
             prop_assert_eq!(parse(&text), Some((TimeFormat::Offset, Some(Stamp::Instant(t)))));
+        }
+
+        #[test]
+        fn the_short_way_gives_the_same_time(texts in prop::collection::vec(any_time(), 1..4)) {
+            let mut usual = Usual::default();
+            for text in texts {
+                let Some((format, seconds)) = usual.parse(&text) else { continue };
+                let wall_time = DateTime::from_timestamp(seconds, 0).expect("in range");
+                let stamp = match format {
+                    TimeFormat::Offset => Stamp::Instant(wall_time),
+                    _ => Stamp::Local(wall_time.naive_utc()),
+                };
+                prop_assert_eq!(parse(&text), Some((format, Some(stamp))));
+            }
         }
 
         #[test]

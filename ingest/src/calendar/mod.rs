@@ -6,10 +6,10 @@
 mod features;
 mod inference;
 
-use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{OffsetComponents, Tz};
 
-use crate::{Frequency, frequency::DAY_SECONDS};
+use crate::{Frequency, frequency::DAY_SECONDS, times::instant};
 pub(crate) use features::{n_features, push_features};
 pub(crate) use inference::best_label;
 
@@ -112,8 +112,57 @@ impl Frequency {
         }
     }
 
+    /// The numbers of the intervals that contain instants, in microseconds since 1970.
+    pub(crate) fn ordinals(&self, micros: &[i64], tz: Tz) -> Vec<i64> {
+        match self.fixed(tz) {
+            Some(grid) => {
+                micros.iter().map(|micros| (micros - grid.phase_micros).div_euclid(grid.step_micros)).collect()
+            }
+            None => micros.iter().map(|micros| self.ordinal(instant(*micros), tz)).collect(),
+        }
+    }
+
+    /// The grid, if its steps have one length.
+    pub(crate) fn fixed(&self, tz: Tz) -> Option<FixedGrid> {
+        const MICROS: i64 = 1_000_000;
+        let Frequency::Seconds(seconds) = self else { return None };
+        let seconds = i64::from(seconds.get());
+        Some(FixedGrid { phase_micros: phase(seconds, tz) * MICROS, step_micros: seconds * MICROS })
+    }
+
     fn ends_on_last_day(&self) -> bool {
         matches!(self, Frequency::Month | Frequency::Quarter | Frequency::Year)
+    }
+}
+
+/// A grid whose steps have one length, in microseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FixedGrid {
+    phase_micros: i64,
+    step_micros: i64,
+}
+
+impl FixedGrid {
+    /// Whether a step begins then.
+    pub(crate) fn holds(&self, micros: i64) -> bool {
+        (micros - self.phase_micros) % self.step_micros == 0
+    }
+}
+
+/// Seconds of the local day at which instants come that are sorted and lie within a few weeks. No zone changes its
+/// clocks twice in so short a time and stands as before: what holds at both ends holds in between.
+pub(crate) fn seconds_of_day(micros: &[i64], tz: Tz) -> Vec<u32> {
+    let offset =
+        |micros: i64| i64::from(tz.offset_from_utc_datetime(&instant(micros).naive_utc()).fix().local_minus_utc());
+    let day = i64::from(DAY_SECONDS);
+    // The remainder is below the seconds of a day.
+    let second = |micros: i64, offset: i64| (micros.div_euclid(1_000_000) + offset).rem_euclid(day) as u32;
+    match (micros.first(), micros.last()) {
+        (Some(first), Some(last)) if offset(*first) == offset(*last) => {
+            let offset = offset(*first);
+            micros.iter().map(|micros| second(*micros, offset)).collect()
+        }
+        _ => micros.iter().map(|micros| second(*micros, offset(*micros))).collect(),
     }
 }
 
@@ -288,6 +337,19 @@ mod tests {
             prop_assert!(t < frequency.advance(t, 1, tz));
             prop_assert_eq!(frequency.floor(floor, tz), floor);
             prop_assert_eq!(frequency.place(floor, Label::Start, tz), Some(frequency.ordinal(t, tz)));
+            prop_assert_eq!(frequency.ordinals(&[t.timestamp_micros()], tz), [frequency.ordinal(t, tz)]);
+            if let Some(grid) = frequency.fixed(tz) {
+                prop_assert!(grid.holds(floor.timestamp_micros()));
+                prop_assert_eq!(grid.holds(t.timestamp_micros()), floor == t);
+            }
+        }
+
+        #[test]
+        fn seconds_of_the_day_are_those_of_the_clock(tz in any_zone(), hour in 0_i64..700_000, n in 1_i64..400) {
+            let times: Vec<_> = (hour..hour + n).filter_map(|hour| DateTime::from_timestamp(3_600 * hour, 0)).collect();
+            let micros: Vec<_> = times.iter().map(DateTime::timestamp_micros).collect();
+            let clock = |t: &DateTime<Utc>| chrono::Timelike::num_seconds_from_midnight(&local(*t, tz));
+            prop_assert_eq!(seconds_of_day(&micros, tz), times.iter().map(clock).collect::<Vec<_>>());
         }
 
         #[test]

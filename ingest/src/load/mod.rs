@@ -1,26 +1,30 @@
 //! From sources to a validated frame, with a report of what was not taken.
 
+mod grid;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
-use chrono::{DateTime, Utc, Weekday};
 use chrono_tz::Tz;
 use forecast::Bounds;
-use polars::prelude::{Column, DataFrame, PlHashSet};
+use polars::prelude::Column;
+use rayon::prelude::*;
 
 use crate::{
-    Checks, Error, Format, Frame, Frequency, Input, Layout, Limits, NumberFormat, Quarantine, Reason, Report, Resample,
-    calendar::{Label, best_label},
+    Checks, Error, Format, Frame, Frequency, Input, Layout, Limits, NumberFormat, Quarantine, Report, Resample,
+    TimeFormat,
+    block::{self, Block, Formats},
+    calendar::Label,
     layout::{self, Roles},
-    observations::{Duplicates, Observations},
-    quality, quarantine,
-    report::{Place, Rejections},
-    resample::resample,
-    source::{self, Table},
-    times::{self, Time, Times},
+    observations::{Duplicates, Finished, Observations, Order, ValueColumns},
+    quarantine::{self, Gathered},
+    report::{Cell, Place, Rejections},
+    source::{self, Decoder, Piece, Reader, Stamp},
+    times::Written,
 };
+use grid::TimeGrid;
 
 /// How to read a source. The default finds out what it can and reports it.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +63,7 @@ impl LoadConfig {
     /// The separator of fields.
     const SEPARATOR: u8 = b',';
 
-    fn bounds(&self, series: &str) -> Option<Bounds> {
+    pub(crate) fn bounds(&self, series: &str) -> Option<Bounds> {
         self.bounds.get(series).or_else(|| self.bounds.get("*")).copied()
     }
 }
@@ -83,71 +87,217 @@ pub struct Loaded {
     pub schemas: Vec<Vec<(String, String)>>,
 }
 
-/// An input that has been read, its columns found and its times parsed.
-pub(crate) struct Part {
+/// An input that has been read, without its rows.
+pub(crate) struct Part<'a> {
     pub name: String,
     pub path: PathBuf,
-    pub table: Table,
-    pub roles: Roles,
-    pub times: Times,
+    /// Names and types of its columns.
+    pub columns: Vec<(String, String)>,
     /// Number of its first row among those of all parts.
     pub first_row: usize,
+    /// Rows of each of its pieces.
+    pub piece_rows: Vec<usize>,
+    /// Length and time of its last change.
+    pub stamp: Stamp,
+    input: &'a Input,
+    first_line: u64,
+    pointer: Option<&'static str>,
+    time_column: usize,
+    time_format: Option<TimeFormat>,
+}
+
+impl<'a> Part<'a> {
+    /// Opens the input once more.
+    pub(crate) fn open(&self, config: &'a LoadConfig) -> Result<(Reader<'a>, Decoder<'a>), Error> {
+        let separator = config.separator.unwrap_or(LoadConfig::SEPARATOR);
+        source::open(self.input, config.format, separator, &config.limits)
+    }
+
+    pub(crate) fn n_rows(&self) -> usize {
+        self.piece_rows.iter().sum()
+    }
+
+    /// The line of a row, which is counted over all parts.
+    pub(crate) fn line(&self, row: usize) -> u64 {
+        self.first_line + (row - self.first_row) as u64
+    }
+
+    fn place(&self, cell: Cell) -> Place<'_> {
+        Place {
+            file: &self.name,
+            line: self.line(cell.row),
+            element: self.pointer.map(|prefix| (prefix, cell.row - self.first_row)),
+            column: cell.column.and_then(|column| self.columns.get(column)).map_or("", |(name, _)| name),
+        }
+    }
+}
+
+/// Reads inputs one after the other.
+struct Inputs<'a> {
+    config: &'a LoadConfig,
+    parts: Vec<Part<'a>>,
+    value_columns: Vec<ValueColumns>,
+    observations: Observations,
+    n_rows: usize,
+    n_cells: usize,
     n_blank: usize,
 }
 
-impl Part {
-    fn read(input: &Input, first_row: usize, config: &LoadConfig) -> Result<Self, Error> {
+impl<'a> Inputs<'a> {
+    fn read(&mut self, input: &'a Input) -> Result<(), Error> {
+        let config = self.config;
         let path = input.path();
         let separator = config.separator.unwrap_or(LoadConfig::SEPARATOR);
-        let table = source::read(input, config.format, separator, config.may_be_empty, &config.limits)?;
-        let line = |row: usize| table.first_line + row as u64;
-        let n_rows = table.data.height();
-        if n_rows == table.malformed.len() {
-            // Nothing to find columns by.
-            let times = Times { format: crate::TimeFormat::Local, rows: vec![Time::Empty; n_rows] };
-            let roles = Roles::Wide { time: 0, values: Vec::new() };
-            return Ok(Self { name: input.name.clone(), path, table, roles, times, first_row, n_blank: 0 });
+        let (mut reader, decoder) = source::open(input, config.format, separator, &config.limits)?;
+        let mut group = reader.next_group()?;
+        let head = match group.first() {
+            Some(piece) => decoder.head(piece)?,
+            None if config.may_be_empty => decoder.empty()?,
+            None => return Err(Error::NoRows { path }),
+        };
+        let columns = head.data.columns().iter();
+        let columns = columns.map(|column| (column.name().to_string(), column.dtype().to_string())).collect();
+        let line = |row: usize| decoder.first_line + row as u64;
+        // Where every line is malformed, or there is none, there is nothing to find columns by.
+        let is_empty = head.data.height() == 0 || head.data.width() == 0;
+        let roles = match is_empty {
+            true => None,
+            false => {
+                Some(layout::roles(&path, &head.data, config.layout.as_ref(), config.time_column.as_deref(), line)?)
+            }
+        };
+        let mut part = Part {
+            name: input.name.clone(),
+            path: path.clone(),
+            columns,
+            first_row: self.n_rows,
+            piece_rows: Vec::new(),
+            stamp: reader.stamp(),
+            input,
+            first_line: decoder.first_line,
+            pointer: decoder.pointer,
+            time_column: roles.as_ref().map_or(0, Roles::time),
+            time_format: None,
+        };
+        let value_columns = self.value_columns(&part, roles.as_ref());
+        let grid = match (config.frequency, config.resample) {
+            (Some(frequency), None) => frequency.fixed(config.time_zone),
+            _ => None,
+        };
+        let decode = |piece: Piece| {
+            let table = decoder.table(piece)?;
+            block::read(&path, &table, roles.as_ref(), grid, config)
+        };
+        let mut seen = Seen::default();
+        while !group.is_empty() {
+            let (next, blocks) = rayon::join(
+                || reader.next_group(),
+                || group.into_par_iter().map(&decode).collect::<Vec<Result<Block, Error>>>(),
+            );
+            for block in blocks {
+                let block = block?;
+                let first_row = self.n_rows;
+                self.n_rows += block.n_rows;
+                self.n_cells += block.n_rows * part.columns.len();
+                self.n_blank += block.n_blank;
+                source::check_size(&path, self.n_rows, self.n_cells, &config.limits)?;
+                part.piece_rows.push(block.n_rows);
+                seen.note(&part, roles.as_ref(), &block, first_row)?;
+                self.observations.add(block, self.parts.len(), first_row, &value_columns, &mut seen.order);
+            }
+            group = next?;
         }
-        let roles = layout::roles(&path, &table.data, config.layout.as_ref(), config.time_column.as_deref(), line)?;
-        let mut times = times::read(&path, &table.data.columns()[roles.time()], config.time_zone, line)?;
-        let n_blank = reject_empty_times(&table, &mut times);
-        Ok(Self { name: input.name.clone(), path, table, roles, times, first_row, n_blank })
+        part.time_format = seen.time.format;
+        seen.check(&part, roles.as_ref())?;
+        self.parts.push(part);
+        self.value_columns.push(value_columns);
+        Ok(())
     }
 
-    pub(crate) fn line(&self, row: usize) -> u64 {
-        self.table.first_line + row as u64
-    }
-
-    /// Where a cell of this part stands.
-    pub(crate) fn place<'a>(&'a self, row: usize, column_index: usize, series: Option<&'a str>) -> Place<'a> {
-        Place {
-            row: self.first_row + row,
-            file: &self.name,
-            line: self.line(row),
-            element: self.table.pointer.map(|prefix| (prefix, row)),
-            column_index,
-            column: self.table.data.columns().get(column_index).map_or("", |column| column.name().as_str()),
-            series,
+    fn value_columns(&mut self, part: &Part<'_>, roles: Option<&Roles>) -> ValueColumns {
+        match roles {
+            Some(&Roles::Long { value, .. }) => ValueColumns::Long { column: value },
+            Some(Roles::Wide { values, .. }) => {
+                let names = values.iter().map(|column| part.columns[*column].0.as_str());
+                let series: Vec<usize> = names.map(|name| self.observations.index_of(name)).collect();
+                let column_of = series.iter().copied().zip(values.iter().copied()).collect();
+                ValueColumns::Wide { series: series.into(), column_of }
+            }
+            None => ValueColumns::Wide { series: [].into(), column_of: HashMap::new() },
         }
     }
+}
 
-    fn reject_rows(&self, rejections: &mut Rejections) {
-        for (row, text) in &self.table.malformed {
-            let place = Place { column: "", ..self.place(*row, 0, None) };
-            rejections.push(Reason::MalformedLine, true, place, text);
+/// What the blocks of one part have in common.
+#[derive(Default)]
+struct Seen {
+    time: SeenFormats,
+    available_at: SeenFormats,
+    order: Order,
+}
+
+#[derive(Default)]
+struct SeenFormats {
+    format: Option<TimeFormat>,
+    /// The first time that is text.
+    first: Option<Written>,
+}
+
+impl Seen {
+    fn note(&mut self, part: &Part<'_>, roles: Option<&Roles>, block: &Block, first_row: usize) -> Result<(), Error> {
+        self.time.note(part, part.time_column, &block.time_formats, first_row)?;
+        if let Some(&Roles::Long { available_at: Some(column), .. }) = roles {
+            self.available_at.note(part, column, &block.available_at_formats, first_row)?;
         }
-        let time_column = self.roles.time();
-        for (row, time) in self.times.rows.iter().enumerate() {
-            if let Time::Bad(reason) = *time {
-                let value = text(&self.table.data.columns()[time_column], row);
-                rejections.push(reason, true, self.place(row, time_column, None), &value);
+        Ok(())
+    }
+
+    fn check(&self, part: &Part<'_>, roles: Option<&Roles>) -> Result<(), Error> {
+        self.time.check(part, part.time_column)?;
+        match roles {
+            Some(&Roles::Long { available_at: Some(column), .. }) => self.available_at.check(part, column),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SeenFormats {
+    /// A column has one format.
+    fn note(&mut self, part: &Part<'_>, column: usize, formats: &Formats, first_row: usize) -> Result<(), Error> {
+        self.format = self.format.or(formats.format);
+        for written in [&formats.first, &formats.other].into_iter().flatten() {
+            let row = first_row + written.row;
+            let first = self.first.get_or_insert_with(|| Written { row, ..written.clone() });
+            if first.format != written.format {
+                return Err(Error::MixedTimeFormats {
+                    path: part.path.clone(),
+                    column: part.columns[column].0.clone(),
+                    first_line: part.line(first.row),
+                    first_format: first.format,
+                    first_value: first.text.clone(),
+                    line: part.line(row),
+                    format: written.format,
+                    value: written.text.clone(),
+                });
             }
         }
+        Ok(())
     }
 
-    fn schema(&self) -> Vec<(String, String)> {
-        let columns = self.table.data.columns().iter();
-        columns.map(|column| (column.name().to_string(), column.dtype().to_string())).collect()
+    /// It is none that could mean several instants.
+    fn check(&self, part: &Part<'_>, column: usize) -> Result<(), Error> {
+        match &self.first {
+            Some(Written { row, format: format @ (TimeFormat::Slashed | TimeFormat::Number), text }) => {
+                Err(Error::UnsupportedTimeFormat {
+                    path: part.path.clone(),
+                    column: part.columns[column].0.clone(),
+                    line: part.line(*row),
+                    value: text.clone(),
+                    format: *format,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -169,26 +319,17 @@ pub fn load(path: &Path, config: &LoadConfig) -> Result<Loaded, Error> {
 /// [`Error::FrequencyNotClear`].
 pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     let tz = config.time_zone;
-    let mut parts: Vec<Part> = Vec::with_capacity(inputs.len());
-    let (mut n_rows, mut n_cells) = (0, 0);
-    for input in inputs {
-        let part = Part::read(input, n_rows, config)?;
-        n_rows += part.table.data.height();
-        n_cells += part.table.data.height() * part.table.data.width();
-        if n_rows > config.limits.n_rows_max {
-            return Err(Error::TooManyRows { path: part.path, limit: config.limits.n_rows_max });
-        }
-        if n_cells > config.limits.n_cells_max {
-            return Err(Error::TooManyCells { path: part.path, limit: config.limits.n_cells_max });
-        }
-        parts.push(part);
-    }
-    let schemas = parts.iter().map(Part::schema).collect();
-    let name = parts.first().map_or_else(String::new, |part| part.name.clone());
-    let path = parts.first().map_or_else(PathBuf::new, |part| part.path.clone());
-    let n_files = parts.len();
-    let time_format = parts.first().map_or(crate::TimeFormat::Local, |part| part.times.format);
-    let n_blank: usize = parts.iter().map(|part| part.n_blank).sum();
+    let mut read = Inputs {
+        config,
+        parts: Vec::with_capacity(inputs.len()),
+        value_columns: Vec::with_capacity(inputs.len()),
+        observations: Observations::default(),
+        n_rows: 0,
+        n_cells: 0,
+        n_blank: 0,
+    };
+    inputs.iter().try_for_each(|input| read.read(input))?;
+    let Inputs { parts, value_columns, mut observations, n_rows, n_blank, .. } = read;
     let rows_read = (n_rows - n_blank) as u64;
 
     let mut rejections = Rejections::default();
@@ -197,56 +338,47 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
             let frequency = config.frequency.ok_or(Error::ResampleNeedsFrequency)?;
             Some(TimeGrid { frequency, label: Label::Start })
         }
-        None => snap_to_grid(&mut parts, config)?,
+        None => grid::snap(&mut observations, &parts, config, &mut rejections)?,
     };
-    let mut observations = Observations::default();
-    for part in &mut parts {
-        part.reject_rows(&mut rejections);
-        observations.add(part, tz, &config.numbers, &mut rejections)?;
-        // They stand in the observations now.
-        part.times.rows = Vec::new();
-    }
-    if config.reject_out_of_bounds {
-        observations.keep_within(|series| config.bounds(series), &parts, &mut rejections);
-    }
-    let (n_gaps, n_unordered) = (observations.n_gaps, observations.n_unordered);
-    let (series, mut rows) = observations.into_rows(config.duplicates, &parts, &mut rejections);
-    let mut n_combined = 0;
-    if let (Some(rule), Some(grid)) = (config.resample, &grid) {
-        let n_given = rows.len();
-        rows = resample(&rows, rule, grid.frequency, tz)?;
-        n_combined = (n_given - rows.len()) as u64;
-    }
+    observations.reject(&mut rejections);
+    let (n_gaps, n_unordered) = (observations.n_gaps() as u64, observations.n_unordered() as u64);
+    let numbers = observations.series().to_vec();
+    // Without a grid there is no time, so there are no values to look at.
+    let frequency = grid.as_ref().map_or(Frequency::HOUR, |grid| grid.frequency);
+    let Finished { series, rows, findings, n_combined } =
+        observations.finish(config, frequency, &value_columns, &mut rejections)?;
+
     let lost = rejections.lost_rows();
-    let quarantine = quarantine::gather(&parts, &lost)?;
-    drop(parts);
-    let (n_rejected, rejected) = rejections.finish();
-    let Some(grid) = grid.filter(|_| !rows.is_empty() || (config.may_be_empty && config.frequency.is_some())) else {
+    let Gathered { quarantine, texts } = quarantine::gather(&parts, config, &lost, &rejections.cells())?;
+    let part_of = |row: usize| &parts[parts.partition_point(|part| part.first_row <= row) - 1];
+    let (n_rejected, rejected) = rejections.finish(&numbers, &texts, |cell| part_of(cell.row).place(cell));
+    let Some(grid) = grid.filter(|_| rows.n_rows() > 0 || (config.may_be_empty && config.frequency.is_some())) else {
+        let path = parts.first().map_or_else(PathBuf::new, |part| part.path.clone());
         return Err(Error::NoValidRows { path, n_rows: rows_read, rejected });
     };
 
     let frequency = grid.frequency;
-    let noticed = quality::inspect(&series, &rows, frequency, tz, &config.checks, |series| config.bounds(series));
     let report = Report {
-        file: name,
-        n_files,
-        time_format,
+        file: parts.first().map_or_else(String::new, |part| part.name.clone()),
+        n_files: parts.len(),
+        time_format: parts.first().and_then(|part| part.time_format).unwrap_or(TimeFormat::Local),
         time_zone: tz.name().to_owned(),
         frequency: frequency.to_string(),
         frequency_inferred: config.frequency.is_none(),
         last_days_moved: grid.label == Label::LastDay,
         n_series: series.len(),
         rows_read,
-        accepted: rows.len() as u64,
+        accepted: rows.n_rows() as u64,
         n_gaps,
         n_unordered,
-        n_combined,
+        n_combined: n_combined as u64,
         n_rejected,
         rejected,
-        noticed,
+        noticed: findings,
     };
     let frequency_inferred = config.frequency.is_none();
-    let frame = Frame::new(series, &rows)?;
+    let schemas = parts.into_iter().map(|part| part.columns).collect();
+    let frame = Frame::new(series, rows)?;
     Ok(Loaded { frame, frequency, frequency_inferred, time_zone: tz, report, quarantine, schemas })
 }
 
@@ -254,118 +386,6 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
 pub(crate) fn text(column: &Column, row: usize) -> String {
     let value = column.get(row).ok().filter(|value| !value.is_null());
     value.map(|value| value.str_value().into_owned()).unwrap_or_default()
-}
-
-/// A row without a time is rejected, unless it holds nothing at all. Returns how many are blank.
-fn reject_empty_times(table: &Table, times: &mut Times) -> usize {
-    let is_blank =
-        |data: &DataFrame, row| data.columns().iter().all(|column| column.get(row).is_ok_and(|v| v.is_null()));
-    let mut n_blank = 0;
-    for (row, time) in times.rows.iter_mut().enumerate().filter(|(_, time)| **time == Time::Empty) {
-        if !is_blank(&table.data, row) {
-            *time = Time::Bad(Reason::UnparsableTime);
-        } else if table.malformed.binary_search_by_key(&row, |(row, _)| *row).is_err() {
-            n_blank += 1;
-        }
-    }
-    n_blank
-}
-
-/// The grid that a source's times lie on.
-struct TimeGrid {
-    frequency: Frequency,
-    label: Label,
-}
-
-/// Replaces every time by the start of its interval. `None` when there are no times and no declared grid.
-fn snap_to_grid(parts: &mut [Part], config: &LoadConfig) -> Result<Option<TimeGrid>, Error> {
-    let tz = config.time_zone;
-    let stamps = distinct_stamps(parts);
-    if stamps.is_empty() {
-        return Ok(config.frequency.map(|frequency| TimeGrid { frequency, label: Label::Start }));
-    }
-    let frequency = config.frequency.map_or_else(|| Frequency::infer(&stamps, tz), Ok)?;
-    let frequency = weeks_as_found(frequency, &stamps, tz);
-    let (label, n_on_grid) = best_label(frequency, stamps.iter().copied(), tz);
-    let is_mostly_off_grid = 2 * n_on_grid < stamps.len() && !config.may_be_empty;
-
-    let place = |&t: &DateTime<Utc>| {
-        frequency.place(t, label, tz).map_or(Time::Bad(Reason::OffGrid), |ordinal| {
-            Time::At(if label == Label::Start { t } else { frequency.start(ordinal, tz) })
-        })
-    };
-    let placed: Vec<Time> = stamps.iter().map(place).collect();
-    let mut cursor = Cursor { stamps: &stamps, index: 0 };
-    let (mut n_rows, mut n_off_grid) = (0, 0);
-    let mut first_off_grid = None;
-    for (index, part) in parts.iter_mut().enumerate() {
-        for (row, time) in part.times.rows.iter_mut().enumerate() {
-            let Time::At(t) = *time else { continue };
-            *time = placed[cursor.find(t)];
-            n_rows += 1;
-            if matches!(time, Time::Bad(_)) {
-                n_off_grid += 1;
-                first_off_grid.get_or_insert((index, row, t));
-            }
-        }
-    }
-    match first_off_grid {
-        Some((index, row, value)) if is_mostly_off_grid => Err(Error::OffGrid {
-            path: parts[index].path.clone(),
-            frequency,
-            time_zone: tz,
-            n_off_grid,
-            n_rows,
-            line: parts[index].line(row),
-            value,
-        }),
-        _ => Ok(Some(TimeGrid { frequency, label })),
-    }
-}
-
-/// The times of all rows, sorted, each once.
-fn distinct_stamps(parts: &[Part]) -> Vec<DateTime<Utc>> {
-    let stamps = || parts.iter().flat_map(|part| part.times.rows.iter().filter_map(Time::instant));
-    if stamps().is_sorted() {
-        let mut stamps: Vec<_> = stamps().collect();
-        stamps.dedup();
-        return stamps;
-    }
-    // A long file has each time once per series: far fewer than rows.
-    let distinct: PlHashSet<DateTime<Utc>> = stamps().collect();
-    let mut stamps: Vec<_> = distinct.into_iter().collect();
-    stamps.sort_unstable();
-    stamps
-}
-
-/// Where a time stands among sorted ones. That of the next row mostly stands at the same place or at the next one.
-struct Cursor<'a> {
-    stamps: &'a [DateTime<Utc>],
-    index: usize,
-}
-
-impl Cursor<'_> {
-    /// The place of a time that is among them.
-    fn find(&mut self, t: DateTime<Utc>) -> usize {
-        let next = self.index + 1;
-        if self.stamps.get(next) == Some(&t) {
-            self.index = next;
-        } else if self.stamps[self.index] != t {
-            self.index = self.stamps.partition_point(|stamp| *stamp < t);
-        }
-        self.index
-    }
-}
-
-/// Weeks declared without a day are weeks from the day on which most stamps fall.
-fn weeks_as_found(frequency: Frequency, stamps: &[DateTime<Utc>], tz: Tz) -> Frequency {
-    if frequency != Frequency::WEEK {
-        return frequency;
-    }
-    let n_on_grid = |start: &Weekday| best_label(Frequency::Week { start: *start }, stamps.iter().copied(), tz).1;
-    let weekdays = [Weekday::Sun, Weekday::Sat, Weekday::Fri, Weekday::Thu, Weekday::Wed, Weekday::Tue, Weekday::Mon];
-    // Of equal counts the last one is taken: Monday.
-    weekdays.into_iter().max_by_key(n_on_grid).map_or(frequency, |start| Frequency::Week { start })
 }
 
 #[cfg(test)]

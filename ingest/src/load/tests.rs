@@ -2,13 +2,14 @@
 
 use std::{fs, path::PathBuf};
 
+use chrono::{DateTime, Utc};
 use chrono_tz::Europe;
 use polars::prelude::*;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Code, Notice, Reason::*, Row, TimeFormat};
+use crate::{Code, Notice, Reason, Reason::*, Row};
 
 struct Folder(TempDir);
 
@@ -461,6 +462,14 @@ fn a_rejection_names_its_file_and_the_label_of_a_folder_is_a_column() {
     assert_eq!(observations(&loaded), ["north 01T00 1", "south 01T00 1"]);
     let places = loaded.report.rejected.iter().map(|r| format!("{} {}", r.file, r.line));
     assert_eq!(places.collect::<Vec<_>>(), ["north.csv 3", "south.csv 13"]);
+}
+
+#[test]
+fn objects_without_members_are_no_values() {
+    for text in ["{}", "{}\n\n{}\n", "{}\nnonsense\n"] {
+        let error = read(&[Input::bytes("a", text.as_bytes())], &hourly()).expect_err("a refusal");
+        assert!(matches!(error, Error::NoValidRows { n_rows, .. } if n_rows <= 1), "{error}");
+    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use chrono_tz::Tz;
 use forecast::Bounds;
 use serde::{Deserialize, Serialize};
 
-use crate::{Frequency, Reason, frame::Row, report::KEPT_PER_CODE};
-use series::Values;
+use crate::{Frequency, Reason, report::KEPT_PER_CODE, times::instant};
+pub(crate) use series::Values;
 
 /// Something that was noticed. The codes are stable: they appear in JSON and in `fail_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -198,70 +198,104 @@ pub struct Findings {
 
 impl Findings {
     /// Counts a finding, and keeps it if it is among the first of its code.
-    pub(crate) fn push(&mut self, finding: Finding) {
-        let count = self.n_findings.entry(finding.code).or_default();
+    pub(crate) fn push(&mut self, code: Notice, finding: impl FnOnce() -> Finding) {
+        let count = self.n_findings.entry(code).or_default();
         *count += 1;
         if *count <= KEPT_PER_CODE as u64 {
-            self.findings.push(finding);
+            self.findings.push(finding());
+        }
+    }
+
+    /// Adds those of another part of the data, which come after these.
+    pub(crate) fn append(&mut self, later: Findings) {
+        for (code, n) in later.n_findings {
+            let kept = later.findings.iter().filter(|finding| finding.code == code);
+            let n_before = self.n_findings.get(&code).copied().unwrap_or(0);
+            let n_free = (KEPT_PER_CODE as u64).saturating_sub(n_before) as usize;
+            self.findings.extend(kept.take(n_free).cloned());
+            *self.n_findings.entry(code).or_default() += n;
         }
     }
 }
 
-/// Looks at rows that are sorted by series, time and knowledge. Of several versions of a value the last one counts.
-pub(crate) fn inspect(
-    series: &[String],
-    rows: &[Row],
+/// Looks at the values of one series after the other.
+pub(crate) struct Inspector<'a> {
     frequency: Frequency,
     tz: Tz,
-    checks: &Checks,
-    bounds: impl Fn(&str) -> Option<Bounds>,
-) -> Findings {
-    /// Shortest runs that say anything.
-    const STEPS_MIN: u32 = 10;
-    let season = frequency.seasons().first().copied().and_then(|season| u32::try_from(season).ok()).unwrap_or(1);
-    let flat_steps = checks.flat_steps.unwrap_or((2 * season).max(STEPS_MIN)) as usize;
-    let stopped_steps = i64::from(checks.stopped_steps.unwrap_or(season.max(STEPS_MIN)));
-    let end = rows.iter().map(|row| row.valid_time).max();
-    let end = end.map(|end| frequency.ordinal(end, tz));
+    checks: &'a Checks,
+    season: usize,
+    flat_steps: usize,
+    stopped_steps: i64,
+}
 
-    let mut findings = Findings::default();
-    for group in rows.chunk_by(|a, b| a.series == b.series) {
-        let name = &series[group[0].series];
-        let values = Values::new(group, frequency, tz);
-        let mut note = |code, first: usize, last: usize, message: String| {
-            let at = |index: usize| Some(values.times[index]);
-            findings.push(Finding { code, series: Some(name.clone()), start: at(first), end: at(last), message });
+impl<'a> Inspector<'a> {
+    pub(crate) fn new(frequency: Frequency, tz: Tz, checks: &'a Checks) -> Self {
+        /// Shortest runs that say anything.
+        const STEPS_MIN: u32 = 10;
+        let season = frequency.seasons().first().copied().and_then(|season| u32::try_from(season).ok()).unwrap_or(1);
+        let flat_steps = checks.flat_steps.unwrap_or((2 * season).max(STEPS_MIN)) as usize;
+        let stopped_steps = i64::from(checks.stopped_steps.unwrap_or(season.max(STEPS_MIN)));
+        Self { frequency, tz, checks, season: season as usize, flat_steps, stopped_steps }
+    }
+
+    /// What is odd about the values of a series.
+    pub(crate) fn look(&self, name: &str, values: &Values, bounds: Option<Bounds>) -> Findings {
+        let mut findings = Findings::default();
+        let mut note = |code, first: usize, last: usize, message: &dyn Fn() -> String| {
+            let at = |index: usize| Some(instant(values.times[index]));
+            findings.push(code, || Finding {
+                code,
+                series: Some(name.to_owned()),
+                start: at(first),
+                end: at(last),
+                message: message(),
+            });
         };
-        for (index, n_missing) in values.gaps(checks.gap_steps) {
-            note(Notice::Gap, index, index + 1, format!("{n_missing} steps are missing between these"));
+        for (index, n_missing) in values.gaps(self.checks.gap_steps) {
+            note(Notice::Gap, index, index + 1, &|| format!("{n_missing} steps are missing between these"));
         }
-        for run in values.flat_lines(flat_steps) {
-            let message = format!("{} times {} in a row", run.len(), values.values[run.start]);
-            note(Notice::FlatLine, run.start, run.end - 1, message);
+        for run in values.flat_lines(self.flat_steps) {
+            let message = || format!("{} times {} in a row", run.len(), values.values[run.start]);
+            note(Notice::FlatLine, run.start, run.end - 1, &message);
         }
-        if let Some(bounds) = bounds(name) {
+        if let Some(bounds) = bounds {
             for (index, value) in values.values.iter().enumerate().filter(|(_, value)| bounds.clip(**value) != **value)
             {
-                note(Notice::OutOfBounds, index, index, format!("{value} is outside of the declared range"));
+                note(Notice::OutOfBounds, index, index, &|| format!("{value} is outside of the declared range"));
             }
         }
-        for (index, usual) in values.jumps(checks.jump_factor) {
+        for (index, usual) in values.jumps(self.checks.jump_factor) {
             let (from, to) = (values.values[index - 1], values.values[index]);
-            note(Notice::Jump, index, index, format!("from {from} to {to}; 99 % of the steps are below {usual:.3}"));
+            note(Notice::Jump, index, index, &|| {
+                format!("from {from} to {to}; 99 % of the steps are below {usual:.3}")
+            });
         }
-        for (index, ratio) in values.unit_changes(season as usize) {
-            note(Notice::UnitChange, index, index, format!("from here on values are {ratio:.3} times those before"));
+        for (index, ratio) in values.unit_changes(self.season) {
+            note(Notice::UnitChange, index, index, &|| {
+                format!("from here on values are {ratio:.3} times those before")
+            });
         }
-        for (index, shift) in values.clock_shifts(frequency, tz) {
-            let message = format!("the daily pattern comes {shift} minutes later than in the two weeks before");
-            note(Notice::ClockShift, index, index, message);
+        for (index, shift) in values.clock_shifts(self.frequency, self.tz) {
+            let message = || format!("the daily pattern comes {shift} minutes later than in the two weeks before");
+            note(Notice::ClockShift, index, index, &message);
         }
-        if let Some(behind) = end.map(|end| end - values.last_ordinal()).filter(|behind| *behind >= stopped_steps) {
-            let last = values.times.len() - 1;
-            note(Notice::Stopped, last, last, format!("its last value is {behind} steps before the end of the others"));
+        findings
+    }
+
+    /// Notes the series that end long before the last one: for each its name, its last time and the number of its last
+    /// interval.
+    pub(crate) fn note_stopped<'s>(
+        &self,
+        findings: &mut Findings,
+        series: impl Iterator<Item = (&'s str, i64, i64)> + Clone,
+    ) {
+        let Some(end) = series.clone().map(|(_, _, ordinal)| ordinal).max() else { return };
+        for (name, time, ordinal) in series.filter(|(_, _, ordinal)| end - ordinal >= self.stopped_steps) {
+            let (code, at) = (Notice::Stopped, Some(instant(time)));
+            let message = format!("its last value is {} steps before the end of the others", end - ordinal);
+            findings.push(code, || Finding { code, series: Some(name.to_owned()), start: at, end: at, message });
         }
     }
-    findings
 }
 
 #[cfg(test)]

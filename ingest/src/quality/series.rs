@@ -2,35 +2,36 @@
 
 use std::ops::Range;
 
-use chrono::{DateTime, Timelike, Utc};
 use chrono_tz::Tz;
 
-use crate::{Frequency, calendar::local, frame::Row, frequency::DAY_SECONDS};
+use crate::{Frequency, calendar::seconds_of_day, frequency::DAY_SECONDS};
 
-/// The latest version of each value of one series, by time.
-pub(super) struct Values {
-    pub times: Vec<DateTime<Utc>>,
-    pub values: Vec<f64>,
+/// The values of one series, by time; there is at least one.
+pub(crate) struct Values {
+    /// Microseconds since 1970.
+    pub(super) times: Vec<i64>,
+    pub(super) values: Vec<f64>,
     ordinals: Vec<i64>,
 }
 
 impl Values {
-    /// Takes the rows of one series, sorted by time and knowledge; there is at least one.
-    pub(super) fn new(rows: &[Row], frequency: Frequency, tz: Tz) -> Self {
+    /// Takes the values of one series, sorted by time and knowledge. Of several versions of a value the last one counts.
+    pub(crate) fn new(rows: impl ExactSizeIterator<Item = (i64, f64)>, frequency: Frequency, tz: Tz) -> Self {
         let (mut times, mut values) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        for row in rows {
-            if times.last() == Some(&row.valid_time) {
+        for (time, value) in rows {
+            if times.last() == Some(&time) {
                 values.pop();
             } else {
-                times.push(row.valid_time);
+                times.push(time);
             }
-            values.push(row.value);
+            values.push(value);
         }
-        let ordinals = times.iter().map(|t| frequency.ordinal(*t, tz)).collect();
+        let ordinals = frequency.ordinals(&times, tz);
         Self { times, values, ordinals }
     }
 
-    pub(super) fn last_ordinal(&self) -> i64 {
+    /// The number of the last interval.
+    pub(crate) fn last_ordinal(&self) -> i64 {
         self.ordinals[self.ordinals.len() - 1]
     }
 
@@ -101,16 +102,14 @@ impl Values {
             if changes.last().is_some_and(|(last, _)| index - last < window) {
                 continue;
             }
-            let quantiles = |range: Range<usize>| {
-                let mut sorted = sizes[range].to_vec();
-                sorted.sort_unstable_by(f64::total_cmp);
-                [0.1, 0.5, 0.9].map(|level| sorted[(level * (sorted.len() - 1) as f64).round() as usize])
-            };
-            let left = quantiles(index.saturating_sub(window)..index);
-            let right = quantiles(index..(index + window).min(sizes.len()));
-            let ratio = right[1] / left[1];
-            let is_apart = if ratio > 1.0 { right[0] > left[2] } else { right[2] < left[0] };
-            if left[1] > 0.0 && is_apart && (ratio >= RATIO_MIN || ratio <= 1.0 / RATIO_MIN) {
+            let (left, right) = (index.saturating_sub(window)..index, index..(index + window).min(sizes.len()));
+            let ratio = quantile(&sizes[right.clone()], 0.5) / quantile(&sizes[left.clone()], 0.5);
+            // The cheaper question first: noise has many such steps.
+            if !(ratio >= RATIO_MIN || ratio <= 1.0 / RATIO_MIN) || ratio.is_infinite() {
+                continue;
+            }
+            let (low, high) = if ratio > 1.0 { (left, right) } else { (right, left) };
+            if quantile(&sizes[high], 0.1) > quantile(&sizes[low], 0.9) {
                 changes.push((index, ratio));
             }
         }
@@ -133,7 +132,7 @@ impl Values {
         }
         let mut shifts = Vec::new();
         let mut previous: Option<(i64, Vec<f64>)> = None;
-        let block_of = |t: &DateTime<Utc>| t.timestamp().div_euclid(i64::from(DAY_SECONDS) * BLOCK_DAYS);
+        let block_of = |micros: &i64| micros.div_euclid(1_000_000 * i64::from(DAY_SECONDS) * BLOCK_DAYS);
         let mut start = 0;
         for block in self.times.chunk_by(|a, b| block_of(a) == block_of(b)) {
             let number = block_of(&block[0]);
@@ -157,12 +156,19 @@ impl Values {
     }
 }
 
+/// The value of which a share of the others is below.
+fn quantile(sizes: &[f64], level: f64) -> f64 {
+    let mut sizes = sizes.to_vec();
+    let rank = (level * (sizes.len() - 1) as f64).round() as usize;
+    *sizes.select_nth_unstable_by(rank, f64::total_cmp).1
+}
+
 /// Mean of the values of each time of day; `None` when one has fewer than five.
-fn mean_day(times: &[DateTime<Utc>], values: &[f64], seconds: u32, n_slots: usize, tz: Tz) -> Option<Vec<f64>> {
+fn mean_day(times: &[i64], values: &[f64], seconds: u32, n_slots: usize, tz: Tz) -> Option<Vec<f64>> {
     const N_MIN: usize = 5;
     let mut sums = vec![(0.0, 0_usize); n_slots];
-    for (time, value) in times.iter().zip(values) {
-        let slot = local(*time, tz).time().num_seconds_from_midnight() / seconds;
+    for (second, value) in seconds_of_day(times, tz).into_iter().zip(values) {
+        let slot = second / seconds;
         let sum = &mut sums[slot as usize % n_slots];
         *sum = (sum.0 + value, sum.1 + 1);
     }

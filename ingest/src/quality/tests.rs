@@ -13,22 +13,19 @@ fn noticed(series: &[&[f64]]) -> Vec<(Notice, i64)> {
 
 fn noticed_in(series: &[&[f64]], tz: Tz, bounds: Option<Bounds>) -> Vec<(Notice, i64)> {
     let names: Vec<String> = (0..series.len()).map(|index| index.to_string()).collect();
-    let row = |series, hour: usize, value| Row {
-        series,
-        valid_time: DateTime::UNIX_EPOCH + TimeDelta::hours(hour as i64),
-        available_at: None,
-        value,
-        sd: None,
-    };
-    let cells = series.iter().enumerate().flat_map(|(index, values)| {
-        values
-            .iter()
-            .enumerate()
-            .filter(|(_, value)| !value.is_nan())
-            .map(move |(hour, value)| row(index, hour, *value))
-    });
-    let rows: Vec<Row> = cells.collect();
-    let Findings { n_findings, findings } = inspect(&names, &rows, Frequency::HOUR, tz, &Checks::default(), |_| bounds);
+    let checks = Checks::default();
+    let inspector = Inspector::new(Frequency::HOUR, tz, &checks);
+    let mut findings = Findings::default();
+    let mut ends = Vec::new();
+    for (name, values) in names.iter().zip(series) {
+        let known = values.iter().enumerate().filter(|(_, value)| !value.is_nan());
+        let known: Vec<_> = known.map(|(hour, value)| (3_600_000_000 * hour as i64, *value)).collect();
+        let values = Values::new(known.iter().copied(), Frequency::HOUR, tz);
+        findings.append(inspector.look(name, &values, bounds));
+        ends.push((name.as_str(), known[known.len() - 1].0, values.last_ordinal()));
+    }
+    inspector.note_stopped(&mut findings, ends.iter().copied());
+    let Findings { n_findings, findings } = findings;
     assert_eq!(n_findings.values().sum::<u64>(), findings.len() as u64);
     let hour = |finding: &Finding| (finding.start.expect("a time") - DateTime::UNIX_EPOCH).num_hours();
     findings.iter().map(|finding| (finding.code, hour(finding))).collect()
@@ -111,22 +108,17 @@ fn a_series_that_ends_a_season_before_the_others_has_stopped() {
 
 #[test]
 fn of_many_findings_twenty_are_kept_and_all_are_counted() {
-    let rows: Vec<Row> = (0..100)
-        .map(|index| Row {
-            series: 0,
-            valid_time: DateTime::UNIX_EPOCH + TimeDelta::hours(2 * index),
-            available_at: None,
-            value: index as f64,
-            sd: None,
-        })
-        .collect();
-    let Findings { n_findings, findings } =
-        inspect(&["a".to_owned()], &rows, Frequency::HOUR, Tz::UTC, &Checks::default(), |_| None);
+    let rows: Vec<_> = (0..100).map(|index| (7_200_000_000 * index, index as f64)).collect();
+    let checks = Checks::default();
+    let inspector = Inspector::new(Frequency::HOUR, Tz::UTC, &checks);
+    let values = Values::new(rows.into_iter(), Frequency::HOUR, Tz::UTC);
+    let mut found = inspector.look("a", &values, None);
+    let Findings { n_findings, findings } = found.clone();
     assert_eq!((n_findings[&Notice::Gap], findings.len()), (99, 20));
-    assert_eq!(
-        findings[0].to_string(),
-        "gap in `0` at 1970-01-01T00:00Z: 1 steps are missing between these".replace("`0`", "`a`")
-    );
+    assert_eq!(findings[0].to_string(), "gap in `a` at 1970-01-01T00:00Z: 1 steps are missing between these");
+    // Another series adds to the counts, and to what is kept only what there is room for.
+    found.append(inspector.look("b", &values, None));
+    assert_eq!((found.n_findings[&Notice::Gap], found.findings), (198, findings));
 }
 
 #[test]

@@ -39,10 +39,11 @@ pub(super) fn read(input: &Input, limits: &Limits) -> Result<Table, Error> {
             }
             None => data = Some(rows),
         }
-        super::check_size(&path, data.as_ref().unwrap_or(&DataFrame::empty()), limits)?;
+        let (n_rows, n_columns) = data.as_ref().map_or((0, 0), DataFrame::shape);
+        super::check_size(&path, n_rows, n_rows * n_columns, limits)?;
     }
     let data = data.ok_or_else(|| Error::NoRows { path: path.clone() })?;
-    Ok(Table { data, malformed: Vec::new(), first_line: 1, pointer: None })
+    Ok(Table { data, malformed: Vec::new() })
 }
 
 /// A record batch as a Polars table; types that are none of ours become text where that is possible.

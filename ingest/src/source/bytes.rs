@@ -15,7 +15,7 @@ use crate::Error;
 const PIECE: usize = 1 << 18;
 
 /// Opens an input for reading, still packed.
-fn open(content: &Content) -> io::Result<Box<dyn BufRead + '_>> {
+fn open(content: &Content) -> io::Result<Box<dyn BufRead + Send + '_>> {
     Ok(match content {
         Content::File(path) | Content::Nameless(path) => Box::new(BufReader::with_capacity(PIECE, File::open(path)?)),
         Content::Bytes(bytes) => Box::new(Cursor::new(&bytes[..])),
@@ -90,7 +90,7 @@ fn compression(head: &[u8]) -> Option<SupportedCompression> {
 
 /// The bytes of an input, unpacked, piece by piece.
 pub(super) struct Pieces<'a> {
-    reader: ByteSourceReader<Box<dyn BufRead + 'a>>,
+    reader: ByteSourceReader<Box<dyn BufRead + Send + 'a>>,
 }
 
 impl<'a> Pieces<'a> {
@@ -125,17 +125,9 @@ pub(super) fn unpacked(input: &Input, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(all)
 }
 
-/// Whether the bytes are packed.
-pub(super) fn is_packed(input: &Input) -> Result<bool, Error> {
-    let path = input.path();
-    let file_error = |source| Error::File { path: path.clone(), source };
-    let mut reader = open(&input.content).map_err(file_error)?;
-    Ok(compression(reader.fill_buf().map_err(file_error)?).is_some())
-}
-
 /// What one pass over a text finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Survey {
+pub(super) struct Survey {
     /// Bytes, unpacked; counted no further than just beyond the limit.
     pub n_bytes: u64,
     /// Bytes of the longest line, without its end.
@@ -148,7 +140,7 @@ pub(crate) struct Survey {
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be read or its packing is damaged.
-pub(crate) fn survey(input: &Input, limit: u64) -> Result<Survey, Error> {
+pub(super) fn survey(input: &Input, limit: u64) -> Result<Survey, Error> {
     let path = input.path();
     let mut pieces = Pieces::open(input)?;
     let mut found = Survey::default();

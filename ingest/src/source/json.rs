@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 use super::{Input, Limits, Table, bytes};
 use crate::Error;
 
+/// Prefix of the pointers into a body.
+pub(super) const POINTER: &str = "/observations";
+
 /// Reads an object per line. A line that is none is a malformed row.
 pub(super) fn read_lines(input: &Input, limits: &Limits) -> Result<Table, Error> {
     let path = input.path();
@@ -31,7 +34,7 @@ pub(super) fn read_lines(input: &Input, limits: &Limits) -> Result<Table, Error>
     if !rest.is_empty() {
         rows.push_line(&path, &rest, &mut is_first)?;
     }
-    rows.finish(&path, None)
+    rows.finish(&path)
 }
 
 /// Reads a body with a list of objects, `observations`.
@@ -47,7 +50,7 @@ pub(super) fn read_body(input: &Input, limits: &Limits) -> Result<Table, Error> 
             Err(_) => rows.push_malformed(&path, row.get())?,
         }
     }
-    rows.finish(&path, Some("/observations"))
+    rows.finish(&path)
 }
 
 #[derive(Deserialize)]
@@ -162,7 +165,7 @@ impl<'l> Rows<'l> {
         Ok(())
     }
 
-    fn finish(self, path: &Path, pointer: Option<&'static str>) -> Result<Table, Error> {
+    fn finish(self, path: &Path) -> Result<Table, Error> {
         let Self { mut columns, n_rows, malformed, .. } = self;
         if let ([(column, _)], true) = (&columns[..], malformed.is_empty()) {
             return Err(Error::OneColumn { path: path.to_owned(), column: column.clone() });
@@ -172,7 +175,7 @@ impl<'l> Rows<'l> {
         }
         let columns = columns.into_iter().map(|(name, cells)| Column::new(name.as_str().into(), cells)).collect();
         let data = DataFrame::new(n_rows, columns)?;
-        Ok(Table { data, malformed, first_line: 1, pointer })
+        Ok(Table { data, malformed })
     }
 }
 

@@ -4,6 +4,7 @@ mod arrow;
 mod bytes;
 mod csv;
 mod json;
+mod parquet;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use polars::prelude::*;
 
 use crate::Error;
 use bytes::Head;
-pub(crate) use bytes::survey;
+use bytes::survey;
 
 /// What a source is. Compression by gzip or zstd is recognised from the first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -110,122 +111,227 @@ impl Input {
 /// Columns that say where a row of a quarantine file comes from. They are never read as data.
 pub const RESERVED_PREFIX: &str = "plumecast_";
 
-/// An input as rows of text or of typed values. Rows keep their order; a blank line is a row of nulls.
+/// Rows of text or of typed values, in their order; a blank line is a row of nulls.
 pub(crate) struct Table {
     pub data: DataFrame,
     /// Rows that are no JSON object, with what stands there. They are rows of nulls.
     pub malformed: Vec<(usize, String)>,
+}
+
+/// An input that is read in order, some rows at a time. Cells of CSV and JSON are text, so that one that is no number can
+/// be reported.
+pub(crate) struct Reader<'a> {
+    stream: Stream<'a>,
+    input: &'a Input,
+    before: Stamp,
+}
+
+enum Stream<'a> {
+    Lines(Box<csv::Lines<'a>>),
+    Groups(parquet::Groups<'a>),
+    Table(Table),
+}
+
+/// What makes tables of the pieces of a [`Reader`], on any thread.
+pub(crate) struct Decoder<'a> {
+    input: &'a Input,
+    csv: Option<csv::Decoder>,
     /// Line of the first row: 2 below the header of a CSV file, else 1.
     pub first_line: u64,
     /// Prefix of the JSON pointers of its cells.
     pub pointer: Option<&'static str>,
 }
 
-/// Reads an input completely. Cells of CSV and JSON are text, so that one that is no number can be reported.
-pub(crate) fn read(
-    input: &Input,
+/// Some rows, perhaps still to be decoded.
+pub(crate) enum Piece {
+    Text(csv::Text),
+    Table(Table),
+}
+
+/// Length and time of the last change of a file: when they are the same before and after, nobody wrote in between.
+pub(crate) type Stamp = Option<(u64, std::time::SystemTime)>;
+
+/// Cells of a piece: so many that pieces do not matter, and few beside the memory that there is.
+const PIECE_CELLS: usize = 1 << 19;
+/// Pieces that are read at a time, and decoded at the same time.
+const GROUP_PIECES: usize = 8;
+
+/// Opens an input.
+///
+/// # Errors
+/// When its format, its columns or its size are none that can be read: see the variants of [`Error`] that carry a path.
+pub(crate) fn open<'a>(
+    input: &'a Input,
     format: Option<Format>,
     separator: u8,
-    may_be_empty: bool,
-    limits: &Limits,
-) -> Result<Table, Error> {
+    limits: &'a Limits,
+) -> Result<(Reader<'a>, Decoder<'a>), Error> {
     let path = input.path();
-    let head = Head::read(input)?;
+    let before = stamp(&input.content)?;
     let format = match format {
         Some(format) => format,
-        None => head.format().ok_or_else(|| Error::UnsupportedFormat { path: path.clone() })?,
+        None => Head::read(input)?.format().ok_or_else(|| Error::UnsupportedFormat { path: path.clone() })?,
     };
-    let before = stamp(&input.content)?;
-    let n_bytes = match format {
-        Format::Csv | Format::Ndjson | Format::Json => {
+    match format {
+        // The lengths of their lines are looked at as they are read.
+        Format::Csv => {}
+        Format::Ndjson | Format::Json => {
             let found = survey(input, limits.n_bytes_max)?;
             // A JSON body is one value, whatever its lines are.
             if format != Format::Json && found.longest_line > limits.line_bytes_max {
                 let (line, limit) = (found.longest_line_number, limits.line_bytes_max);
                 return Err(Error::LineTooLong { path, line, limit });
             }
-            found.n_bytes
+            check_bytes(&path, found.n_bytes, limits)?;
         }
-        Format::Parquet | Format::Arrow => bytes::stored_length(&input.content)?,
+        Format::Parquet | Format::Arrow => check_bytes(&path, bytes::stored_length(&input.content)?, limits)?,
+    }
+    let mut decoder = Decoder { input, csv: None, first_line: 1, pointer: None };
+    let stream = match format {
+        Format::Csv => {
+            let mut lines = csv::Lines::open(input, limits)?;
+            let (csv, first_line) = lines.header(separator)?;
+            decoder.csv = Some(csv);
+            decoder.first_line = first_line;
+            Stream::Lines(Box::new(lines))
+        }
+        Format::Parquet => Stream::Groups(parquet::Groups::open(input, limits)?),
+        Format::Ndjson => Stream::Table(json::read_lines(input, limits)?),
+        Format::Json => {
+            decoder.pointer = Some(json::POINTER);
+            Stream::Table(json::read_body(input, limits)?)
+        }
+        Format::Arrow => Stream::Table(arrow::read(input, limits)?),
     };
-    if n_bytes == 0 {
-        return Err(Error::Empty { path });
-    }
-    if n_bytes > limits.n_bytes_max {
-        return Err(Error::TooManyBytes { path, limit: limits.n_bytes_max });
-    }
-
-    let mut table = match format {
-        Format::Csv => csv::read(input, separator, limits)?,
-        Format::Ndjson => json::read_lines(input, limits)?,
-        Format::Json => json::read_body(input, limits)?,
-        Format::Parquet => parquet(input, limits)?,
-        Format::Arrow => arrow::read(input, limits)?,
-    };
-    if stamp(&input.content)? != before {
-        return Err(Error::ChangedWhileRead { path });
-    }
-    drop_reserved(&mut table)?;
-    table.first_line += input.n_lines_before;
-    let n_rows = table.data.height();
-    for (name, label) in &input.labels {
-        let label = Scalar::new(DataType::String, AnyValue::StringOwned(label.as_str().into()));
-        table.data.with_column(Column::new_scalar(name.as_str().into(), label, n_rows))?;
-    }
-    if n_rows == 0 && !may_be_empty {
-        return Err(Error::NoRows { path });
-    }
-    check_size(&path, &table.data, limits)?;
-    Ok(table)
+    decoder.first_line += input.n_lines_before;
+    Ok((Reader { stream, input, before }, decoder))
 }
 
-/// Length and time of the last change of a file: when they are the same before and after, nobody wrote in between.
-fn stamp(content: &Content) -> Result<Option<(u64, std::time::SystemTime)>, Error> {
+impl Reader<'_> {
+    /// The next pieces, in order; none at the end.
+    ///
+    /// # Errors
+    /// When the input cannot be read, or was written to since it was opened.
+    pub(crate) fn next_group(&mut self) -> Result<Vec<Piece>, Error> {
+        let mut pieces = Vec::new();
+        match &mut self.stream {
+            Stream::Lines(lines) => {
+                while pieces.len() < GROUP_PIECES
+                    && let Some(text) = lines.next()?
+                {
+                    pieces.push(Piece::Text(text));
+                }
+            }
+            Stream::Groups(groups) => {
+                if let Some(data) = groups.next()? {
+                    pieces = split(Table { data, malformed: Vec::new() });
+                }
+            }
+            Stream::Table(table) => {
+                let data = std::mem::take(&mut table.data);
+                pieces = split(Table { data, malformed: std::mem::take(&mut table.malformed) });
+            }
+        }
+        if pieces.is_empty() {
+            self.check_unchanged(&self.before)?;
+        }
+        Ok(pieces)
+    }
+
+    /// Length and time of its last change when it was opened.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.before
+    }
+
+    /// # Errors
+    /// [`Error::ChangedWhileRead`] when it is not as it was when it had `stamp`.
+    pub(crate) fn check_unchanged(&self, before: &Stamp) -> Result<(), Error> {
+        match stamp(&self.input.content)? == *before {
+            true => Ok(()),
+            false => Err(Error::ChangedWhileRead { path: self.input.path() }),
+        }
+    }
+}
+
+impl Decoder<'_> {
+    /// The rows of a piece.
+    pub(crate) fn table(&self, piece: Piece) -> Result<Table, Error> {
+        let mut table = match (piece, &self.csv) {
+            (Piece::Text(text), Some(csv)) => Table { data: csv.table(self.input, &text)?, malformed: Vec::new() },
+            (Piece::Text(_), None) => unreachable!("text comes from a reader of CSV alone"),
+            (Piece::Table(table), _) => table,
+        };
+        drop_reserved(&mut table)?;
+        let n_rows = table.data.height();
+        for (name, label) in &self.input.labels {
+            let label = Scalar::new(DataType::String, AnyValue::StringOwned(label.as_str().into()));
+            table.data.with_column(Column::new_scalar(name.as_str().into(), label, n_rows))?;
+        }
+        Ok(table)
+    }
+
+    /// The first rows of a piece, enough to find the columns by.
+    pub(crate) fn head(&self, piece: &Piece) -> Result<Table, Error> {
+        const N_ROWS: usize = 1_000;
+        self.table(match (piece, &self.csv) {
+            (Piece::Text(text), Some(csv)) => Piece::Text(csv.head(text)),
+            (Piece::Text(_), None) => unreachable!("text comes from a reader of CSV alone"),
+            (Piece::Table(table), _) => {
+                Piece::Table(Table { data: table.data.head(Some(N_ROWS)), malformed: Vec::new() })
+            }
+        })
+    }
+
+    /// A table without rows.
+    pub(crate) fn empty(&self) -> Result<Table, Error> {
+        let columns = self.csv.iter().flat_map(csv::Decoder::columns);
+        let columns = columns.map(|name| Column::new_empty(name.clone(), &DataType::String)).collect();
+        self.table(Piece::Table(Table { data: DataFrame::new(0, columns)?, malformed: Vec::new() }))
+    }
+}
+
+/// Splits rows into pieces.
+fn split(table: Table) -> Vec<Piece> {
+    let n_rows = table.data.height();
+    let n_rows_max = (PIECE_CELLS / table.data.width().max(1)).max(1);
+    let piece = |first: usize| {
+        let last = (first + n_rows_max).min(n_rows);
+        let range = |row: usize| table.malformed.partition_point(|(malformed, _)| *malformed < row);
+        let malformed = table.malformed[range(first)..range(last)].iter();
+        let malformed = malformed.map(|(row, text)| (row - first, text.clone())).collect();
+        Piece::Table(Table { data: table.data.slice(first as i64, last - first), malformed })
+    };
+    (0..n_rows).step_by(n_rows_max).map(piece).collect()
+}
+
+fn stamp(content: &Content) -> Result<Stamp, Error> {
     let (Content::File(path) | Content::Nameless(path)) = content else { return Ok(None) };
     let error = |source| Error::File { path: path.clone(), source };
     let metadata = path.metadata().map_err(error)?;
     Ok(Some((metadata.len(), metadata.modified().map_err(error)?)))
 }
 
-fn parquet(input: &Input, limits: &Limits) -> Result<Table, Error> {
-    let path = input.path();
-    let table_error = |source| Error::Table { path: path.clone(), source };
-    let data = match &input.content {
-        Content::File(file) | Content::Nameless(file) => {
-            let scan_path = PlRefPath::try_from_path(file).map_err(table_error)?;
-            let args = ScanArgsParquet { glob: false, ..Default::default() };
-            let mut scan = LazyFrame::scan_parquet(scan_path, args).map_err(table_error)?;
-            let columns = names(scan.collect_schema().map_err(table_error)?.iter_names());
-            check_columns(&path, &columns, limits)?;
-            scan.limit(rows_read_max(limits, columns.len())).collect().map_err(table_error)?
-        }
-        Content::Bytes(bytes) => {
-            let mut reader = ParquetReader::new(std::io::Cursor::new(bytes));
-            let columns = names(reader.schema().map_err(table_error)?.iter_names());
-            check_columns(&path, &columns, limits)?;
-            let n_rows = rows_read_max(limits, columns.len()) as usize;
-            reader.with_slice(Some((0, n_rows))).finish().map_err(table_error)?
-        }
-    };
-    Ok(Table { data, malformed: Vec::new(), first_line: 1, pointer: None })
+fn check_bytes(path: &Path, n_bytes: u64, limits: &Limits) -> Result<(), Error> {
+    if n_bytes == 0 {
+        return Err(Error::Empty { path: path.to_owned() });
+    }
+    if n_bytes > limits.n_bytes_max {
+        return Err(Error::TooManyBytes { path: path.to_owned(), limit: limits.n_bytes_max });
+    }
+    Ok(())
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a PlSmallStr>) -> Vec<String> {
     names.map(ToString::to_string).collect()
 }
 
-/// One row more than is allowed is enough to see that there are too many.
-fn rows_read_max(limits: &Limits, n_columns: usize) -> IdxSize {
-    let n_rows_max = limits.n_rows_max.min(limits.n_cells_max / n_columns.max(1));
-    IdxSize::try_from(n_rows_max).unwrap_or(IdxSize::MAX).saturating_add(1)
-}
-
-fn check_size(path: &Path, table: &DataFrame, limits: &Limits) -> Result<(), Error> {
+/// Refuses more rows or cells than are allowed.
+pub(crate) fn check_size(path: &Path, n_rows: usize, n_cells: usize, limits: &Limits) -> Result<(), Error> {
     let &Limits { n_rows_max, n_cells_max, .. } = limits;
-    if table.height() > n_rows_max {
+    if n_rows > n_rows_max {
         return Err(Error::TooManyRows { path: path.to_owned(), limit: n_rows_max });
     }
-    if table.height() * table.width() > n_cells_max {
+    if n_cells > n_cells_max {
         return Err(Error::TooManyCells { path: path.to_owned(), limit: n_cells_max });
     }
     Ok(())
@@ -257,31 +363,4 @@ fn drop_reserved(table: &mut Table) -> PolarsResult<()> {
         table.data.drop_in_place(&name)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_parquet_body_no_more_is_decoded_than_is_allowed() {
-        let columns = ["time", "a", "b"].map(|name| Column::new(name.into(), (0..100_i64).collect::<Vec<_>>()));
-        let mut table = DataFrame::new(100, columns.to_vec()).expect("a table");
-        let mut bytes = Vec::new();
-        let writer = ParquetWriter::new(&mut bytes).with_row_group_size(Some(10));
-        writer.finish(&mut table).expect("written");
-        // The later groups of rows, before the footer, are damaged: who decodes them is told so.
-        let footer = u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().expect("four bytes"));
-        let end = bytes.len() - 8 - footer as usize;
-        bytes[end / 2..end].fill(0xff);
-        let error = |limits: &Limits| parquet(&Input::bytes("a", bytes.clone()), limits).err();
-        assert!(matches!(error(&Limits::default()), Some(Error::Table { .. })));
-        assert!(matches!(
-            error(&Limits { n_columns_max: 2, ..Limits::default() }),
-            Some(Error::TooManyColumns { limit: 2, .. })
-        ));
-        let limits = Limits { n_rows_max: 15, ..Limits::default() };
-        let table = parquet(&Input::bytes("a", bytes.clone()), &limits).expect("rows").data;
-        assert_eq!(table.height(), 16, "one more than is allowed");
-    }
 }
