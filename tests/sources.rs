@@ -78,6 +78,64 @@ async fn a_query_is_read_from_where_the_last_run_ended(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_watermark_without_an_end_does_not_hide_what_comes_later(pool: PgPool) {
+    let operator = operator(&pool, &declaration(READINGS, "watermark = \"changed_at\"\noverlap_seconds = 600")).await;
+    change(&pool, "update reading set changed_at = 'infinity' where meter = 'a' and kwh = 2").await;
+    let first = operator.say(&RUN).await;
+    assert!(first.contains("3 observations new") && first.contains("unbounded_watermark: 1 rows have"), "{first}");
+    change(&pool, "insert into reading values ('a', '2025-03-01 02:00Z', 4, '2025-03-01 04:00Z')").await;
+    let second = operator.say(&RUN).await;
+    assert!(second.contains("1 observations new, 0 corrected, 2 known already"), "{second}");
+    assert!(operator.say(&RUN).await.contains("0 observations new, 0 corrected, 2 known already"));
+    assert!(operator.say(&RUN).await.contains("nothing new"));
+
+    // An earlier release ended there.
+    change(&pool, "update pipeline set watermark = jsonb_set(watermark, '{answer,largest}', '\"infinity\"')").await;
+    let all = operator.say(&RUN).await;
+    assert!(all.contains("5 rows,") && all.contains("0 observations new, 0 corrected, 4 known already"), "{all}");
+    let stored = "select count(*) from pipeline where watermark->'answer'->>'largest' = '2025-03-01 04:00:00+00'";
+    assert_eq!(count(&pool, stored).await, 1);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_number_that_is_none_does_not_hide_what_comes_later_either(pool: PgPool) {
+    let query =
+        "select meter as series, read_at as valid_time, kwh as value, kwh as version from reading where meter = 'a'
+        union all select 'c', '2025-03-01 00:00Z', 7, 'NaN'";
+    let operator = operator(&pool, &declaration(query, "watermark = \"version\"")).await;
+    assert!(operator.say(&RUN).await.contains("unbounded_watermark: 1 rows have"));
+    change(&pool, "insert into reading values ('a', '2025-03-01 02:00Z', 4, null)").await;
+    let second = operator.say(&RUN).await;
+    assert!(second.contains("1 observations new, 0 corrected, 2 known already"), "{second}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_job_asks_a_query(pool: PgPool) {
+    let operator = operator(&pool, &declaration(READINGS, "watermark = \"changed_at\"")).await;
+    let service = Service::start(&pool).await;
+    let ask = async || {
+        let body = json!({"kind": "load", "arguments": {"pipeline": "meters"}}).to_string().into_bytes();
+        let request = Request::post("/v1/jobs").header("content-type", "application/json").body(body).unwrap();
+        service.send(request).await.expect(202);
+    };
+    ask().await;
+    // The worker and the process of the job have the address from their environment.
+    let mut worker = operator.plumecast(&["work", "--job-poll", "0.05", "--job-niceness", "0"]).spawn().unwrap();
+    let n_done = "select count(*) from job where state = 'succeeded'";
+    let n_ended = "select count(*) from job where state in ('succeeded', 'failed')";
+    while count(&pool, n_ended).await < 1 {}
+    ask().await;
+    while count(&pool, n_ended).await < 2 {}
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(count(&pool, n_done).await, 2);
+    let results: Vec<serde_json::Value> =
+        sqlx::query_scalar("select result from job order by job_id").fetch_all(&pool).await.unwrap();
+    assert_eq!((&results[0]["is_new"], &results[0]["inserted"]), (&json!(true), &json!(3)));
+    assert_eq!((&results[1]["inserted"], &results[1]["unchanged"]), (&json!(0), &json!(2)), "since the watermark");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn an_overlap_finds_rows_that_are_shown_late_and_no_watermark_reads_all(pool: PgPool) {
     let overlap = declaration(READINGS, "watermark = \"changed_at\"\noverlap_seconds = 600");
     let operator = operator(&pool, &overlap).await;
@@ -179,7 +237,7 @@ async fn an_answer_has_a_limit(pool: PgPool) {
     };
     let mut answer = Vec::new();
     let end = query::copy(&url, &query, Some("999"), 100, &mut answer).await.unwrap();
-    assert_eq!(end.largest.as_deref(), Some("1000"));
+    assert_eq!((end.largest.as_deref(), end.n_unbounded), (Some("1000"), 0));
     assert_eq!(String::from_utf8(answer).unwrap(), "\"a\"\"b\",none\n999,00:00:00\n1000,00:00:00\n");
     let refused = query::copy(&url, &query, Some("1"), 100, &mut Vec::new()).await;
     assert!(matches!(refused, Err(QueryError::TooManyBytes { limit: 100 })), "{refused:?}");

@@ -18,6 +18,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer than a statement may take we wait for its end: then there is no server any more.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Values that nothing is larger than: a run that began there would never read anything again. Postgres writes times the
+/// first way, numbers the others, of which it takes NaN to be the largest.
+const UNBOUNDED: [&str; 3] = ["infinity", "Infinity", "NaN"];
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -56,8 +60,11 @@ pub enum Error {
 /// Where a query ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// The largest value of the watermark's column among the rows; `None` where there is no row or no such column.
+    /// The largest value of the watermark's column among the rows that has an end; `None` where there is no such row or no
+    /// such column.
     pub largest: Option<String>,
+    /// Rows whose watermark is infinite or no number.
+    pub n_unbounded: u64,
 }
 
 /// Writes what a database answers to a query, with a header, at most `n_bytes_max` bytes of it. With a watermark, only
@@ -104,16 +111,23 @@ async fn read(
 
     // Prepared first, since the server prepares one statement only: whatever is declared, it cannot end the transaction.
     let rows = rows(query, since);
-    let largest = match &query.watermark {
+    let (largest, n_unbounded) = match &query.watermark {
         Some(column) => {
-            let statement = format!("select max({})::text from ({rows}) as answer", identifier(column));
-            let largest = sqlx::query_scalar(AssertSqlSafe(statement)).fetch_one(&mut *transaction);
-            within(patience, query, largest).await?
+            let column = identifier(column);
+            let statement = format!(
+                "select (max({column}) filter (where {column}::text <> all ($1)))::text,
+                     count(*) filter (where {column}::text = any ($1))
+                 from ({rows}) as answer"
+            );
+            let end = sqlx::query_as(AssertSqlSafe(statement)).bind(UNBOUNDED.as_slice());
+            let (largest, n_unbounded): (Option<String>, i64) =
+                within(patience, query, end.fetch_one(&mut *transaction)).await?;
+            (largest, n_unbounded.unsigned_abs())
         }
         None => {
             let prepared = (&mut *transaction).prepare(AssertSqlSafe(rows.clone()).into_sql_str());
             within(patience, query, prepared).await?;
-            None
+            (None, 0)
         }
     };
     let statement = format!("copy ({rows}) to stdout (format csv, header)");
@@ -129,12 +143,14 @@ async fn read(
     sink.flush().map_err(Error::Write)?;
     drop(pieces);
     within(patience, query, transaction.rollback()).await?;
-    Ok(End { largest })
+    Ok(End { largest, n_unbounded })
 }
 
 /// The rows to read. What is declared stands on lines of its own, so that a comment at its end ends there.
 fn rows(query: &Query, since: Option<&str>) -> String {
     let declared = query.query.trim().trim_end_matches(';');
+    // An earlier release may have ended there.
+    let since = since.filter(|since| !UNBOUNDED.contains(since));
     let condition = match (&query.watermark, since) {
         (Some(column), Some(since)) => {
             // Rows that have the same value may have come since then, and of those that have none nobody knows.
@@ -203,6 +219,9 @@ mod tests {
                 .ends_with(") as declared where (\"changed \"\"at\"\"\" >= 'it''s' or \"changed \"\"at\"\"\" is null)"),
             "{since}"
         );
+        for unbounded in UNBOUNDED {
+            assert_eq!(rows(&query, Some(unbounded)), rows(&query, None));
+        }
         let query = Query { overlap_seconds: Some(60), ..query };
         let since = rows(&query, Some("2025-01-01"));
         assert!(since.contains(" >= '2025-01-01'::timestamptz - make_interval(secs => 60) or "), "{since}");

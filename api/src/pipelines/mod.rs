@@ -321,7 +321,9 @@ async fn read(
             match query::ask(&query, watermark.end(), config.limits.n_bytes_max, &folders.data).await {
                 Ok(kept) => {
                     blocking::run("reading an answer", move || {
-                        carry_out(watermark.plan_answer(kept.input(), kept.answer.clone()), &config)
+                        let mut plan = watermark.plan_answer(kept.input(), kept.answer.clone());
+                        plan.findings.extend(kept.finding());
+                        carry_out(plan, &config)
                     })
                     .await?
                 }

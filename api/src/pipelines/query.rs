@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use ingest::pipeline::{Answer, Query};
-use ingest::{Content, Input};
+use ingest::{Content, Finding, Input, Notice};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ pub(super) struct Kept {
     file: File,
     /// What was read.
     pub answer: Answer,
+    /// Rows whose watermark is infinite or no number.
+    n_unbounded: u64,
 }
 
 impl Kept {
@@ -29,6 +31,15 @@ impl Kept {
     pub(super) fn input(&self) -> Input {
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
         Input { content: Content::Nameless(path), ..Input::file(Path::new(NAME)) }
+    }
+
+    /// What is odd about it.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        let message = format!(
+            "{} rows have a watermark that is infinite or no number: they are read at every run, and no run begins there",
+            self.n_unbounded
+        );
+        (self.n_unbounded > 0).then(|| Finding::of_file(Notice::UnboundedWatermark, message))
     }
 }
 
@@ -58,7 +69,8 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
     let Sink { file, hasher, n_lines } = sink;
     let file = file.into_inner().map_err(|error| Error::internal("keeping an answer", error))?;
     let digest = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Kept { file, answer: Answer { largest: end.largest, digest, has_rows: n_lines > 1 } })
+    let answer = Answer { largest: end.largest, digest, has_rows: n_lines > 1 };
+    Ok(Kept { file, answer, n_unbounded: end.n_unbounded })
 }
 
 /// A new file whose name is taken away at once: only this process can open it again.

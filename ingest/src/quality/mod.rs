@@ -47,11 +47,13 @@ pub enum Notice {
     Rewritten,
     /// The last line has no end and the file is young: it may still be being written and is left for the next run.
     UnterminatedLine,
+    /// Rows of a query have a watermark that nothing can be larger than: it is passed over.
+    UnboundedWatermark,
 }
 
 impl Notice {
     /// All of them.
-    pub const ALL: [Notice; 14] = [
+    pub const ALL: [Notice; 15] = [
         Notice::Gap,
         Notice::FlatLine,
         Notice::OutOfBounds,
@@ -66,6 +68,7 @@ impl Notice {
         Notice::FileRemoved,
         Notice::Rewritten,
         Notice::UnterminatedLine,
+        Notice::UnboundedWatermark,
     ];
 
     /// The stable code, for example `flat_line`.
@@ -85,6 +88,7 @@ impl Notice {
             Notice::FileRemoved => "file_removed",
             Notice::Rewritten => "rewritten",
             Notice::UnterminatedLine => "unterminated_line",
+            Notice::UnboundedWatermark => "unbounded_watermark",
         }
     }
 }
