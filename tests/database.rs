@@ -509,7 +509,7 @@ fn new_forecast<'a>(model: &db::model::Model, params: &'a serde_json::Value) -> 
     NewForecast {
         forecast_id: Uuid::now_v7(),
         panel_version_id: model.panel_version_id,
-        model_id: model.model_id,
+        model_id: Some(model.model_id),
         issue_time: issue_time(),
         data_cutoff: hour(48),
         first_step: FIRST_STEP,
@@ -535,7 +535,7 @@ async fn a_forecast_comes_back_as_it_went_in(pool: PgPool) {
     db::forecast::insert(&pool, TENANT, &new, &numbers.values()).await.unwrap();
 
     let stored = db::forecast::get(&pool, TENANT, new.forecast_id).await.unwrap().unwrap();
-    assert_eq!((stored.panel_id, stored.model_id), (loaded.panel.panel_id, model.model_id));
+    assert_eq!((stored.panel_id, stored.model_id), (loaded.panel.panel_id, Some(model.model_id)));
     assert_eq!((stored.first_step, stored.horizon), (-1, 2));
     assert_eq!((stored.first_valid_time, stored.last_valid_time), (at(2025, 3, 31, 22), at(2025, 4, 1, 1)));
     assert_eq!((stored.num_samples, stored.seed, stored.passes), (3, i64::MAX, 8));
@@ -670,7 +670,8 @@ async fn a_forecast_that_breaks_a_rule_leaves_nothing_behind(pool: PgPool) {
             other => panic!("{constraint}: {other:?}"),
         }
     }
-    let error = db::forecast::insert(&pool, TENANT, &NewForecast { model_id: 999, ..good() }, &numbers.values()).await;
+    let error =
+        db::forecast::insert(&pool, TENANT, &NewForecast { model_id: Some(999), ..good() }, &numbers.values()).await;
     assert!(matches!(error, Err(Error::UnknownReference { constraint }) if constraint == "forecast_model_fkey"));
 
     let infinite = Numbers { means: vec![f64::INFINITY; numbers.means.len()], ..Numbers::of(&loaded) };

@@ -21,7 +21,7 @@ async fn store(pool: &PgPool, loaded: &Loaded, model: &Model, at: usize, scenari
     let new = NewForecast {
         forecast_id,
         panel_version_id: model.panel_version_id,
-        model_id: model.model_id,
+        model_id: Some(model.model_id),
         issue_time: hour(at),
         data_cutoff: hour(at),
         first_step: 1,

@@ -8,6 +8,7 @@
 mod covariates;
 mod dashboards;
 mod database;
+mod fallback;
 mod faults;
 mod forecasts;
 mod imputation;

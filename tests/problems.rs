@@ -180,7 +180,8 @@ async fn a_type_that_is_not_on_offer(pool: PgPool) {
 async fn a_panel_without_a_model(pool: PgPool) {
     let service = Service::start(&pool).await;
     load_panel(&pool, "city", 48).await;
-    service.make_forecast(&json!({"panel": "city", "horizon": 3})).await.problem(409, "no-model");
+    let request = json!({"panel": "city", "horizon": 3, "fallback": false});
+    service.make_forecast(&request).await.problem(409, "no-model");
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
@@ -196,7 +197,7 @@ async fn a_model_whose_files_are_gone_or_damaged_fails_alone(pool: PgPool) {
     train(&pool, &service, &whole).await;
 
     for panel in ["broken", "damaged"] {
-        let answer = service.make_forecast(&json!({"panel": panel, "horizon": 3})).await;
+        let answer = service.make_forecast(&json!({"panel": panel, "horizon": 3, "fallback": false})).await;
         let problem = answer.problem(503, "model-unavailable");
         assert!(!problem.detail.contains('/'), "no path is revealed: {}", problem.detail);
     }
@@ -311,7 +312,7 @@ async fn more_requests_than_may_wait_for_the_model(pool: PgPool) {
         tokio::task::spawn_blocking(move || std::fs::write(pipe, "nonsense").unwrap()).await.unwrap();
     };
 
-    let request = json!({"panel": "city", "horizon": 3});
+    let request = json!({"panel": "city", "horizon": 3, "fallback": false});
     let refuse_the_third = async {
         while !service.get("/metrics").await.text().contains("plumecast_queue_length 2") {}
         let answer = service.make_forecast(&request).await;

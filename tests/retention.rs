@@ -58,7 +58,7 @@ async fn store(pool: &PgPool, loaded: &Loaded, model: &Model, number: i64) -> Uu
     let new = NewForecast {
         forecast_id,
         panel_version_id: model.panel_version_id,
-        model_id: model.model_id,
+        model_id: Some(model.model_id),
         issue_time: day(number),
         data_cutoff: day(number),
         first_step: 1,

@@ -271,6 +271,13 @@ pub enum Error {
         #[source]
         source: forecast::Error,
     },
+    /// The model did not come to an end with what it was given.
+    #[error("the model failed")]
+    ModelFailed {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The database refused or could not be reached.
     #[error(transparent)]
     Database(#[from] db::Error),
@@ -436,6 +443,9 @@ impl Error {
             Self::BrokenModel { .. } => {
                 Kind(StatusCode::SERVICE_UNAVAILABLE, "model-unavailable", "The panel's model cannot be used")
             }
+            Self::ModelFailed { .. } => {
+                Kind(StatusCode::INTERNAL_SERVER_ERROR, "model-failed", "The panel's model failed")
+            }
             Self::Database(db::Error::Unavailable(_)) => {
                 Kind(StatusCode::SERVICE_UNAVAILABLE, "database-unavailable", "The database cannot be reached")
             }
@@ -447,6 +457,12 @@ impl Error {
                 Kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service failed to answer")
             }
         }
+    }
+
+    /// The code of the problem, which is stable.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.kind().1
     }
 
     /// Whether the request was wrong, so that the same one would be refused again.

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub http_request_duration: HistogramVec,
     /// Seconds spent on a forecast, by `stage`: see [`Stage`].
     pub forecast_duration: HistogramVec,
+    /// Forecasts that this process has stored, by `quality`; those of jobs are stored by processes of their own.
+    pub forecasts: IntCounterVec,
     /// Trajectories drawn.
     pub trajectories: IntCounter,
     /// Denoising passes made for forecasts.
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub database_connections: IntGaugeVec,
     /// Seconds since the newest forecast's issue time, by `panel`. The first thing to alert on.
     pub forecast_age: GaugeVec,
+    /// 1 where a baseline made the newest plain forecast, otherwise 0, by `panel`.
+    pub fallback: IntGaugeVec,
     /// Seconds since the end of the newest observed interval, by `panel`.
     pub observation_lag: GaugeVec,
     /// 1 for each panel's champion, with its `panel` and `version`.
@@ -144,6 +148,7 @@ impl Metrics {
                 &["stage"],
                 &DURATION_BUCKETS,
             )?,
+            forecasts: counters("plumecast_forecasts_total", "Forecasts stored, but for those of jobs.", &["quality"])?,
             trajectories: counter("plumecast_trajectories_total", "Trajectories drawn.")?,
             sampler_passes: counter(
                 "plumecast_sampler_passes_total",
@@ -175,6 +180,11 @@ impl Metrics {
             forecast_age: float_gauges(
                 "plumecast_forecast_age_seconds",
                 "Time since the newest forecast's issue time.",
+                &["panel"],
+            )?,
+            fallback: gauges(
+                "plumecast_fallback",
+                "1 where a baseline made the newest forecast, since no model could.",
                 &["panel"],
             )?,
             observation_lag: float_gauges(

@@ -99,7 +99,7 @@ impl Predictor {
     /// Work whose caller has gone (client hung up, timeout) before its turn comes is skipped.
     ///
     /// # Errors
-    /// What `work` returns; [`Error::QueueFull`] when too many wait; [`Error::Internal`] when
+    /// What `work` returns; [`Error::QueueFull`] when too many wait; [`Error::ModelFailed`] when
     /// `work` panics.
     pub async fn run<T, Work>(&self, work: Work) -> Result<T, Error>
     where
@@ -117,7 +117,7 @@ impl Predictor {
             // The caller may go away while the work runs; then nobody wants the result.
             let _ = reply.send(work(models));
         }))?;
-        result.await.unwrap_or_else(|_| Err(Error::internal("running the model", "the work panicked")))
+        result.await.unwrap_or_else(|_| Err(Error::ModelFailed { source: "the work panicked".into() }))
     }
 
     fn enqueue(&self, job: Job) -> Result<(), Error> {
@@ -266,7 +266,7 @@ mod tests {
     async fn work_that_panics_fails_alone() {
         let predictor = predictor(4);
         let failed = predictor.run(|_| -> Result<(), Error> { panic!("on purpose") }).await;
-        assert!(matches!(failed, Err(Error::Internal { .. })));
+        assert!(matches!(failed, Err(Error::ModelFailed { .. })));
         assert_eq!(predictor.run(|_| Ok(5)).await.expect("the thread lives"), 5);
     }
 

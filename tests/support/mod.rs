@@ -317,7 +317,7 @@ pub async fn store_forecast(pool: &PgPool, loaded: &Loaded, model: &Model, traje
     let new = NewForecast {
         forecast_id,
         panel_version_id: model.panel_version_id,
-        model_id: model.model_id,
+        model_id: Some(model.model_id),
         issue_time: hour(48),
         data_cutoff: hour(48 - nowcasts),
         first_step: trajectories.first_step(),

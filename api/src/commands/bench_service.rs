@@ -178,7 +178,7 @@ async fn store(pool: &PgPool, loaded: &Loaded, model: &Model) -> anyhow::Result<
         let new = NewForecast {
             forecast_id,
             panel_version_id: model.panel_version_id,
-            model_id: model.model_id,
+            model_id: Some(model.model_id),
             issue_time,
             data_cutoff: hour(0),
             first_step: 1,

@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
 
+    /// Whether a baseline may answer where the model cannot.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub fallback: bool,
+
     /// Draw the forecast instead of listing it: in the terminal, in an .svg file, or as a page in an .html file, which a
     /// browser also saves as PNG.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = TERMINAL)]
@@ -113,6 +117,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         sampling: SampleConfig { n_samples: args.num_samples, seed: args.seed, ..SampleConfig::default() },
         cost_max,
         scenario,
+        fallback: args.fallback,
     };
     let forecast = forecaster::make(database.pool(), &predictor, &metrics, &order, Utc::now()).await?;
     forecaster::store(database.pool(), &metrics, &forecast, None).await?;
@@ -227,11 +232,16 @@ async fn draw(pool: &PgPool, forecast: &Forecast, picture: &Picture<'_>, wanted:
 fn facts(forecast: &Forecast) -> String {
     let mut lines = vec![
         format!("forecast {} of panel `{}`", forecast.forecast_id, forecast.panel.name),
-        format!("issue time {}, model version {}", forecast.issue_time.to_rfc3339(), forecast.model.version),
+        format!("issue time {}, {}", forecast.issue_time.to_rfc3339(), maker(forecast)),
     ];
     lines.extend(forecast.guidance.iter().flat_map(guidance));
     lines.extend(forecast.warnings.iter().map(|warning| format!("warning {}: {}", warning.code, warning.message)));
     lines.join("\n")
+}
+
+/// Who made a forecast.
+fn maker(forecast: &Forecast) -> String {
+    forecast.model.as_ref().map_or_else(|| "fallback".to_owned(), |model| format!("model version {}", model.version))
 }
 
 /// The forecast as text: its facts, then a row for each step and series.

@@ -22,8 +22,8 @@ pub struct Forecast {
     pub panel_id: i32,
     /// The list of series that it covers.
     pub panel_version_id: i32,
-    /// The model that made it.
-    pub model_id: i32,
+    /// The model that made it; `None` for a fallback, made by a baseline.
+    pub model_id: Option<i32>,
     /// Only what was known at this instant was used.
     pub issue_time: DateTime<Utc>,
     /// `available_at` of the newest observation that was used.
@@ -74,8 +74,8 @@ pub struct NewForecast<'a> {
     pub forecast_id: Uuid,
     /// The list of series that it covers; that of its model.
     pub panel_version_id: i32,
-    /// The model that made it.
-    pub model_id: i32,
+    /// The model that made it; `None` for a fallback, made by a baseline.
+    pub model_id: Option<i32>,
     /// Only what was known at this instant was used.
     pub issue_time: DateTime<Utc>,
     /// `available_at` of the newest observation that was used.
@@ -319,7 +319,7 @@ pub async fn list(
     .await?)
 }
 
-/// At most `limit` finished plain forecasts of a panel that reach into a range of `valid_time` (an end that is `None` is
+/// At most `limit` finished plain forecasts by models of a panel that reach into a range of `valid_time` (an end that is `None` is
 /// open), in order of their identifiers, from the one after `after` on.
 pub async fn list_by_valid_time(
     db: impl PgExecutor<'_>,
@@ -334,7 +334,7 @@ pub async fn list_by_valid_time(
         columns!(),
         " from forecast f
          join panel_version v using (tenant_id, panel_version_id)
-         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null
+         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null and model_id is not null
            and last_valid_time >= coalesce($3, '-infinity') and first_valid_time < coalesce($4, 'infinity')
            and ($5::uuid is null or forecast_id > $5)
          order by forecast_id

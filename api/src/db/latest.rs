@@ -5,6 +5,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Error;
+use super::words::Quality;
 
 /// What the latest forecast says of one interval of a series.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -17,6 +18,8 @@ pub struct LatestValue {
     pub forecast_id: Uuid,
     /// When it was made.
     pub issue_time: DateTime<Utc>,
+    /// How far the forecast can be trusted.
+    pub quality: Quality,
     /// Step of the forecast.
     pub step: i32,
     /// `valid_time - issue_time`, in seconds.
@@ -34,11 +37,11 @@ pub struct LatestValue {
 /// Each interval is one probe of the index by series, `valid_time` and `issue_time`, in the partition of its time,
 /// however many forecasts of it are stored; what is skipped are scenarios.
 pub const QUERY: &str =
-    "select place.series_id, place.valid_time, v.forecast_id, v.issue_time, v.step, v.lead_seconds, v.mean,
+    "select place.series_id, place.valid_time, v.forecast_id, v.issue_time, v.quality, v.step, v.lead_seconds, v.mean,
          v.quantile_levels, v.quantiles
      from unnest($2::integer[], $3::timestamptz[]) with ordinality as place (series_id, valid_time, number)
      cross join lateral (
-         select v.forecast_id, v.issue_time, v.step, v.lead_seconds, v.mean, v.quantiles, f.quantile_levels
+         select v.forecast_id, v.issue_time, v.step, v.lead_seconds, v.mean, v.quantiles, f.quantile_levels, f.quality
          from forecast_value v
          join forecast f on f.tenant_id = v.tenant_id and f.forecast_id = v.forecast_id
          where v.tenant_id = $1 and v.series_id = place.series_id and v.valid_time = place.valid_time

@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::PgExecutor;
 
 use super::Error;
+use super::words::Quality;
 
 /// A panel with what is newest of it.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -29,6 +30,8 @@ pub struct PanelOverview {
     pub backtest: Option<Value>,
     /// Issue time of the newest plain forecast.
     pub issue_time: Option<DateTime<Utc>>,
+    /// How far that forecast can be trusted.
+    pub quality: Option<Quality>,
 }
 
 /// At most `limit` panels in order of their names, as known now.
@@ -42,7 +45,7 @@ pub async fn list(
     Ok(sqlx::query_as(
         "select p.panel_id, p.name, frequency, time_zone, of_series.n_series, of_series.newest_valid_time,
              champion.model_id as champion_model_id, champion.version as champion,
-             champion.metrics -> 'backtest' as backtest, issue_time
+             champion.metrics -> 'backtest' as backtest, issue_time, quality
          from panel p
          cross join lateral (
              select count(*) as n_series, max(newest.valid_time) filter (where role <> 'known') as newest_valid_time
@@ -58,19 +61,21 @@ pub async fn list(
          ) as of_series
          left join model champion
              on champion.tenant_id = p.tenant_id and champion.panel_id = p.panel_id and champion.stage = 'champion'
-         cross join lateral (
-             select max(newest.issue_time) as issue_time
+         left join lateral (
+             select newest.issue_time, newest.quality
              from panel_version v
              cross join lateral (
-                 select f.issue_time
+                 select f.issue_time, f.forecast_id, f.quality
                  from forecast f
                  where f.tenant_id = v.tenant_id and f.panel_version_id = v.panel_version_id
                    and f.status = 'succeeded' and f.scenario is null
-                 order by f.issue_time desc
+                 order by f.issue_time desc, f.forecast_id desc
                  limit 1
              ) as newest
              where v.tenant_id = p.tenant_id and v.panel_id = p.panel_id
-         ) as newest_forecast
+             order by newest.issue_time desc, newest.forecast_id desc
+             limit 1
+         ) as newest_forecast on true
          where p.tenant_id = $1
          order by p.name
          limit $3",

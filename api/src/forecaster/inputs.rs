@@ -26,6 +26,11 @@ pub(super) fn is_degrading(warning: &Warning) -> bool {
     DEGRADING.contains(&warning.code.as_str())
 }
 
+/// The warning that nothing is known of a series where a `reader` looks.
+pub(super) fn silent(series: &str, reader: &str) -> Warning {
+    Warning::new(SILENT_SERIES, format!("nothing is known of series `{series}` in the {reader}'s context"))
+}
+
 /// What is known of a panel in a model's context.
 pub(super) struct Inputs<'a> {
     /// The panel.
@@ -69,9 +74,7 @@ impl Inputs<'_> {
                 if is_known[place] {
                     self.of_series(place, &times, &values[place])
                 } else {
-                    let name = &self.series[place].name;
-                    let message = format!("nothing is known of series `{name}` in the model's context");
-                    vec![Warning::new(SILENT_SERIES, message)]
+                    vec![silent(&self.series[place].name, "model")]
                 }
             })
             .collect()

@@ -3,25 +3,34 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use super::Grid;
+use super::{Grid, Order};
 use crate::{
     Error, db,
-    db::{DEFAULT_TENANT, model::Model, panel::Panel},
+    db::{DEFAULT_TENANT, panel::Panel},
 };
 
-/// When a forecast by this model is made if nobody says: see [`default_issue_time`].
+/// When the forecast of an order is made; if it does not say, see [`default_issue_time`].
 ///
 /// # Errors
-/// [`Error::NoObservations`] when nothing is known of the panel.
-pub async fn latest(
+/// - [`Error::InvalidBody`] when that is after `now`
+/// - [`Error::NoObservations`] when nothing is known of the panel
+pub(super) async fn of_order(
     pool: &PgPool,
+    order: &Order,
     panel: &Panel,
-    model: &Model,
+    panel_version_id: i32,
     grid: Grid,
     trained_horizon: usize,
     now: DateTime<Utc>,
 ) -> Result<DateTime<Utc>, Error> {
-    let span = db::observation::span(pool, DEFAULT_TENANT, model.panel_version_id, now)
+    match order.issue_time {
+        Some(issue_time) if issue_time > now => {
+            return Err(Error::invalid_body("/issue_time", "in-the-future", "must not be after the current time"));
+        }
+        Some(issue_time) => return Ok(issue_time),
+        None => {}
+    }
+    let span = db::observation::span(pool, DEFAULT_TENANT, panel_version_id, now)
         .await?
         .ok_or_else(|| Error::NoObservations { panel: panel.name.clone(), issue_time: now })?;
     Ok(default_issue_time(panel, grid, span.last_valid_time, trained_horizon, now))

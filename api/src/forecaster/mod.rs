@@ -3,6 +3,7 @@
 //! This is the path of a request, a scheduled run and a backfill alike. It knows no route.
 
 mod covariates;
+mod fallback;
 mod grid;
 pub mod imputation;
 mod inputs;
@@ -64,6 +65,8 @@ pub struct Order {
     pub cost_max: u64,
     /// What is supposed of the future.
     pub scenario: Option<Scenario>,
+    /// Whether a baseline may answer where the model cannot. It knows nothing of scenarios.
+    pub fallback: bool,
 }
 
 /// Key and digest of a request that may be repeated.
@@ -90,8 +93,10 @@ pub struct Forecast {
     pub forecast_id: Uuid,
     /// The panel.
     pub panel: Panel,
-    /// The model that made it.
-    pub model: Model,
+    /// The list of series that it covers.
+    pub panel_version_id: i32,
+    /// The model that made it; `None` where none could, and a baseline did.
+    pub model: Option<Model>,
     /// The targets, in the order of the values.
     pub series: Vec<Series>,
     /// When it was made.
@@ -130,18 +135,44 @@ impl Forecast {
     /// How far it can be trusted, by its inputs.
     #[must_use]
     pub fn quality(&self) -> Quality {
-        if self.warnings.iter().any(inputs::is_degrading) { Quality::Degraded } else { Quality::Ok }
+        if self.model.is_none() {
+            Quality::Fallback
+        } else if self.warnings.iter().any(inputs::is_degrading) {
+            Quality::Degraded
+        } else {
+            Quality::Ok
+        }
     }
 }
 
-/// Makes a forecast; `now` is the time by which everything up to now is known.
+/// Makes a forecast; `now` is the time by which everything up to now is known. Where the model cannot, and the order allows
+/// it, a baseline does.
 ///
 /// # Errors
 /// - [`Error::UnknownPanel`], [`Error::NoModel`], [`Error::NoObservations`]
 /// - [`Error::TooCostly`] when the forecast is larger than the order allows
 /// - [`Error::InvalidBody`] when the issue time is after `now`, or a supplied future is none of a known covariate
-/// - [`Error::QueueFull`], [`Error::BrokenModel`], [`Error::Database`]
+/// - [`Error::QueueFull`], [`Error::BrokenModel`], [`Error::ModelFailed`], [`Error::Database`]
 pub async fn make(
+    pool: &PgPool,
+    predictor: &Predictor,
+    metrics: &Metrics,
+    order: &Order,
+    now: DateTime<Utc>,
+) -> Result<Forecast, Error> {
+    match make_by_model(pool, predictor, metrics, order, now).await {
+        Err(cause) => match fallback::make(pool, order, &cause, now).await? {
+            Some(forecast) => {
+                tracing::warn!("a baseline forecasts panel `{}`: {}", order.panel, crate::error::causes(&cause));
+                Ok(forecast)
+            }
+            None => Err(cause),
+        },
+        made => made,
+    }
+}
+
+async fn make_by_model(
     pool: &PgPool,
     predictor: &Predictor,
     metrics: &Metrics,
@@ -153,13 +184,8 @@ pub async fn make(
     check_cost(order, serving.series.len())?;
     let Learned { context_length, horizon: trained_horizon } = serving.load(predictor).await?;
     let Serving { panel, model, mut series, grid, folder } = serving;
-    let issue_time = match order.issue_time {
-        Some(issue_time) if issue_time > now => {
-            return Err(Error::invalid_body("/issue_time", "in-the-future", "must not be after the current time"));
-        }
-        Some(issue_time) => issue_time,
-        None => issue_time::latest(pool, &panel, &model, grid, trained_horizon, now).await?,
-    };
+    let issue_time =
+        issue_time::of_order(pool, order, &panel, model.panel_version_id, grid, trained_horizon, now).await?;
     let context_start = grid.advance(issue_time, -(context_length as i64));
     let supplied = covariates::place(&order.covariates, &series, grid, issue_time, order.horizon)?;
     // Of the future there are only values of known covariates in the window.
@@ -229,12 +255,7 @@ pub async fn make(
     metrics.sampler_passes.inc_by(order.sampling.passes as u64);
 
     let started_at = Instant::now();
-    let levels = order.quantile_levels.clone();
-    let (trajectories, means, quantiles) = blocking::run("summarising trajectories", move || {
-        let (means, quantiles) = (trajectories.mean(), trajectories.quantiles(&levels));
-        (trajectories, means, quantiles)
-    })
-    .await?;
+    let (trajectories, means, quantiles) = summarise(trajectories, &order.quantile_levels).await?;
     metrics.observe_stage(Stage::Summarise, started_at.elapsed());
 
     let valid_times = (0..trajectories.n_steps() as i64)
@@ -243,7 +264,8 @@ pub async fn make(
     Ok(Forecast {
         forecast_id: Uuid::now_v7(),
         panel,
-        model,
+        panel_version_id: model.panel_version_id,
+        model: Some(model),
         series,
         issue_time,
         data_cutoff,
@@ -263,6 +285,19 @@ pub async fn make(
         covariates: order.covariates.clone(),
         warnings,
     })
+}
+
+/// Trajectories with their means `[step, series]` and quantiles `[step, series, level]`.
+async fn summarise(
+    trajectories: Trajectories,
+    levels: &[QuantileLevel],
+) -> Result<(Trajectories, Vec<f64>, Vec<f64>), Error> {
+    let levels = levels.to_vec();
+    blocking::run("summarising trajectories", move || {
+        let (means, quantiles) = (trajectories.mean(), trajectories.quantiles(&levels));
+        (trajectories, means, quantiles)
+    })
+    .await
 }
 
 /// What the model thread needs to draw trajectories.
@@ -295,7 +330,7 @@ impl Draw {
         let model = models.get(&self.folder)?;
         let mut window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
             .window(self.issue_time, self.context_length, self.horizon)
-            .map_err(|error| Error::internal("building the window", error))?;
+            .map_err(|error| Error::ModelFailed { source: error.into() })?;
         covariates::supply(&mut window, &self.supplied)?;
         let mut conditions = [].as_slice();
         if let Some(supposed) = &self.supposed {
@@ -311,7 +346,7 @@ impl Draw {
                 (None, forecast::Error::NothingObserved) => {
                     Error::NoObservations { panel: self.panel.name.clone(), issue_time: self.issue_time }
                 }
-                (None, other) => Error::internal("drawing trajectories", other),
+                (None, other) => Error::ModelFailed { source: other.into() },
             }
         })?;
         Ok((guided, model.unknown_covariates(&window)))
@@ -338,6 +373,7 @@ pub async fn store(
     let started_at = Instant::now();
     store_uncommitted(pool, forecast, request_key).await?.commit().await?;
     metrics.observe_stage(Stage::Store, started_at.elapsed());
+    metrics.forecasts.with_label_values(&[forecast.quality().as_str()]).inc();
     Ok(())
 }
 
@@ -373,8 +409,8 @@ pub async fn store_uncommitted(
         DEFAULT_TENANT,
         &NewForecast {
             forecast_id: forecast.forecast_id,
-            panel_version_id: forecast.model.panel_version_id,
-            model_id: forecast.model.model_id,
+            panel_version_id: forecast.panel_version_id,
+            model_id: forecast.model.as_ref().map(|model| model.model_id),
             issue_time: forecast.issue_time,
             data_cutoff: forecast.data_cutoff,
             first_step: forecast.trajectories.first_step(),

@@ -8,7 +8,7 @@ use crate::config::Limits;
 use crate::forecaster;
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
-use crate::routes::forecasts::request::ForecastRequest;
+use crate::routes::forecasts::{body::ModelReference, request::ForecastRequest};
 use crate::{Error, problem::Violation};
 
 impl Task for ForecastRequest {
@@ -48,7 +48,8 @@ impl Task for ForecastRequest {
         let transaction = forecaster::store_uncommitted(&context.pool, &forecast, None).await?;
         let result = json!({
             "forecast_id": forecast.forecast_id, "issue_time": forecast.issue_time,
-            "model": { "name": forecast.panel.name, "version": forecast.model.version },
+            "model": forecast.model.as_ref().map(|model| ModelReference::of(&forecast.panel, model)),
+            "quality": forecast.quality().as_str(),
         });
         reporter.succeed(transaction, &result).await
     }

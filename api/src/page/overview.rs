@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{LISTED_MAX, address_of_panel, format, shell};
 use crate::{
     Error, blocking,
-    db::{self, DEFAULT_TENANT, overview::PanelOverview},
+    db::{self, DEFAULT_TENANT, overview::PanelOverview, words::Quality},
     registry::TestScores,
     server::State,
 };
@@ -69,7 +69,10 @@ fn row(panel: &PanelOverview, now: DateTime<Utc>) -> Markup {
             td.number { (panel.n_series) }
             td { (panel.frequency) }
             td { (age(panel.newest_valid_time)) }
-            td { (age(panel.issue_time)) }
+            td {
+                (age(panel.issue_time))
+                @if let Some(quality) = panel.quality.filter(|quality| *quality != Quality::Ok) { " " span.alarm { (quality) } }
+            }
             td { @match panel.champion { Some(version) => { "version " (version) }, None => span.quiet { "none" } } }
             td.number { @if let Some((skill, _)) = tested { (format::percent(skill)) } @else { span.quiet { "not tested" } } }
             td.number { @if let Some((_, coverage_80)) = tested { (format::percent(coverage_80)) } }
@@ -97,14 +100,15 @@ mod tests {
                 {"model": "plumecast", "crps": 0.3, "coverage_80": 0.81},
                 {"model": "seasonal_naive", "crps": 0.4, "coverage_80": 0.6},
             ])),
-            issue_time: None,
+            issue_time: Some(DateTime::UNIX_EPOCH),
+            quality: Some(Quality::Fallback),
         }
     }
 
     #[test]
     fn a_panel_says_what_its_model_is_worth() {
         let html = content(&[panel()], DateTime::UNIX_EPOCH + chrono::TimeDelta::hours(5)).into_string();
-        for expected in ["&lt;load&gt;", "/panels/%3Cload%3E", "5 hours ago", "version 2", "25 %", "81 %", "none"] {
+        for expected in ["&lt;load&gt;", "/panels/%3Cload%3E", "5 hours ago", "version 2", "25 %", "81 %", "fallback"] {
             assert!(html.contains(expected), "{expected} is missing in {html}");
         }
     }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Error, database,
-    db::{self, DEFAULT_TENANT},
+    db::{self, DEFAULT_TENANT, words::Quality},
     forecaster::Grid,
     metrics::Metrics,
     problem::Violation,
@@ -188,6 +188,8 @@ async fn measure_panels(state: &State) -> Result<(), Error> {
         let labels = [panel.name.as_str()];
         if let Some(issue_time) = panel.issue_time {
             metrics.forecast_age.with_label_values(&labels).set(seconds_since(issue_time));
+            let is_fallback = panel.quality == Some(Quality::Fallback);
+            metrics.fallback.with_label_values(&labels).set(i64::from(is_fallback));
         }
         if let Some(valid_time) = panel.newest_valid_time {
             let end = Grid::parse(&panel.frequency, &panel.time_zone)?.advance(valid_time, 1);

@@ -8,10 +8,13 @@ use super::{
     Answer, ShownForecast, ShownSeries, View,
     look::{N_EARLIER_MAX, PATHS_MAX},
 };
-use crate::page::{
-    address_of_panel, chart,
-    format::{FUNCTIONS, capital, number, time, words},
-    shell::{self, Tab},
+use crate::{
+    db::words::Quality,
+    page::{
+        address_of_panel, chart,
+        format::{FUNCTIONS, capital, number, time, words},
+        shell::{self, Tab},
+    },
 };
 
 /// The whole page.
@@ -78,6 +81,7 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
         }
         @if shown.forecast.is_some() || !view.forecasts.is_empty() { (look(view, shown)) }
         (shell::figure("fan", "Observations, and the forecast that follows them", &fan))
+        @if let Some(forecast) = &shown.forecast { (warnings(forecast)) }
         @match &shown.forecast {
             Some(forecast) => {
                 div.details {
@@ -98,6 +102,15 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
                 (ask(view))
             },
         }
+    }
+}
+
+/// What the reader of a forecast should know.
+fn warnings(forecast: &ShownForecast) -> Markup {
+    let quality = forecast.stored.forecast.quality;
+    html! {
+        @if quality != Quality::Ok { p { "This forecast is " span.alarm { (quality) } "." } }
+        @for warning in &forecast.warnings { p.quiet { (capital(&warning.message)) "." } }
     }
 }
 
@@ -241,7 +254,13 @@ fn facts(view: &View, forecast: &ShownForecast) -> Markup {
     let link = format!("/v1/forecasts/{}", facts.forecast_id);
     html! {
         dl {
-            dt { "Model" } dd { (view.panel.name) ", version " (forecast.stored.model.version) }
+            dt { "Model" }
+            dd {
+                @match &forecast.stored.model {
+                    Some(model) => { (view.panel.name) ", version " (model.version) }
+                    None => "none: a baseline",
+                }
+            }
             dt { "Issue time" } dd { (time(facts.issue_time, view.time_zone)) }
             dt { "Newest data used" } dd { (time(facts.data_cutoff, view.time_zone)) }
             dt { "Horizon" } dd { (facts.horizon) " steps of " (view.panel.frequency) }

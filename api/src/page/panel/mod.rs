@@ -23,10 +23,10 @@ use super::{
 use crate::{
     Error, blocking, db,
     db::{DEFAULT_TENANT, forecast::Forecast, panel::Panel, series::Series},
-    forecaster::Grid,
+    forecaster::{Grid, Warning},
     routes::{
         extract::{FromQuery, Parameters, Query},
-        forecasts::stored::Stored,
+        forecasts::{body::stored_warnings, stored::Stored},
         panels,
     },
     server::State,
@@ -81,6 +81,7 @@ struct ShownSeries {
 /// The forecast of the series that is shown.
 struct ShownForecast {
     stored: Stored,
+    warnings: Vec<Warning>,
     fan: Fan,
     /// What earlier forecasts said, the latest first.
     earlier: Vec<Earlier>,
@@ -195,7 +196,8 @@ async fn read_forecast(
         Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position, &drawn)?, answer))
     })
     .await??;
-    Ok(Some(ShownForecast { stored, fan, earlier, added_up, answer }))
+    let warnings = stored_warnings(&stored.forecast)?;
+    Ok(Some(ShownForecast { stored, warnings, fan, earlier, added_up, answer }))
 }
 
 /// Where a forecast lies in time.

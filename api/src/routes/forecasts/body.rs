@@ -65,8 +65,8 @@ pub struct ForecastSummary {
     /// Name of the panel.
     #[schema(example = "valencia")]
     pub panel: String,
-    /// The model that made it.
-    pub model: ModelReference,
+    /// The model that made it; null where none could, and a baseline did.
+    pub model: Option<ModelReference>,
     /// When it was made: only what was known then was used.
     pub issue_time: DateTime<Utc>,
     /// When the newest observation that was used became known.
@@ -93,7 +93,8 @@ pub struct ForecastSummary {
     pub schedule: String,
     /// Levels of the quantiles, ascending.
     pub quantile_levels: Vec<f64>,
-    /// `ok`, or `degraded`: its inputs were less than those of training; the warnings say in what.
+    /// `ok`; `degraded`: its inputs were less than those of training; or `fallback`: no model could make it. The warnings say
+    /// in what, or why.
     #[schema(example = "ok")]
     pub quality: String,
     /// What it supposes; absent for a plain forecast.
@@ -111,6 +112,14 @@ pub struct ModelReference {
     /// Its version: 1, 2, ….
     #[schema(example = 1)]
     pub version: i32,
+}
+
+impl ModelReference {
+    /// The reference to a model of a panel.
+    #[must_use]
+    pub fn of(panel: &Panel, model: &Model) -> Self {
+        Self { name: panel.name.clone(), version: model.version }
+    }
 }
 
 /// Mean and quantiles of one series, a value per step.
@@ -181,7 +190,7 @@ impl ForecastBody {
             summary: ForecastSummary {
                 forecast_id: is_stored.then_some(forecast.forecast_id),
                 panel: forecast.panel.name.clone(),
-                model: ModelReference { name: forecast.panel.name.clone(), version: forecast.model.version },
+                model: forecast.model.as_ref().map(|model| ModelReference::of(&forecast.panel, model)),
                 issue_time: forecast.issue_time,
                 data_cutoff: forecast.data_cutoff,
                 horizon: steps.last().copied().unwrap_or(0),
@@ -230,11 +239,11 @@ impl ForecastBody {
 impl ForecastSummary {
     /// The summary of a stored forecast.
     #[must_use]
-    pub fn of_stored(forecast: &db::forecast::Forecast, panel: &Panel, model: &Model) -> Self {
+    pub fn of_stored(forecast: &db::forecast::Forecast, panel: &Panel, model: Option<&Model>) -> Self {
         Self {
             forecast_id: Some(forecast.forecast_id),
             panel: panel.name.clone(),
-            model: ModelReference { name: panel.name.clone(), version: model.version },
+            model: model.map(|model| ModelReference::of(panel, model)),
             issue_time: forecast.issue_time,
             data_cutoff: forecast.data_cutoff,
             horizon: forecast.horizon,

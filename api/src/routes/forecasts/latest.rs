@@ -94,6 +94,9 @@ pub struct LatestBody {
     pub forecast_id: Uuid,
     /// When it was made.
     pub issue_time: DateTime<Utc>,
+    /// `ok`, `degraded` or `fallback`.
+    #[schema(example = "ok")]
+    pub quality: String,
     /// Step of the forecast.
     pub step: i32,
     /// `valid_time - issue_time`, in seconds.
@@ -166,6 +169,7 @@ pub async fn read(
             valid_time: value.valid_time,
             forecast_id: value.forecast_id,
             issue_time: value.issue_time,
+            quality: value.quality.to_string(),
             step: value.step,
             lead_seconds: value.lead_seconds,
             mean: value.mean,

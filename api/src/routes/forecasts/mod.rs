@@ -165,7 +165,7 @@ pub async fn read(state: web::Data<State>, path: web::Path<String>) -> Result<Ht
 async fn read_stored(state: &State, identifier: &str) -> Result<ForecastBody, Error> {
     let stored = Stored::read(&state.pool, identifier).await?;
     let values = db::forecast::values(&state.pool, DEFAULT_TENANT, &stored.forecast, None).await?;
-    let summary = ForecastSummary::of_stored(&stored.forecast, &stored.panel, &stored.model);
+    let summary = ForecastSummary::of_stored(&stored.forecast, &stored.panel, stored.model.as_ref());
     let (guidance, warnings) = (stored_guidance(&stored.forecast)?, stored_warnings(&stored.forecast)?);
     Ok(ForecastBody::of_stored(summary, &stored.series, &values, guidance, warnings))
 }
@@ -213,15 +213,15 @@ pub async fn list(state: web::Data<State>, query: Query<OfPanelQuery<Uuid>>) -> 
     let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, cursor, cursor::limit_plus_one(limit)).await?;
     let (rows, next) = cursor::page(rows, limit, |forecast| forecast.forecast_id)?;
 
-    // A page has few models, so each is read once.
+    // A page has few panels and models, so each is read once.
     let mut known = HashMap::new();
     let mut forecasts = Vec::with_capacity(rows.len());
     for forecast in &rows {
-        let (panel, model) = match known.entry(forecast.model_id) {
+        let (panel, model) = match known.entry((forecast.panel_id, forecast.model_id)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(references(&state.pool, forecast).await?),
         };
-        forecasts.push(ForecastSummary::of_stored(forecast, panel, model));
+        forecasts.push(ForecastSummary::of_stored(forecast, panel, model.as_ref()));
     }
     Ok(web::Json(ForecastPage { forecasts, next }))
 }

@@ -68,6 +68,11 @@ pub struct ForecastRequest {
     /// What is supposed of the future. Such a forecast is a scenario: it is never taken for the latest forecast of its panel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Scenario>,
+    /// Whether a baseline may answer where the model cannot: the forecast's `quality` is then `fallback`, and a warning says
+    /// why. A forecast under a scenario has no such baseline.
+    #[serde(default = "fallback_default", skip_serializing_if = "is_fallback_default")]
+    #[schema(default = true)]
+    pub fallback: bool,
     /// Whether the forecast is kept, with its trajectories. What is not kept has no identifier.
     #[serde(default = "store_default")]
     #[schema(default = true)]
@@ -84,6 +89,15 @@ fn passes_default() -> usize {
 
 fn schedule_default() -> String {
     schedule::name(SampleConfig::default().schedule)
+}
+
+fn fallback_default() -> bool {
+    true
+}
+
+/// Left out, the field changes neither the digest of a request of before nor what a worker of the release before reads.
+fn is_fallback_default(fallback: &bool) -> bool {
+    *fallback
 }
 
 fn store_default() -> bool {
@@ -138,6 +152,7 @@ impl ForecastRequest {
             sampling: SampleConfig { n_samples: self.num_samples, seed: self.seed, passes: self.passes, schedule },
             cost_max: limits.cost_max,
             scenario: self.scenario.clone(),
+            fallback: self.fallback,
         })
     }
 }

@@ -24,8 +24,8 @@ pub struct Stored {
     pub forecast: Forecast,
     /// The panel.
     pub panel: Panel,
-    /// The model that made it.
-    pub model: Model,
+    /// The model that made it; `None` for a fallback.
+    pub model: Option<Model>,
     /// The series that were forecast, in their order.
     pub series: Vec<Series>,
 }
@@ -102,14 +102,17 @@ impl Stored {
     }
 }
 
-/// The panel and the model that a forecast refers to.
+/// The panel and the model, if one made it, that a forecast refers to.
 ///
 /// # Errors
 /// Those of the database; both rows exist as long as the forecast does.
-pub async fn references(pool: &PgPool, forecast: &Forecast) -> Result<(Panel, Model), Error> {
+pub async fn references(pool: &PgPool, forecast: &Forecast) -> Result<(Panel, Option<Model>), Error> {
     let gone = || Error::internal("reading what a forecast refers to", "the row is gone");
     let panel = db::panel::get_by_id(pool, DEFAULT_TENANT, forecast.panel_id).await?.ok_or_else(gone)?;
-    let model = db::model::get(pool, DEFAULT_TENANT, forecast.model_id).await?.ok_or_else(gone)?;
+    let model = match forecast.model_id {
+        Some(model_id) => Some(db::model::get(pool, DEFAULT_TENANT, model_id).await?.ok_or_else(gone)?),
+        None => None,
+    };
     Ok((panel, model))
 }
 
