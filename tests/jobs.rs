@@ -306,7 +306,7 @@ async fn a_job_that_always_fails_is_given_up_with_the_reason(pool: PgPool) {
     register(&pool, &loaded, "gone", &"0".repeat(64)).await;
     let _worker = Working::start(&pool, &service, config());
 
-    let job_id = ask(&pool, "forecast", json!({"panel": "site", "horizon": 3})).await;
+    let job_id = ask(&pool, "forecast", json!({"panel": "site", "horizon": 3, "fallback": false})).await;
     let failed = wait_for_state(&pool, job_id, JobState::Failed).await;
     assert_eq!((failed.attempts, failed.attempts_max), (3, 3));
     let failure = failed.failure.unwrap();

@@ -5,6 +5,7 @@
 // Each test says what it expects by unwrapping.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backtests;
 mod covariates;
 mod dashboards;
 mod database;

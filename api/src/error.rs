@@ -141,6 +141,12 @@ pub enum Error {
         /// The forecast.
         forecast_id: Uuid,
     },
+    /// No backtest has this identifier.
+    #[error("there is no backtest `{backtest}`")]
+    UnknownBacktest {
+        /// The identifier as given.
+        backtest: String,
+    },
     /// The panel has no model with this version.
     #[error("panel `{panel}` has no model of version {version}")]
     UnknownModel {
@@ -398,6 +404,9 @@ impl Error {
                 Kind(StatusCode::NOT_FOUND, "no-trajectories", "The forecast has no stored trajectories")
             }
             Self::UnknownModel { .. } => Kind(StatusCode::NOT_FOUND, "unknown-model", "There is no such model"),
+            Self::UnknownBacktest { .. } => {
+                Kind(StatusCode::NOT_FOUND, "unknown-backtest", "There is no such backtest")
+            }
             Self::NoComparison { .. } => {
                 Kind(StatusCode::NOT_FOUND, "no-comparison", "The model was compared with nothing")
             }

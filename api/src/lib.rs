@@ -1,5 +1,7 @@
 //! The Plumecast service: command line, REST, Postgres, page.
 
+pub mod backfilling;
+pub mod backtesting;
 mod blocking;
 pub mod commands;
 pub mod config;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use api::commands::{
-    anomalies, backtest, bench, demo, dev_db, forecast, impute, load, migrate, models, openapi, retain, retrain,
-    run_job, score, serve, train, work,
+    anomalies, backfill, backtest, bench, demo, dev_db, forecast, impute, load, migrate, models, openapi, retain,
+    retrain, run_job, score, serve, train, work,
 };
 use api::config::{self, Config, DatabaseConfig};
 use api::telemetry;
@@ -37,6 +37,7 @@ enum Command {
     Score(Box<score::Args>),
     Retain(Box<retain::Args>),
     Forecast(Box<forecast::Args>),
+    Backfill(Box<backfill::Args>),
     Impute(Box<impute::Args>),
     Backtest(Box<backtest::Args>),
     Bench(bench::Args),
@@ -73,6 +74,7 @@ async fn run() -> anyhow::Result<ExitCode> {
         Command::Score(args) => score::run(&args).await?,
         Command::Retain(args) => retain::run(&args).await?,
         Command::Forecast(args) => forecast::run(&args).await?,
+        Command::Backfill(args) => backfill::run(&args).await?,
         Command::Impute(args) => impute::run(&args).await?,
         Command::Backtest(args) => backtest::run(*args).await?,
         Command::Bench(args) => bench::run(args).await?,

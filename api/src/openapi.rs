@@ -10,8 +10,8 @@ use crate::{
     Error,
     problem::{self, Problem, Violation},
     routes::{
-        comparisons, drift_events, forecasts, health, imputation, job_updates, jobs, loads, models, observations,
-        panels, pipelines, push, schedules, scores,
+        backtests, comparisons, drift_events, forecasts, health, imputation, job_updates, jobs, loads, models,
+        observations, panels, pipelines, push, schedules, scores,
     },
 };
 
@@ -53,6 +53,8 @@ use crate::{
         models::roll_back,
         models::archive,
         models::delete,
+        backtests::list,
+        backtests::read,
         scores::list,
         drift_events::list,
         jobs::create,

@@ -14,6 +14,7 @@ use crate::reader::{RoleName, Secret, generated_password};
 use crate::telemetry;
 
 pub mod anomalies;
+pub mod backfill;
 pub mod backtest;
 pub mod bench;
 mod bench_dashboards;

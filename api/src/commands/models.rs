@@ -1,18 +1,25 @@
 //! `plumecast models`: the models of a panel, and what becomes of them.
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::PgPool;
+use uuid::Uuid;
 
-use crate::config::DatabaseConfig;
+use crate::backtesting;
+use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::db::{self, DEFAULT_TENANT, model::Model};
+use crate::jobs::Task;
+use crate::jobs::backtest::BacktestOrder;
+use crate::progress::{is_stopped, stop_on_interrupt};
 use crate::registry::{self, Artefacts};
+use crate::table;
 
 /// Most models that are listed.
 const N_LISTED_MAX: i64 = 1000;
 
-/// List, promote, roll back, archive or delete the models of a panel.
+/// List, promote, roll back, test, archive or delete the models of a panel.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to do.
@@ -31,6 +38,8 @@ pub enum Action {
     Rollback(PanelArgs),
     /// Set a model aside that does not serve.
     Archive(ModelArgs),
+    /// Test a model on the last windows of its panel, each as known then, and store what came out.
+    Backtest(Box<BacktestArgs>),
     /// Delete a model that does not serve and has made no stored forecast, with its files.
     Delete(ModelArgs),
 }
@@ -59,9 +68,46 @@ pub struct ModelArgs {
     pub panel: PanelArgs,
 }
 
+/// A backtest of a model.
+#[derive(Debug, clap::Args)]
+pub struct BacktestArgs {
+    /// Version of the model; the champion when not given.
+    #[arg(long, value_name = "N")]
+    pub version: Option<i32>,
+
+    /// Steps of a window; those that the model learned when not given.
+    #[arg(long, value_name = "STEPS")]
+    pub horizon: Option<usize>,
+
+    /// Windows, which follow each other and end with what is known.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub windows: usize,
+
+    /// Trajectories of each window.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub num_samples: usize,
+
+    /// Seed of the first window; each has the next one.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Use only what was known at this instant (RFC 3339); now when not given.
+    #[arg(long, value_name = "TIME")]
+    pub as_of: Option<DateTime<Utc>>,
+
+    /// Where the model computes.
+    #[command(flatten)]
+    pub device: DeviceConfig,
+
+    /// Its panel, and where the data are.
+    #[command(flatten)]
+    pub panel: PanelArgs,
+}
+
 impl Action {
     fn panel(&self) -> &PanelArgs {
         match self {
+            Self::Backtest(args) => &args.panel,
             Self::List(panel) | Self::Rollback(panel) => panel,
             Self::Promote(model) | Self::Archive(model) | Self::Delete(model) => &model.panel,
         }
@@ -80,7 +126,53 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     Ok(super::say(&done?)?)
 }
 
-async fn act(pool: &PgPool, artefacts: &Artefacts, panel: &str, action: &Action) -> Result<String, crate::Error> {
+/// Tests a model; Ctrl-C ends it with nothing stored.
+async fn test(pool: &PgPool, args: &BacktestArgs) -> anyhow::Result<String> {
+    let PanelArgs { panel, database } = &args.panel;
+    let now = Utc::now();
+    let order = BacktestOrder {
+        panel: panel.clone(),
+        version: args.version,
+        horizon: args.horizon,
+        windows: args.windows,
+        num_samples: args.num_samples,
+        seed: args.seed,
+        as_of: args.as_of,
+    };
+    let limits = Limits::default();
+    order.check(&limits)?;
+    let device = args.device.open()?;
+    stop_on_interrupt();
+    let report = |_: f64, _: &str| if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let order = order.order(now, limits.job_cost_max);
+    let found = backtesting::backtest(pool, &database.data_dir, &device, &order, report).await?;
+    let row = found.row(Uuid::now_v7(), now)?;
+    db::backtest::insert(pool, DEFAULT_TENANT, &row).await?;
+    let mut text = format!("{:25} {:>10} {:>14}  coverage_80 of both", "window", "plumecast", "seasonal_naive");
+    let number = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"));
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.2}"));
+    for (window, issue_time) in row.issue_times.iter().enumerate() {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n{:25} {:>10} {:>14}  {} {}{}",
+            issue_time.to_rfc3339(),
+            number(row.crps[window]),
+            number(row.naive_crps[window]),
+            share(row.coverage_80[window]),
+            share(row.naive_coverage_80[window]),
+            if row.is_fair[window] { "" } else { "  the model has learned from it" },
+        );
+    }
+    let version = found.model.version;
+    Ok(format!(
+        "{text}\n\n{}\nbacktest {} of version {version} of panel `{panel}`",
+        table::scores(&found.rows),
+        row.backtest_id
+    ))
+}
+
+async fn act(pool: &PgPool, artefacts: &Artefacts, panel: &str, action: &Action) -> anyhow::Result<String> {
     const REASON: &str = "by `plumecast models`";
     let find = async |args: &ModelArgs| registry::find(pool, panel, &args.version.to_string()).await;
     match action {
@@ -98,6 +190,7 @@ async fn act(pool: &PgPool, artefacts: &Artefacts, panel: &str, action: &Action)
             let panel = registry::find_panel(pool, panel).await?;
             Ok(table(&[registry::roll_back(pool, artefacts, &panel, None).await?]))
         }
+        Action::Backtest(args) => test(pool, args).await,
         Action::Archive(args) => {
             let (panel, model) = find(args).await?;
             Ok(table(&[registry::archive(pool, &panel, &model, &format!("archived {REASON}")).await?]))

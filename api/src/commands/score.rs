@@ -17,7 +17,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub panel: String,
 
-    /// Look only at values from this time on (RFC 3339); at all when not given.
+    /// Look at all values from this time on (RFC 3339); at what is new when not given: forecasts that were never scored, and those
+    /// that end at most 30 days and twice their length before the newest value.
     #[arg(long, value_name = "TIME")]
     pub since: Option<DateTime<Utc>>,
 
@@ -37,7 +38,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let now = Utc::now();
     let done = async {
         let panel = registry::find_panel(database.pool(), &args.panel).await?;
-        let scored = scoring::score(database.pool(), &panel, args.since..None, now, tell).await?;
+        let scored = match args.since {
+            Some(since) => scoring::score(database.pool(), &panel, Some(since)..None, now, tell).await?,
+            None => scoring::score_new(database.pool(), &panel, now, tell).await?,
+        };
         let mut connection = database.pool().acquire().await?;
         let events = drift::watch(&mut connection, &panel, &DriftPolicy::default(), now).await?;
         Ok::<_, crate::Error>((scored, events))

@@ -319,7 +319,26 @@ pub async fn list(
     .await?)
 }
 
-/// At most `limit` finished plain forecasts by models of a panel that reach into a range of `valid_time` (an end that is `None` is
+/// At most `limit` finished forecasts of a panel that can be scored, in order of their identifiers, from the one after `$3` on:
+/// plain ones, by models that had not seen what came.
+macro_rules! scorable {
+    ($condition:literal) => {
+        concat!(
+            "select ",
+            columns!(),
+            " from forecast f
+             join panel_version v using (tenant_id, panel_version_id)
+             where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null and model_id is not null
+               and not params @> '{\"warnings\": [{\"code\": \"seen-in-training\"}]}'
+               and ($3::uuid is null or forecast_id > $3) and ",
+            $condition,
+            " order by forecast_id
+             limit $4"
+        )
+    };
+}
+
+/// At most `limit` forecasts of a panel that can be scored and reach into a range of `valid_time` (an end that is `None` is
 /// open), in order of their identifiers, from the one after `after` on.
 pub async fn list_by_valid_time(
     db: impl PgExecutor<'_>,
@@ -329,23 +348,71 @@ pub async fn list_by_valid_time(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Forecast>, Error> {
-    Ok(sqlx::query_as(concat!(
-        "select ",
-        columns!(),
-        " from forecast f
-         join panel_version v using (tenant_id, panel_version_id)
-         where tenant_id = $1 and panel_id = $2 and status = 'succeeded' and scenario is null and model_id is not null
-           and last_valid_time >= coalesce($3, '-infinity') and first_valid_time < coalesce($4, 'infinity')
-           and ($5::uuid is null or forecast_id > $5)
-         order by forecast_id
-         limit $6"
-    ))
+    let query =
+        scorable!("last_valid_time >= coalesce($5, '-infinity') and first_valid_time < coalesce($6, 'infinity')");
+    Ok(sqlx::query_as(query)
+        .bind(tenant_id)
+        .bind(panel_id)
+        .bind(after)
+        .bind(limit)
+        .bind(valid_times.start)
+        .bind(valid_times.end)
+        .fetch_all(db)
+        .await?)
+}
+
+/// The same of those to which something may have come lately, given the newest `valid_time` of the panel: they end at most twice
+/// their length and `seconds` before it, or nothing of them has ever been scored.
+pub async fn list_unscored(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_id: i32,
+    newest: DateTime<Utc>,
+    seconds: f64,
+    after: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Forecast>, Error> {
+    let query = scorable!(
+        "first_valid_time <= $5
+         and (
+             last_valid_time + 2 * (last_valid_time - first_valid_time) + make_interval(secs => $6) >= $5
+             or not exists (select from score s where s.tenant_id = f.tenant_id and s.forecast_id = f.forecast_id)
+         )"
+    );
+    Ok(sqlx::query_as(query)
+        .bind(tenant_id)
+        .bind(panel_id)
+        .bind(after)
+        .bind(limit)
+        .bind(newest)
+        .bind(seconds)
+        .fetch_all(db)
+        .await?)
+}
+
+/// Issue times within a range of the finished plain forecasts that a model has made with a horizon and so many trajectories.
+pub async fn issue_times(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_version_id: i32,
+    model_id: i32,
+    horizon: i32,
+    num_samples: i32,
+    range: Range<DateTime<Utc>>,
+) -> Result<Vec<DateTime<Utc>>, Error> {
+    Ok(sqlx::query_scalar(
+        "select distinct issue_time
+         from forecast
+         where tenant_id = $1 and panel_version_id = $2 and issue_time >= $6 and issue_time < $7
+           and model_id = $3 and horizon = $4 and num_samples = $5 and status = 'succeeded' and scenario is null",
+    )
     .bind(tenant_id)
-    .bind(panel_id)
-    .bind(valid_times.start)
-    .bind(valid_times.end)
-    .bind(after)
-    .bind(limit)
+    .bind(panel_version_id)
+    .bind(model_id)
+    .bind(horizon)
+    .bind(num_samples)
+    .bind(range.start)
+    .bind(range.end)
     .fetch_all(db)
     .await?)
 }

@@ -44,6 +44,16 @@ pub(super) fn of_guidance(guidance: &Guidance) -> Vec<Warning> {
     warnings
 }
 
+/// A warning for a model that knows what came.
+pub(super) fn seen_in_training(version: i32) -> Warning {
+    let message = format!(
+        "version {version} has learned from values that came after the issue time; scores would flatter it, and leave this \
+         forecast out"
+    );
+    // `db::forecast` knows the code.
+    Warning::new("seen-in-training", message)
+}
+
 /// Warnings that follow from the order alone.
 pub(super) fn of_order(order: &Order, trained_horizon: usize) -> Vec<Warning> {
     let mut warnings = Vec::new();

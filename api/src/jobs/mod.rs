@@ -16,6 +16,8 @@
 //! A struct of arguments, a [`Task`] for it, and a line in [`work`].
 
 pub mod attempt;
+pub mod backfill;
+pub mod backtest;
 mod failure;
 pub mod forecast;
 pub mod load;

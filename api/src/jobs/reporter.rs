@@ -119,6 +119,18 @@ impl Reporter {
         }
     }
 
+    /// Commits a part of the effect of a job, which another attempt finds done.
+    ///
+    /// # Errors
+    /// [`Failure::LeaseLost`] when the job was cancelled or taken over: then nothing of the transaction is kept.
+    pub async fn keep(&self, mut transaction: Transaction<'static, Postgres>) -> Result<(), Failure> {
+        if !queue::hold(&mut *transaction, &self.lease).await? {
+            transaction.rollback().await?;
+            return Err(Failure::LeaseLost);
+        }
+        Ok(transaction.commit().await?)
+    }
+
     /// Ends the job well: commits the transaction with its effect, together with the end of the job and its `result`.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl Task for RetrainOrder {
 }
 
 /// What the model refuses once, such as a panel that is too short, it refuses always.
-fn failure(error: anyhow::Error) -> Failure {
+pub(super) fn failure(error: anyhow::Error) -> Failure {
     match error.downcast::<Error>() {
         Ok(error) => error.into(),
         Err(error) if error.chain().any(|cause| cause.is::<::forecast::Error>()) => Failure::Refused(error.into()),

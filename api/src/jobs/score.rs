@@ -22,7 +22,8 @@ use crate::{Error, registry};
 pub struct ScoreOrder {
     /// Name of the panel.
     pub panel: String,
-    /// Look only at values from this time on. Default: all.
+    /// Look at all values from this time on. Default: at forecasts that were never scored, and at those that end at most 30 days
+    /// and twice their length before the newest value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
     /// Retrain by these rules when an alarm is raised. Default: only raise it.
@@ -56,7 +57,10 @@ impl Task for ScoreOrder {
             told.progress(0.0, format!("{} values scored", scored.n_values));
             ControlFlow::Continue(())
         };
-        let scored = scoring::score(&context.pool, &panel, self.since..None, now, tell).await?;
+        let scored = match self.since {
+            Some(since) => scoring::score(&context.pool, &panel, Some(since)..None, now, tell).await?,
+            None => scoring::score_new(&context.pool, &panel, now, tell).await?,
+        };
         // An alarm and what follows from it are stored together, or a retraining could get lost.
         let mut transaction = reporter.begin().await?;
         let events = drift::watch(&mut transaction, &panel, &DriftPolicy::default(), now).await?;

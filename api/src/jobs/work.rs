@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::backfill::BackfillOrder;
+use super::backtest::BacktestOrder;
 use super::load::LoadOrder;
 use super::retrain::RetrainOrder;
 use super::score::ScoreOrder;
@@ -149,6 +151,10 @@ kinds! {
     Retrain(RetrainOrder) = "retrain",
     /// Run a pipeline.
     Load(LoadOrder) = "load",
+    /// Test a model on past windows.
+    Backtest(BacktestOrder) = "backtest",
+    /// Make and store forecasts for issue times of the past.
+    Backfill(BackfillOrder) = "backfill",
     /// Score stored forecasts, and retrain when they have become worse.
     Score(ScoreOrder) = "score",
     /// Remove what is old.
@@ -211,6 +217,8 @@ mod tests {
             ("forecast", json!({"panel": "a", "horizon": 24})),
             ("train", json!({"panel": "a", "horizon": 24})),
             ("retrain", json!({"panel": "a", "policy": {"windows": 12}})),
+            ("backtest", json!({"panel": "a", "version": 3})),
+            ("backfill", json!({"start": "2026-01-01T00:00:00Z", "forecast": {"panel": "a", "horizon": 24}})),
             ("score", json!({"panel": "a", "retrain_on_drift": {}})),
         ] {
             let work = Work::parse(kind, arguments).expect("it is valid");

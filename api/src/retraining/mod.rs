@@ -13,7 +13,7 @@
 
 mod comparison;
 mod policy;
-mod windows;
+pub(crate) mod windows;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -146,7 +146,7 @@ impl Judged {
 }
 
 /// The horizon that a model was trained for.
-fn trained_horizon(model: &Model) -> anyhow::Result<usize> {
+pub(crate) fn trained_horizon(model: &Model) -> anyhow::Result<usize> {
     let horizon = model.config["horizon"].as_u64().and_then(|horizon| usize::try_from(horizon).ok());
     horizon.with_context(|| format!("model {} does not say which horizon it learned", model.model_id))
 }

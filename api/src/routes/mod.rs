@@ -1,5 +1,6 @@
 //! REST: the table of routes, a file per resource.
 
+pub mod backtests;
 pub mod comparisons;
 pub mod cursor;
 pub mod drift_events;
@@ -61,6 +62,8 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(web::resource("/v1/models/{panel}/{version}/comparison").get(comparisons::read))
         .service(web::resource("/v1/models/{panel}/{version}/promote").post(models::promote))
         .service(web::resource("/v1/models/{panel}/{version}/archive").post(models::archive))
+        .service(web::resource("/v1/backtests").get(backtests::list))
+        .service(web::resource("/v1/backtests/{backtest_id}").get(backtests::read))
         .service(web::resource("/v1/scores").get(scores::list))
         .service(web::resource("/v1/drift-events").get(drift_events::list))
         .service(web::resource("/v1/jobs").get(jobs::list).post(jobs::create))

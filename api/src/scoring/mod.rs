@@ -23,6 +23,10 @@ use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::Grid;
 use crate::{Error, blocking};
 
+/// How long after the end of a forecast, and twice its length, corrections are looked for where nobody says since when: a load
+/// scores by what it brings, however old that is.
+const CORRECTED_SECONDS: f64 = 30.0 * 86_400.0;
+
 /// Forecasts that are looked up at a time.
 const N_FORECASTS_TOGETHER: i64 = 100;
 
@@ -49,21 +53,58 @@ pub async fn score(
     panel: &Panel,
     valid_times: Range<Option<DateTime<Utc>>>,
     now: DateTime<Utc>,
+    tell: impl FnMut(Scored) -> ControlFlow<()>,
+) -> Result<Scored, Error> {
+    score_which(pool, panel, &Which::Within(valid_times), now, tell).await
+}
+
+/// Scores the forecasts of a panel by what may have come lately: those that nobody has scored, and those that do not end long
+/// before the newest value.
+///
+/// # Errors
+/// Those of [`score`].
+pub async fn score_new(
+    pool: &PgPool,
+    panel: &Panel,
+    now: DateTime<Utc>,
+    tell: impl FnMut(Scored) -> ControlFlow<()>,
+) -> Result<Scored, Error> {
+    match db::observation::newest_of_panel(pool, DEFAULT_TENANT, panel.panel_id, now).await? {
+        Some(newest) => score_which(pool, panel, &Which::New { newest }, now, tell).await,
+        None => Ok(Scored::default()),
+    }
+}
+
+/// Which forecasts are looked at, and which of their values.
+enum Which {
+    /// Values of a range.
+    Within(Range<Option<DateTime<Utc>>>),
+    /// What may have come lately, up to the newest value of the panel.
+    New { newest: DateTime<Utc> },
+}
+
+async fn score_which(
+    pool: &PgPool,
+    panel: &Panel,
+    which: &Which,
+    now: DateTime<Utc>,
     mut tell: impl FnMut(Scored) -> ControlFlow<()>,
 ) -> Result<Scored, Error> {
     let grid = Grid::of(panel)?;
+    let (tenant, panel_id, limit) = (DEFAULT_TENANT, panel.panel_id, N_FORECASTS_TOGETHER);
     let mut scored = Scored::default();
     let mut after = None;
     loop {
-        let forecasts = db::forecast::list_by_valid_time(
-            pool,
-            DEFAULT_TENANT,
-            panel.panel_id,
-            &valid_times,
-            after,
-            N_FORECASTS_TOGETHER,
-        )
-        .await?;
+        let (forecasts, valid_times) = match which {
+            Which::Within(range) => {
+                (db::forecast::list_by_valid_time(pool, tenant, panel_id, range, after, limit).await?, range.clone())
+            }
+            Which::New { newest } => {
+                let seconds = CORRECTED_SECONDS;
+                let found = db::forecast::list_unscored(pool, tenant, panel_id, *newest, seconds, after, limit);
+                (found.await?, None..None)
+            }
+        };
         for forecast in &forecasts {
             let one = score_forecast(pool, grid, panel, forecast, &valid_times, now).await?;
             scored.n_values += one.n_values;

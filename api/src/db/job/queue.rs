@@ -110,6 +110,18 @@ pub async fn renew(db: impl PgExecutor<'_>, lease: &Lease, duration: Duration) -
     Ok(renewed.rows_affected() == 1)
 }
 
+/// Whether a lease still is the job's; if so, it is until the transaction ends.
+pub async fn hold(db: impl PgExecutor<'_>, lease: &Lease) -> Result<bool, Error> {
+    let held: Option<bool> =
+        sqlx::query_scalar("select true from job where tenant_id = $1 and job_id = $2 and lease_id = $3 for share")
+            .bind(lease.tenant_id)
+            .bind(lease.job_id)
+            .bind(lease.lease_id)
+            .fetch_optional(db)
+            .await?;
+    Ok(held.is_some())
+}
+
 /// Notes how far a job is. Without effect when the lease is not the job's any more.
 pub async fn report(db: impl PgExecutor<'_>, lease: &Lease, progress: f32, activity: &str) -> Result<(), Error> {
     sqlx::query(
