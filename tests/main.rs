@@ -35,3 +35,4 @@ mod sources;
 mod story;
 mod support;
 mod tidy;
+mod upkeep;

@@ -11,6 +11,7 @@ use api::db::series::NewSeries;
 use api::db::words::{Decision, JobState, ReferenceKind, Stage};
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::retraining::{Policy, Retrained, Retraining, Stopped, retrain};
+use api::training::new_folder;
 use serde_json::json;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::task::spawn_blocking;
@@ -48,7 +49,7 @@ async fn retrain_at(pool: &PgPool, data_dir: &Path, end: usize, horizon: Option<
     let order = Retraining { panel: "city".to_owned(), horizon, as_of: hour(end), policy: policy() };
     let judged = retrain(pool, data_dir, &forecast::cpu(), &order, |_, _| ControlFlow::Continue(())).await?;
     let mut transaction = pool.begin().await?;
-    let retrained = judged.store(&mut transaction, data_dir).await?;
+    let retrained = judged.store(&mut transaction, data_dir, &new_folder()).await?;
     transaction.commit().await?;
     Ok(retrained)
 }

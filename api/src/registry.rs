@@ -9,6 +9,7 @@ use ingest::pipeline::leads_down;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 use crate::db::model::Model;
 use crate::db::panel::Panel;
@@ -42,6 +43,39 @@ impl Artefacts {
     /// Whether a model could serve.
     async fn check(&self, model: &Model) -> Result<(), Error> {
         self.load(model, &forecast::cpu()).await.map(drop)
+    }
+
+    /// Removes the folders that attempts at jobs have left when they were ended after writing files and before storing the
+    /// model; tells how many. Only a job of this database is known to have ended: what other folders there are stays.
+    ///
+    /// # Errors
+    /// [`Error::Database`]. What cannot be removed is logged, and costs space only.
+    pub async fn sweep(&self, pool: &PgPool) -> Result<usize, Error> {
+        let models_dir = self.data_dir.join("models");
+        let names = blocking::run("looking for folders of models", {
+            let models_dir = models_dir.clone();
+            move || {
+                let entries = fs::read_dir(models_dir).into_iter().flatten().flatten();
+                entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<String>>()
+            }
+        })
+        .await?;
+        let of_attempt = |name: &String| {
+            let (job, lease) = (name.get(..36)?, name.get(36..)?.strip_prefix('-')?);
+            Some((name.clone(), Uuid::try_parse(job).ok()?, Uuid::try_parse(lease).ok()?))
+        };
+        let attempts: Vec<(String, Uuid, Uuid)> = names.iter().filter_map(of_attempt).collect();
+        let left = db::model::abandoned(pool, DEFAULT_TENANT, &attempts).await?;
+        let n_left = left.len();
+        blocking::run("removing folders of models", move || {
+            for folder in left {
+                if let Err(error) = fs::remove_dir_all(models_dir.join(&folder)) {
+                    tracing::warn!("cannot remove {folder}, which no model needs: {error}");
+                }
+            }
+        })
+        .await?;
+        Ok(n_left)
     }
 
     /// Removes the files of a model whose row is about to go in the transaction of `connection`. What cannot be removed is

@@ -126,7 +126,8 @@ pub fn train(
     Ok(Trained { fitted, scores, n_train, curves })
 }
 
-/// Stores a trained model: checkpoint, training curves and snapshot in the data folder, a row in the database.
+/// Stores a trained model: checkpoint and training curves in a `folder` of its own among the models, the snapshot beside
+/// them, a row in the database. Where files cannot be written, the folder does not stay.
 ///
 /// # Errors
 /// When a file cannot be written or the database fails.
@@ -136,13 +137,15 @@ pub async fn register(
     data: &TrainingData,
     config: &TrainConfig,
     trained: &Trained,
+    folder: &str,
 ) -> anyhow::Result<db::model::Model> {
     let seen = data.values.rows(0..trained.n_train);
     let snapshot = ingest::snapshot::write(&data_dir.join("snapshots"), &seen).context("writing the snapshot")?;
-    let folder = Uuid::now_v7().to_string();
-    let path = data_dir.join("models").join(&folder);
-    let digest = trained.fitted.model.save(&path).context("writing the checkpoint")?;
-    trained.curves.write(&path).context("writing the training curves")?;
+    let path = data_dir.join("models").join(folder);
+    let digest = write(trained, &path).inspect_err(|_| {
+        // It takes room on a disk that may be full, and no row names it.
+        let _ = std::fs::remove_dir_all(&path);
+    })?;
     let budget = match config.budget {
         Budget::Steps(steps) => json!({ "steps": steps }),
         Budget::Seconds(seconds) => json!({ "seconds": seconds }),
@@ -159,11 +162,24 @@ pub async fn register(
         metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs }),
         digest: &digest,
         snapshot_digest: &snapshot.digest,
-        artefact_path: &folder,
+        artefact_path: folder,
         artefact_bytes: Some(folder_bytes(&path).context("measuring the checkpoint")?),
         data_cutoff,
     };
     Ok(db::model::insert(db, DEFAULT_TENANT, &new).await?)
+}
+
+/// Writes checkpoint and training curves; gives the digest.
+fn write(trained: &Trained, folder: &Path) -> anyhow::Result<String> {
+    let digest = trained.fitted.model.save(folder).context("writing the checkpoint")?;
+    trained.curves.write(folder).context("writing the training curves")?;
+    Ok(digest)
+}
+
+/// A name for the folder of a model that no job makes.
+#[must_use]
+pub fn new_folder() -> String {
+    Uuid::now_v7().to_string()
 }
 
 /// Bytes of the files of a folder.

@@ -138,7 +138,7 @@ async fn prepare(
         training::train(&history, &training_config, &test, &device, &mut |progress| display.show(progress))
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
-    let model = training::register(pool, data_dir, &data, &config, &trained).await?;
+    let model = training::register(pool, data_dir, &data, &config, &trained, &training::new_folder()).await?;
     db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast demo`").await?;
     let report = &trained.fitted.report;
     println!(

@@ -74,6 +74,9 @@ fn lines(retained: &Retained, is_dry: bool) -> Vec<String> {
         let verb = if is_dry { "would be dropped" } else { "were dropped" };
         lines.push(format!("{n} partitions of {megabytes:.1} MB {verb}: {}", retained.partitions.join(", ")));
     }
+    if !retained.busy.is_empty() {
+        lines.push(format!("used by others, left for the next run: {}", retained.busy.join(", ")));
+    }
     lines.extend(retained.files.iter().map(|file| format!("wrote {file}")));
     lines
 }

@@ -12,6 +12,7 @@ use crate::db::comparison::Comparison;
 use crate::progress::{is_stopped, stop_on_interrupt};
 use crate::retraining::{Policy, Retrained, Retraining, retrain};
 use crate::telemetry;
+use crate::training::new_folder;
 
 /// Train a candidate, compare it with the champion on windows that neither has seen, and promote it if it is better.
 #[derive(Debug, clap::Args)]
@@ -102,7 +103,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let retrained = async {
         let judged = retrain(pool, data_dir, &device, &order, report).await?;
         let mut transaction = pool.begin().await?;
-        let retrained = judged.store(&mut transaction, data_dir).await?;
+        let retrained = judged.store(&mut transaction, data_dir, &new_folder()).await?;
         transaction.commit().await?;
         Ok::<_, anyhow::Error>(retrained)
     }

@@ -76,7 +76,8 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     .await
     .context("training")?
     .with_context(|| format!("no model of panel `{panel}` was trained"))?;
-    let model = training::register(pool, &args.database.data_dir, &data, &config, &trained).await?;
+    let model =
+        training::register(pool, &args.database.data_dir, &data, &config, &trained, &training::new_folder()).await?;
     if !args.candidate {
         db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast train`").await?;
     }

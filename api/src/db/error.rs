@@ -103,6 +103,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether others used the same rows or tables, so that nothing was done.
+    pub fn is_conflict(&self) -> bool {
+        let Error::Unavailable(sqlx::Error::Database(database)) = self else { return false };
+        database
+            .code()
+            .is_some_and(|code| [LOCK_NOT_AVAILABLE, SERIALIZATION_FAILURE, DEADLOCK_DETECTED].contains(&&*code))
+    }
+
     /// Whether the same call can succeed later without a change.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Unavailable(_) | Error::StatementTimeout(_))
@@ -136,12 +144,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const SERIALIZATION_FAILURE: &str = "40001";
+const DEADLOCK_DETECTED: &str = "40P01";
+
 /// Connection exceptions, lack of resources, shutdown, and conflicts with other transactions.
 fn is_transient_code(code: &str) -> bool {
-    const LOCK_NOT_AVAILABLE: &str = "55P03";
-    const SERIALIZATION_FAILURE: &str = "40001";
-    const DEADLOCK_DETECTED: &str = "40P01";
-
     code.starts_with("08")
         || code.starts_with("53")
         || code.starts_with("57P")

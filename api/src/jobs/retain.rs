@@ -49,6 +49,9 @@ impl Task for RetentionPolicy {
         for file in &retained.files {
             reporter.log(format!("wrote {file} in the data folder"));
         }
+        for name in &retained.busy {
+            reporter.log(format!("{name} is used by others; what is old in it goes next time"));
+        }
         reporter.succeed(reporter.begin().await?, &json!(retained)).await
     }
 }

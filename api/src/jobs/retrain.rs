@@ -11,6 +11,7 @@ use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::Error;
 use crate::config::Limits;
 use crate::problem::Violation;
+use crate::registry::Artefacts;
 use crate::retraining::{Policy, Retraining, retrain};
 
 /// A panel to be retrained.
@@ -73,10 +74,11 @@ impl Task for RetrainOrder {
             ControlFlow::Continue(())
         };
         let data_dir = &context.settings.folders.data;
+        Artefacts::new(data_dir).sweep(&context.pool).await?;
         let judged = retrain(&context.pool, data_dir, &device, &order, report).await.map_err(failure)?;
         reporter.progress(0.99, "storing the model");
         let mut transaction = reporter.begin().await?;
-        let retrained = judged.store(&mut transaction, data_dir).await?;
+        let retrained = judged.store(&mut transaction, data_dir, &reporter.folder()).await?;
         let (model, comparison) = (&retrained.model, &retrained.comparison);
         reporter.log(format!("model version {} is {}: {}", model.version, model.stage, comparison.reason));
         let result = json!({

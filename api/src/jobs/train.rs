@@ -12,6 +12,7 @@ use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::config::Limits;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
+use crate::registry::Artefacts;
 use crate::training::{self, MINUTES_MAX, STEPS_MAX, TestWindows};
 use crate::{Error, blocking};
 
@@ -95,6 +96,8 @@ impl Task for TrainOrder {
 
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let device = context.device()?;
+        let data_dir = &context.settings.folders.data;
+        Artefacts::new(data_dir).sweep(&context.pool).await?;
         reporter.progress(0.0, "reading observations");
         if db::panel::get(&context.pool, DEFAULT_TENANT, &self.panel).await?.is_none() {
             return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
@@ -122,7 +125,7 @@ impl Task for TrainOrder {
 
         let mut transaction = reporter.begin().await?;
         let model =
-            training::register(&mut *transaction, &context.settings.folders.data, &data, &config, &trained).await?;
+            training::register(&mut *transaction, data_dir, &data, &config, &trained, &reporter.folder()).await?;
         if self.promote {
             db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by a job").await?;
         }

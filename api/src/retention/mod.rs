@@ -10,7 +10,7 @@
 //!
 //! Every step is one transaction and follows from what is stored. So a run that was killed is made good by the next one, and
 //! doing it twice changes nothing. Files are removed before the rows that name them are gone for good: a kill in between
-//! leaves a row that goes next time.
+//! leaves a row that goes next time. What others use at the moment stays until the next run; the rest goes.
 
 mod export;
 mod policy;
@@ -24,7 +24,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 pub use self::policy::{Cutoffs, Days, Forever, Keep, RetentionPolicy};
 use crate::db::partition::Partitioned;
-use crate::db::retention::{self as store, Rules, export::Selection, records};
+use crate::db::retention::{self as store, Partition, Rules, export::Selection, records};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::registry::{self, Artefacts};
 use crate::{Error, blocking};
@@ -61,6 +61,8 @@ pub struct Retained {
     pub partition_bytes: i64,
     /// Files that were written before, below the data folder.
     pub files: Vec<String>,
+    /// Partitions and tables that others used for too long: what is old in them goes next time.
+    pub busy: Vec<String>,
 }
 
 /// What a run needs to know.
@@ -126,25 +128,33 @@ impl Retention<'_> {
             if tell(table.name()).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            let n = match table {
-                Partitioned::Observation => records::n_old_observations(self.pool, DEFAULT_TENANT, rules).await?,
-                _ => store::n_old(self.pool, DEFAULT_TENANT, table, rules).await?,
-            };
+            let n_before = self.n_old(table, rules).await?;
+            let n_busy = retained.busy.len();
+            let mut done = self.drop_partitions(table, rules, retained, tell).await?;
+            // What is in a partition that others use is left to be dropped with it.
+            if done.is_continue() && !self.is_dry && retained.busy.len() == n_busy {
+                done = self.delete(table, rules, retained, tell).await?;
+            }
+            let n_left = if self.is_dry { 0 } else { self.n_old(table, rules).await? };
             *(match table {
                 Partitioned::Trajectory => &mut retained.n_trajectories,
                 Partitioned::ForecastValue => &mut retained.n_forecasts,
                 Partitioned::Score => &mut retained.n_scores,
                 Partitioned::Observation => &mut retained.n_observations,
-            }) = n;
-            self.drop_partitions(table, rules, retained).await?;
-            while !self.is_dry && self.delete_some(table, rules, retained).await? {
-                if tell(table.name()).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            }) = (n_before - n_left).max(0);
+            if done.is_break() {
+                return Ok(done);
             }
         }
-        self.records(rules, retained).await?;
-        Ok(ControlFlow::Continue(()))
+        self.records(rules, retained, tell).await
+    }
+
+    /// How much of a table is old: forecasts, or observations.
+    async fn n_old(&self, table: Partitioned, rules: &Rules) -> Result<i64, Error> {
+        Ok(match table {
+            Partitioned::Observation => records::n_old_observations(self.pool, DEFAULT_TENANT, rules).await?,
+            _ => store::n_old(self.pool, DEFAULT_TENANT, table, rules).await?,
+        })
     }
 
     /// The rules of every panel that there is.
@@ -181,29 +191,76 @@ impl Retention<'_> {
         })
     }
 
-    /// Drops the partitions that hold nothing but what is old.
-    async fn drop_partitions(&self, table: Partitioned, rules: &Rules, retained: &mut Retained) -> Result<(), Error> {
+    /// Drops the partitions that hold nothing but what is old, and notes those that others use.
+    async fn drop_partitions(
+        &self,
+        table: Partitioned,
+        rules: &Rules,
+        retained: &mut Retained,
+        tell: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Error> {
         // A partition that begins after every cutoff is kept, also where it is empty: somebody made it for what comes.
         let newest = rules.cutoffs.iter().flatten().max();
         let partitions = store::partitions(self.pool, table).await?;
         for partition in partitions.iter().filter(|one| newest.is_some_and(|newest| one.upper_bound <= *newest)) {
-            let mut transaction = self.pool.begin().await?;
-            if !self.is_dry {
-                store::close(&mut transaction, partition).await?;
+            match self.drop_partition(table, rules, partition, retained).await {
+                Err(Error::Database(error)) if error.is_conflict() => retained.busy.push(partition.name.clone()),
+                dropped => dropped?,
             }
-            if store::holds_kept(&mut *transaction, DEFAULT_TENANT, table, partition, rules).await? {
-                continue;
+            if tell(table.name()).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            if !self.is_dry {
-                let selection = Selection::of_partition(partition);
-                self.export(&mut transaction, table, &export::Source::Selected(&selection), retained).await?;
-                store::drop_partition(&mut transaction, table, partition).await?;
-                transaction.commit().await?;
-            }
-            retained.partitions.push(partition.name.clone());
-            retained.partition_bytes += partition.bytes;
         }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Drops a partition, unless it holds something that is kept.
+    async fn drop_partition(
+        &self,
+        table: Partitioned,
+        rules: &Rules,
+        partition: &Partition,
+        retained: &mut Retained,
+    ) -> Result<(), Error> {
+        let mut transaction = self.pool.begin().await?;
+        if !self.is_dry {
+            store::close(&mut transaction, partition).await?;
+        }
+        if store::holds_kept(&mut *transaction, DEFAULT_TENANT, table, partition, rules).await? {
+            return Ok(());
+        }
+        if !self.is_dry {
+            let selection = Selection::of_partition(partition);
+            self.export(&mut transaction, table, &export::Source::Selected(&selection), retained).await?;
+            store::drop_partition(&mut transaction, table, partition).await?;
+            transaction.commit().await?;
+        }
+        retained.partitions.push(partition.name.clone());
+        retained.partition_bytes += partition.bytes;
         Ok(())
+    }
+
+    /// Deletes what is old in partitions that hold something else, until others hold on to it.
+    async fn delete(
+        &self,
+        table: Partitioned,
+        rules: &Rules,
+        retained: &mut Retained,
+        tell: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Error> {
+        loop {
+            match self.delete_some(table, rules, retained).await {
+                Err(Error::Database(error)) if error.is_conflict() => {
+                    retained.busy.push(table.name().to_owned());
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Ok(false) => return Ok(ControlFlow::Continue(())),
+                deleted => deleted?,
+            };
+            if tell(table.name()).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
     }
 
     /// Deletes some of what is old in partitions that hold something else; tells whether there was any.
@@ -233,7 +290,9 @@ impl Retention<'_> {
 
     /// A transaction that deletes just what it has exported, whatever is stored meanwhile.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        Ok(self.pool.begin_with("begin isolation level repeatable read").await?)
+        let mut transaction = self.pool.begin_with("begin isolation level repeatable read").await?;
+        store::wait_briefly(&mut transaction).await?;
+        Ok(transaction)
     }
 
     /// Writes a file with rows that are about to go, if the policy wants one.
@@ -256,17 +315,25 @@ impl Retention<'_> {
     }
 
     /// Models, jobs and loads.
-    async fn records(&self, rules: &AllRules, retained: &mut Retained) -> Result<(), Error> {
+    async fn records(
+        &self,
+        rules: &AllRules,
+        retained: &mut Retained,
+        tell: &mut impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Error> {
         let other = self.policy.cutoffs(None, self.now);
         let models = records::old_models(self.pool, DEFAULT_TENANT, &rules.model, &rules.score).await?;
-        retained.n_jobs = records::n_old_jobs(self.pool, DEFAULT_TENANT, &rules.job, other.job).await?;
-        retained.n_loads = records::n_old_loads(self.pool, DEFAULT_TENANT, &rules.load, other.load).await?;
         if self.is_dry {
             retained.n_models = i64::try_from(models.len()).unwrap_or(i64::MAX);
-            return Ok(());
+            retained.n_jobs = records::n_old_jobs(self.pool, DEFAULT_TENANT, &rules.job, other.job).await?;
+            retained.n_loads = records::n_old_loads(self.pool, DEFAULT_TENANT, &rules.load, other.load).await?;
+            return Ok(ControlFlow::Continue(()));
         }
         let artefacts = Artefacts::new(self.data_dir);
         for model_id in models {
+            if tell("model").is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             let Some(model) = db::model::get(self.pool, DEFAULT_TENANT, model_id).await? else { continue };
             let panel = db::panel::get_by_id(self.pool, DEFAULT_TENANT, model.panel_id).await?;
             let Some(panel) = panel else { continue };
@@ -277,16 +344,34 @@ impl Retention<'_> {
                 Err(error) => return Err(error),
             }
         }
-        while records::delete_jobs(self.pool, DEFAULT_TENANT, &rules.job, other.job, N_ROWS_TOGETHER).await? > 0 {}
-        while self.delete_loads(&rules.load, other.load).await? {}
-        Ok(())
+        loop {
+            if tell("job").is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            let deleted =
+                records::delete_jobs(self.pool, DEFAULT_TENANT, &rules.job, other.job, N_ROWS_TOGETHER).await?;
+            retained.n_jobs += i64::try_from(deleted).unwrap_or(i64::MAX);
+            if deleted == 0 {
+                break;
+            }
+        }
+        loop {
+            if tell("load").is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            let n_deleted = self.delete_loads(&rules.load, other.load).await?;
+            retained.n_loads += i64::try_from(n_deleted).unwrap_or(i64::MAX);
+            if n_deleted == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
     }
 
-    /// Deletes some records of loads with the files that they name; tells whether there were any.
-    async fn delete_loads(&self, rules: &Rules, other: Option<DateTime<Utc>>) -> Result<bool, Error> {
+    /// Deletes some records of loads with the files that they name; tells how many.
+    async fn delete_loads(&self, rules: &Rules, other: Option<DateTime<Utc>>) -> Result<usize, Error> {
         let mut transaction = self.pool.begin().await?;
         let deleted = records::delete_loads(&mut transaction, DEFAULT_TENANT, rules, other, N_ROWS_TOGETHER).await?;
-        let found = !deleted.is_empty();
+        let n_deleted = deleted.len();
         // A path that leads elsewhere was not written by us.
         let is_below = |path: &PathBuf| path.components().all(|part| matches!(part, Component::Normal(_)));
         let files: Vec<PathBuf> = deleted.into_iter().flatten().map(PathBuf::from).filter(is_below).collect();
@@ -303,6 +388,6 @@ impl Retention<'_> {
         })
         .await?;
         transaction.commit().await?;
-        Ok(found)
+        Ok(n_deleted)
     }
 }

@@ -130,14 +130,19 @@ pub async fn retrain(
 }
 
 impl Judged {
-    /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
-    /// Where that is not committed, files without a row are left, which nobody reads.
+    /// Stores the candidate with its files in a `folder`, how it compared, and what follows from it, in a transaction of the
+    /// caller's. Where that is not committed, files without a row are left, which nobody reads.
     ///
     /// # Errors
     /// When files cannot be written or the database fails.
-    pub async fn store(&self, transaction: &mut PgConnection, data_dir: &Path) -> anyhow::Result<Retrained> {
+    pub async fn store(
+        &self,
+        transaction: &mut PgConnection,
+        data_dir: &Path,
+        folder: &str,
+    ) -> anyhow::Result<Retrained> {
         let Self { order, seen, config, trained, results } = self;
-        let model = training::register(&mut *transaction, data_dir, seen, config, trained).await?;
+        let model = training::register(&mut *transaction, data_dir, seen, config, trained, folder).await?;
         let comparison = row(&model, order, config.horizon, results)?;
         let comparison = db::comparison::decide(&mut *transaction, DEFAULT_TENANT, comparison).await?;
         let model = db::model::get(transaction, DEFAULT_TENANT, model.model_id).await?;

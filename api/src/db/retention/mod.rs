@@ -72,9 +72,16 @@ pub async fn partitions(db: impl PgExecutor<'_>, table: Partitioned) -> Result<V
 /// # Errors
 /// [`Error::Unavailable`] when writers do not make way in time.
 pub async fn close(conn: &mut PgConnection, partition: &Partition) -> Result<(), Error> {
+    wait_briefly(conn).await?;
     // The name is that of a table, from the catalogue, quoted there where it must be.
-    let statement = format!("set local lock_timeout = '5s'; lock table {} in share mode", partition.name);
+    let statement = format!("lock table {} in share mode", partition.name);
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(conn).await?;
+    Ok(())
+}
+
+/// Lets the transaction wait for what others hold for some seconds only.
+pub async fn wait_briefly(conn: &mut PgConnection) -> Result<(), Error> {
+    sqlx::raw_sql("set local lock_timeout = '5s'").execute(conn).await?;
     Ok(())
 }
 
