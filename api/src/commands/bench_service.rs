@@ -1,4 +1,4 @@
-//! `plumecast bench service`: storing a forecast, reading the latest ones, and changing the model under load.
+//! `plumecast bench service`: storing a forecast, reading the latest ones, changing the model and retraining under load.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::bench::Line;
 use super::dev_db::TemporaryFolder;
+use super::work;
 use crate::config::{Config, DatabaseConfig};
 use crate::database::Database;
 use crate::db::forecast::{NewForecast, NewValues};
@@ -50,8 +51,9 @@ const N_STORED: usize = 7;
 /// Reads of the latest forecasts of a week.
 const N_READS: usize = 500;
 const N_HOURS_READ: i64 = 7 * 24;
-/// How long requests are made, with and without changes of the model.
+/// How long requests are made, with and without changes of the model, and while there are retrainings.
 const LOAD_SECONDS: u64 = 8;
+const RETRAINING_SECONDS: u64 = 30;
 /// Clients at a time.
 const N_CLIENTS: usize = 4;
 
@@ -68,13 +70,14 @@ pub async fn run(n_values: usize, json: bool) -> anyhow::Result<()> {
     let postgres = PrivatePostgres::start_or_attach(&config).await?;
     let database = Database::open(Some(&postgres.url()), &data_dir, None, &DatabaseConfig::default().limits()).await?;
     database.migrate().await?;
-    let measured = measure(database.pool(), &data_dir, n_values, json).await;
+    let measured = measure(&database, &postgres.url(), &data_dir, n_values, json).await;
     database.close().await;
     postgres.shutdown();
     measured
 }
 
-async fn measure(pool: &PgPool, data_dir: &Path, n_values: usize, json: bool) -> anyhow::Result<()> {
+async fn measure(database: &Database, url: &str, data_dir: &Path, n_values: usize, json: bool) -> anyhow::Result<()> {
+    let pool = database.pool();
     if !json {
         super::say(&format!("{:44} {:>10} {:12} {:>10} {:>7}", "", "ours", "", "reference", "ratio"))?;
     }
@@ -101,15 +104,21 @@ async fn measure(pool: &PgPool, data_dir: &Path, n_values: usize, json: bool) ->
         let name = format!("{name}, p{percent}");
         print(&name, took, "ms", "what is asked for", GOAL_LATEST_MS, GOAL_LATEST_MS / took, goal)?;
     }
-    let [still, changing] = under_load(pool, data_dir).await?;
-    for percent in [50, 99] {
-        let (value, reference) = (quantile(&changing, percent), quantile(&still, percent));
-        let goal = (percent == 99).then_some(GOAL_CHANGE);
-        let name = format!("a request while models change, p{percent}");
-        print(&name, value, "ms", "while none does", reference, reference / value, goal)?;
+    let [still, changing, retraining] = under_load(database, url, data_dir).await?;
+    for (what, beside) in [("models change", &changing), ("a model is retrained", &retraining)] {
+        for percent in [50, 99] {
+            let (value, reference) = (quantile(&beside.times, percent), quantile(&still.times, percent));
+            let goal = (percent == 99).then_some(GOAL_CHANGE);
+            let name = format!("a request while {what}, p{percent}");
+            print(&name, value, "ms", "while none does", reference, reference / value, goal)?;
+        }
+        // One that failed would have ended the run.
+        let n_requests = beside.times.len() as f64;
+        print(&format!("requests while {what}"), n_requests, "requests", "none failed", n_requests, 1.0, Some(1.0))?;
+        let n_changes = beside.n_changes as f64;
+        print(&format!("how often {what}"), n_changes, "times", "at least once", 1.0, n_changes, Some(1.0))?;
     }
-    let n_requests = changing.len() as f64;
-    print("requests that succeed while models change", n_requests, "requests", "all", n_requests, 1.0, Some(1.0))
+    Ok(())
 }
 
 fn table_row(line: &Line<'_>) -> String {
@@ -321,8 +330,18 @@ async fn latest(pool: &PgPool, loaded: &Loaded, n_forecasts: i64) -> anyhow::Res
     Ok(times)
 }
 
-/// Milliseconds of requests for forecasts, ascending: while nothing changes, and while the model does, ten times a second.
-async fn under_load(pool: &PgPool, data_dir: &Path) -> anyhow::Result<[Vec<f64>; 2]> {
+/// Requests beside something else.
+struct Beside {
+    /// Milliseconds of each request, ascending.
+    times: Vec<f64>,
+    /// How often the other thing was done.
+    n_changes: usize,
+}
+
+/// Requests for forecasts: while nothing changes, while the model does, ten times a second, and while it is retrained again and
+/// again by a worker beside the service.
+async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::Result<[Beside; 3]> {
+    let pool = database.pool();
     let series = ["a", "b"].map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
     let mut stream = Stream::new(3, 0);
     let values: Vec<Value> =
@@ -338,25 +357,33 @@ async fn under_load(pool: &PgPool, data_dir: &Path) -> anyhow::Result<[Vec<f64>;
     })
     .await??;
     for _ in 0..2 {
-        let model = training::register(pool, data_dir, &data, &config, &trained).await?;
+        let model = training::register(pool, data_dir, &data, &config, &trained, &training::new_folder()).await?;
         db::model::promote(pool, DEFAULT_TENANT, model.model_id, SUITE).await?;
     }
     let mut service = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
     service.database.data_dir = data_dir.to_owned();
+    service.database.database_url = Some(url.into());
     let application = Application::build(&service, pool.clone())?;
     let (address, stop) = (application.address(), application.stop_handle());
+    let worker = work::start_beside(&service, database, &application).await?;
     let served = tokio::spawn(application.run());
-    let mut measured = vec![];
-    for changes in [false, true] {
-        measured.push(requests(address, changes).await?);
+    let still = requests(address, LOAD_SECONDS, |_, _| Ok(0)).await?;
+    let changing = requests(address, LOAD_SECONDS, change).await?;
+    let retraining = requests(address, RETRAINING_SECONDS, retrain).await?;
+    if let Some(worker) = worker {
+        worker.stop().await;
     }
     stop.stop().await;
     served.await??;
-    <[_; 2]>::try_from(measured).map_err(|_| anyhow::anyhow!("two runs"))
+    Ok([still, changing, retraining])
 }
 
-/// Milliseconds of each request of some clients, ascending.
-async fn requests(address: SocketAddr, changes: bool) -> anyhow::Result<Vec<f64>> {
+/// Requests of some clients for some seconds, while `other` is done until it is over.
+async fn requests(
+    address: SocketAddr,
+    seconds: u64,
+    other: fn(SocketAddr, &AtomicBool) -> anyhow::Result<usize>,
+) -> anyhow::Result<Beside> {
     let is_over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..N_CLIENTS)
         .map(|_| {
@@ -364,29 +391,25 @@ async fn requests(address: SocketAddr, changes: bool) -> anyhow::Result<Vec<f64>
             tokio::task::spawn_blocking(move || ask(address, &is_over))
         })
         .collect();
-    let over = Instant::now() + Duration::from_secs(LOAD_SECONDS);
-    let mut pause = tokio::time::interval(Duration::from_millis(100));
-    let mut changed = Ok(());
-    while Instant::now() < over && changed.is_ok() {
-        pause.tick().await;
-        if changes {
-            changed = tokio::task::spawn_blocking(move || change(address)).await?;
-        }
-    }
+    let beside = tokio::task::spawn_blocking({
+        let is_over = Arc::clone(&is_over);
+        move || other(address, &is_over)
+    });
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
     is_over.store(true, Ordering::Relaxed);
     let mut times = vec![];
     for client in clients {
         times.extend(client.await??);
     }
-    changed?;
+    let n_changes = beside.await??;
     times.sort_unstable_by(f64::total_cmp);
-    Ok(times)
+    Ok(Beside { times, n_changes })
 }
 
 /// Asks for forecasts until it is over. Any answer but a success is an error.
 fn ask(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<Vec<f64>> {
     let agent = ureq::Agent::new_with_defaults();
-    let body = json!({"panel": "narrow", "horizon": 12, "num_samples": 20, "store": false});
+    let body = json!({"panel": "narrow", "horizon": 12, "num_samples": 20, "store": false, "fallback": false});
     let mut times = vec![];
     while !is_over.load(Ordering::Relaxed) {
         let start = Instant::now();
@@ -398,11 +421,46 @@ fn ask(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Rolls back to the first model, and promotes the second again.
-fn change(address: SocketAddr) -> anyhow::Result<()> {
-    for action in ["rollback?from=2", "2/promote"] {
-        let answer = ureq::post(format!("http://{address}/v1/models/narrow/{action}")).send_empty();
-        answer.with_context(|| format!("{action} was refused"))?;
+/// Rolls back to the first model, and promotes the second again, ten times a second.
+fn change(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
+    let mut n_changes = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        for action in ["rollback?from=2", "2/promote"] {
+            let answer = ureq::post(format!("http://{address}/v1/models/narrow/{action}")).send_empty();
+            answer.with_context(|| format!("{action} was refused"))?;
+            n_changes += 1;
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
-    Ok(())
+    Ok(n_changes)
+}
+
+/// Asks for one retraining after the other; tells how many came to their end.
+fn retrain(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
+    let policy = json!({"windows": 4, "num_samples": 20, "train_steps": 30});
+    let body = json!({"kind": "retrain", "arguments": {"panel": "narrow", "horizon": 12, "policy": policy}});
+    let mut n_retrained = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let asked = ureq::post(format!("http://{address}/v1/jobs")).send_json(&body).context("a job was refused")?;
+        let job: serde_json::Value = asked.into_body().read_json()?;
+        let place = format!("http://{address}/v1/jobs/{}", job["job_id"].as_str().context("a job without a name")?);
+        loop {
+            std::thread::sleep(Duration::from_millis(100));
+            if is_over.load(Ordering::Relaxed) {
+                // It may have ended just now.
+                let _ = ureq::post(format!("{place}/cancel")).send_empty();
+                break;
+            }
+            let job: serde_json::Value = ureq::get(&place).call()?.into_body().read_json()?;
+            match job["state"].as_str() {
+                Some("succeeded") => {
+                    n_retrained += 1;
+                    break;
+                }
+                Some("failed") => anyhow::bail!("a retraining failed: {}", job["failure"]),
+                _ => {}
+            }
+        }
+    }
+    Ok(n_retrained)
 }
