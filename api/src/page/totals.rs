@@ -303,6 +303,7 @@ fn answered(view: &View, shown: &Shown, answer: &Answer) -> Markup {
     let title = chart::value_title(&what, unit.as_deref());
     let with_unit =
         |value: f64| format!("{}{}", number(value), unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default());
+    let side = if view.query.is_at_most { "at most" } else { "at least" };
     let addresses = Addresses::of(view, shown, function);
     html! {
         section #value {
@@ -333,7 +334,10 @@ fn answered(view: &View, shown: &Shown, answer: &Answer) -> Markup {
             (shell::as_json(&[("these quantiles", addresses.quantiles())]))
         }
         @if let Some((event, threshold)) = answer.event.as_ref().zip(view.query.threshold) {
-            section #event { (happens(view, event, &with_unit(threshold), answer.draws.len(), &addresses)) }
+            section #event {
+                h2 { "How likely is " (side) " " (with_unit(threshold)) "?" }
+                (happens(view, shown, event, answer.draws.len(), &addresses))
+            }
         } @else {
             p.quiet { "Give a threshold to see how likely it is, on which day, and when." }
         }
@@ -341,29 +345,38 @@ fn answered(view: &View, shown: &Shown, answer: &Answer) -> Markup {
 }
 
 /// How likely it is, on which day, and when.
-fn happens(view: &View, event: &Event, threshold: &str, n_draws: usize, addresses: &Addresses) -> Markup {
-    let side = if view.query.is_at_most { "at most" } else { "at least" };
+fn happens(view: &View, shown: &Shown, event: &Event, n_draws: usize, addresses: &Addresses) -> Markup {
+    let n_steps = shown.period.1 - shown.period.0;
     let EventPeriod { probability, standard_error, num_met, .. } = event.whole;
+    // With 95 % confidence.
+    let unseen = format!("{:.1}", 300.0 / n_draws as f64);
+    let has_hours = event.days.len() < n_steps;
+    let format = if has_hours { "%a %-d %b %H:%M" } else { "%-d %b %Y" };
+    let label = |time: &DateTime<Utc>| time.with_timezone(&view.time_zone).format(format).to_string();
     html! {
-        h2 { "How likely is " (side) " " (threshold) "?" }
         p {
             strong { (format!("{:.1} %", 100.0 * probability)) } ": " (num_met) " of " (n_draws) " trajectories have it. "
             @if num_met == 0 {
-                "What happens in none of them may still have a probability of " (format!("{:.1}", 300.0 / n_draws as f64)) " %."
+                "What happens in none of them may still have a probability of up to " (unseen) " %."
+            } @else if num_met == n_draws {
+                "What happens in all of them may still fail, with a probability of up to " (unseen) " %."
             } @else {
                 "So many tell it to ±" (format!("{:.1}", 100.0 * standard_error)) " percentage points."
             }
         }
         (shell::as_json(&[("this probability", addresses.event("")) ]))
         @if event.days.len() > 1 {
-            @let labels: Vec<String> = event.days.iter().map(|day| day.date.map(|date| date.format("%a %-d %b").to_string()).unwrap_or_default()).collect();
+            @let format = if has_hours { "%a %-d %b" } else { format };
+            @let day = |day: &EventPeriod| day.date.map(|date| date.format(format).to_string()).unwrap_or_default();
+            @let labels: Vec<String> = event.days.iter().map(day).collect();
             @let shares = event.days.iter().map(|day| Some(day.probability)).collect();
-            h2 { "On which day?" }
-            (shell::figure("by-day", "Probability by day", &chart::bars("Probability", "", &labels, &[("total", "Probability", shares)], &[])))
+            @let bars = [("total", "Probability", shares)];
+            h2 { @if has_hours { "On which day?" } @else { "In which step?" } }
+            (shell::figure("by-day", "Probability by day", &chart::bars("Probability", "", &labels, &bars, &[])))
             (shell::as_json(&[("by day", addresses.event("&per=day"))]))
         }
         @if let Some(passage) = &event.passage {
-            @let labels: Vec<String> = passage.valid_time.iter().map(|time| time.with_timezone(&view.time_zone).format("%a %-d %b %H:%M").to_string()).collect();
+            @let labels: Vec<String> = passage.valid_time.iter().map(label).collect();
             @let share = |shares: &[f64]| shares.iter().copied().map(Some).collect::<Vec<_>>();
             h2 { "When?" }
             (shell::figure("passage", "When it is passed", &chart::bars(
