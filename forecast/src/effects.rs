@@ -184,6 +184,29 @@ impl Equations {
     }
 }
 
+/// Weights of a series that were found with a candidate, and what they are worth.
+struct Tried {
+    weights: DVector<f64>,
+    /// Squared error on later folds relative to that without effects; 1 where there is no gain to be sure of.
+    ratio: f64,
+}
+
+/// Kinds of effects: with products or without, and the penalty.
+fn candidates(functions: &Functions) -> Vec<(bool, f64)> {
+    let with_calendar = [false, true].into_iter().filter(|&with_calendar| !with_calendar || functions.with_calendar);
+    with_calendar.flat_map(|with_calendar| PENALTIES.map(|penalty| (with_calendar, penalty))).collect()
+}
+
+/// The squared error of a series on later blocks with weights, relative to that without; 1 where it is not lower by more than a
+/// standard error over the blocks, and by what effects have to be worth.
+fn ratio(weights: &DVector<f64>, blocks: &[Equations]) -> f64 {
+    let gains: Vec<f64> = blocks.iter().map(|block| block.squares - block.squares_with(weights)).collect();
+    let (gain, n) = (gains.iter().sum::<f64>(), gains.len() as f64);
+    let variance = gains.iter().map(|part| (part - gain / n).powi(2)).sum::<f64>() * n / (n - 1.0).max(1.0);
+    let without: f64 = blocks.iter().map(|block| block.squares).sum();
+    if gain > variance.sqrt().max(PRICE * without) { 1.0 - gain / without } else { 1.0 }
+}
+
 impl EffectFitter<'_> {
     /// Effects from the given folds. Where no kind is given it is chosen on the last fold, which must not be used; `None` is
     /// the kind without effects.
@@ -205,76 +228,57 @@ impl EffectFitter<'_> {
         let plain = self.calendar.clone().with_covariates(0, vec![]);
 
         let filled = fill_from_past(self.standard, self.n_series, self.season);
-        let is_to_choose = kind.is_none();
+        let n_used = |with_calendar| if with_calendar { n_functions } else { functions.n_plain() };
+        let all: Vec<usize> = (0..self.n_series).collect();
         let (mut effects, mut chosen) = (Effects::default(), kind.flatten());
-        for round in 0..N_ROUNDS {
+        for _ in 0..N_ROUNDS {
             let mut rest = self.standard.to_vec();
             effects.take_out(&mut rest, self.calendar, 0);
             let filled_rest = fill_from_past(&rest, self.n_series, self.season);
             let input = BaseInput { filled: &filled_rest, n_series: self.n_series, calendar: &plain, past: &[] };
             let linear = LinearFitter::new(input, &rest, &short).ridge_of_all_lags(used);
             let input = BaseInput { filled: &filled, ..input };
-            let all: Vec<usize> = (0..self.n_series).collect();
-            let equations = |origins: &[usize]| {
-                parallel::map(&all, |&series| self.equations(series, origins, &linear, input, &values, n_functions))
+            let (candidates, later) = match &chosen {
+                Some(kind) => (vec![(kind.with_calendar, kind.penalty)], vec![]),
+                None => (candidates(&functions), self.origins(&[last])),
             };
-            let found = equations(&self.origins(used));
-            if is_to_choose && round == 0 {
-                let later = self.origins(&[last]);
-                let blocks: Vec<_> = later.chunks(later.len().div_ceil(N_BLOCKS)).map(equations).collect();
-                chosen = self.choose(&found, &blocks, &functions, n_functions);
-            }
-            let Some(kind) = &chosen else { return (Effects::default(), None) };
-            let n_used = if kind.with_calendar { n_functions } else { functions.n_plain() };
-            let weights = |(series, found): (usize, &Equations)| match kind.series.contains(&series) {
-                true => found.weights(n_used, kind.penalty).as_slice().to_vec(),
-                false => vec![0.0; n_used],
+            let (earlier, blocks) = (self.origins(used), later.chunks(later.len().div_ceil(N_BLOCKS).max(1)));
+            // Normal equations are large: those of one series at a time.
+            let tried = parallel::map(&all, |&series| {
+                let equations =
+                    |origins: &[usize]| self.equations(series, origins, &linear, input, &values, n_functions);
+                let found = equations(&earlier);
+                let blocks: Vec<Equations> = blocks.clone().map(equations).collect();
+                let weights =
+                    candidates.iter().map(|&(with_calendar, penalty)| found.weights(n_used(with_calendar), penalty));
+                weights.map(|weights| Tried { ratio: ratio(&weights, &blocks), weights }).collect::<Vec<Tried>>()
+            });
+            let best = if chosen.is_some() { Some(0) } else { self.best(&tried) };
+            let Some(best) = best else { return (Effects::default(), None) };
+            let of_best = tried.iter().map(|tried| &tried[best]);
+            let kind = chosen.get_or_insert_with(|| {
+                let (with_calendar, penalty) = candidates[best];
+                let helped = of_best.clone().enumerate().filter(|(_, tried)| tried.ratio < 1.0);
+                EffectKind { with_calendar, penalty, series: helped.map(|(series, _)| series).collect() }
+            });
+            let weights = |(series, tried): (usize, &Tried)| match kind.series.contains(&series) {
+                true => tried.weights.as_slice().to_vec(),
+                false => vec![0.0; tried.weights.len()],
             };
-            let weights = found.iter().enumerate().map(weights).collect();
-            effects = Effects { weights, functions: functions.clone() };
+            effects = Effects { weights: of_best.enumerate().map(weights).collect(), functions: functions.clone() };
         }
         functions.with_calendar &= chosen.as_ref().is_some_and(|kind| kind.with_calendar);
         (Effects { functions, ..effects }, chosen)
     }
 
-    /// The kind with the smallest squared error on later folds, relative to that without effects, as a mean over the targets.
-    /// Each modelled series has effects only where its own error is lower with them, by more than a standard error over blocks of
-    /// origins. `later` is by block, then by series.
-    fn choose(
-        &self,
-        found: &[Equations],
-        later: &[Vec<Equations>],
-        functions: &Functions,
-        n_functions: usize,
-    ) -> Option<EffectKind> {
-        let ratios = |n_used: usize, penalty: f64| -> Vec<f64> {
-            let ratio = |(series, found): (usize, &Equations)| {
-                let weights = found.weights(n_used, penalty);
-                let gain = |block: &Vec<Equations>| block[series].squares - block[series].squares_with(&weights);
-                let gains: Vec<f64> = later.iter().map(gain).collect();
-                let (gain, n) = (gains.iter().sum::<f64>(), gains.len() as f64);
-                let variance = gains.iter().map(|part| (part - gain / n).powi(2)).sum::<f64>() * n / (n - 1.0).max(1.0);
-                let without: f64 = later.iter().map(|block| block[series].squares).sum();
-                if gain > variance.sqrt().max(PRICE * without) { 1.0 - gain / without } else { 1.0 }
-            };
-            found.iter().enumerate().map(ratio).collect()
+    /// The candidate with the smallest ratio as a mean over the targets; `None` when that is not below 1.
+    fn best(&self, tried: &[Vec<Tried>]) -> Option<usize> {
+        let loss = |candidate: usize| {
+            self.targets.iter().map(|&target| tried[target][candidate].ratio).sum::<f64>() / self.targets.len() as f64
         };
-        let mut best = (1.0, None);
-        for with_calendar in [false, true] {
-            if with_calendar && !functions.with_calendar {
-                continue;
-            }
-            let n_used = if with_calendar { n_functions } else { functions.n_plain() };
-            for penalty in PENALTIES {
-                let ratios = ratios(n_used, penalty);
-                let loss = self.targets.iter().map(|&target| ratios[target]).sum::<f64>() / self.targets.len() as f64;
-                if loss < best.0 {
-                    let series = (0..ratios.len()).filter(|&series| ratios[series] < 1.0).collect();
-                    best = (loss, Some(EffectKind { with_calendar, penalty, series }));
-                }
-            }
-        }
-        best.1
+        let n_candidates = tried.first().map_or(0, Vec::len);
+        let losses = (0..n_candidates).map(|candidate| (candidate, loss(candidate)));
+        losses.filter(|(_, loss)| *loss < 1.0).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(candidate, _)| candidate)
     }
 
     /// Evenly spread origins of some folds.
