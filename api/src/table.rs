@@ -1,6 +1,7 @@
-//! The table of scores that the command line prints.
+//! The tables of scores that the command line prints.
 
 use forecast::backtest::BacktestRow;
+use forecast::paired::{Comparison, Ratio};
 
 /// Scores as aligned text, a row for each forecaster. Lower is better, but for coverage, which should be as named.
 pub fn scores(rows: &[BacktestRow]) -> String {
@@ -22,4 +23,22 @@ pub fn scores(rows: &[BacktestRow]) -> String {
         );
     }
     text
+}
+
+/// Ratios of our scores to those of others as aligned text, with their standard errors; below 1 ours are better.
+pub fn comparisons(comparisons: &[Comparison]) -> String {
+    let mut text = format!("{:15} {:>17} {:>17} {:>17}", "plumecast over", "CRPS", "CRPS_sum", "energy");
+    for Comparison { model, crps, crps_sum, energy_score } in comparisons {
+        let [crps, crps_sum, energy] = [crps, crps_sum, energy_score].map(ratio);
+        text += &format!("\n{model:15} {crps:>17} {crps_sum:>17} {energy:>17}");
+    }
+    text
+}
+
+fn ratio(found: &Ratio) -> String {
+    match (found.ratio, found.standard_error) {
+        (Some(ratio), Some(error)) => format!("{ratio:.4} ± {error:.4}"),
+        (Some(ratio), None) => format!("{ratio:.4}"),
+        (None, _) => "-".to_owned(),
+    }
 }

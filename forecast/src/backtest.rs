@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{bootstrap, random_walk, seasonal_naive};
-use crate::metrics::{Outcome, Scores, score};
+use crate::metrics::{Outcome, Scores, WindowScore, score_each};
 use crate::noise::Stream;
+use crate::paired::Comparison;
 use crate::reliability::{Reliability, reliability};
 use crate::{
     Device, Error, Fitted, History, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
@@ -63,12 +64,23 @@ pub struct BacktestRow {
 pub struct Backtest<R = TrainReport> {
     /// A row for each forecaster, ours first.
     pub rows: Vec<BacktestRow>,
+    /// Sums of each window for each of the rows, in their order.
+    pub windows: Vec<Vec<WindowScore>>,
     /// How reliable our intervals are, by lead and for totals.
     pub reliability: Reliability,
     /// Our trajectories, one per window.
     pub trajectories: Vec<Trajectories>,
     /// Record of the training.
     pub report: R,
+}
+
+impl<R> Backtest<R> {
+    /// Ours against each of the others, with paired standard errors over windows.
+    pub fn comparisons(&self) -> Vec<Comparison> {
+        let mut each = self.rows.iter().zip(&self.windows);
+        let ours = each.next();
+        each.filter_map(|(row, other)| Some(Comparison::new(&row.model, ours?.1, other))).collect()
+    }
 }
 
 /// A trained model, as the test sees it.
@@ -111,15 +123,16 @@ impl Forecaster for Fitted {
         self.model.forecast(window, sample)
     }
 
-    /// The path of the base plus whole paths of its out-of-fold errors.
+    /// The path of the base plus whole paths of its out-of-fold errors, which end with the trained horizon.
     fn forecast_of_base(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
-        Some(self.model.modelled(window).and_then(|window| {
+        (window.horizon <= self.model.horizon()).then(|| {
+            let window = self.model.modelled(window)?;
             let means = self.model.base_path(&window);
             let restore = |series, value| self.model.restore(series, value, &window.bounds);
             let n_series = self.model.n_series();
             let drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
             Ok(self.model.roles.targets_of(drawn))
-        }))
+        })
     }
 
     fn report(&self) -> &TrainReport {
@@ -184,7 +197,7 @@ pub fn score_windows<F: Forecaster>(
         record("random_walk", now(), random_walk(&known, horizon, sample.n_samples, seed)?);
     }
     let before = targets.values.rows(0..n_train);
-    let mut rows = vec![];
+    let (mut rows, mut windows) = (vec![], vec![]);
     let (mut ours, mut found) = (vec![], None);
     for model in ["plumecast", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
         let Some((trajectories, sample_seconds)) = forecasts.remove(model) else { continue };
@@ -203,15 +216,12 @@ pub fn score_windows<F: Forecaster>(
             found = Some(reliability(&outcomes)?);
         }
         let train_seconds = if matches!(model, "plumecast" | "shuffled") { fitted.train_seconds() } else { 0.0 };
-        rows.push(BacktestRow {
-            model: model.into(),
-            scores: score(&before, season, &outcomes),
-            train_seconds,
-            sample_seconds,
-        });
+        let (scores, of_windows) = score_each(&before, season, &outcomes);
+        rows.push(BacktestRow { model: model.into(), scores, train_seconds, sample_seconds });
+        windows.push(of_windows);
     }
     let reliability = found.ok_or(Error::Zero { name: "windows" })?;
-    Ok(Backtest { rows, reliability, trajectories: ours, report: fitted.report().clone() })
+    Ok(Backtest { rows, windows, reliability, trajectories: ours, report: fitted.report().clone() })
 }
 
 /// The same draws with the samples of every series and step permuted: right margins, no dependence.

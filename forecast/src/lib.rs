@@ -43,6 +43,7 @@ pub mod metrics;
 mod model;
 pub mod noise;
 mod observed;
+pub mod paired;
 pub mod paper;
 mod parallel;
 mod particles;

@@ -55,7 +55,7 @@ fn level(index: usize) -> QuantileLevel {
         .unwrap_or_else(|_| unreachable!("a level of the fixed grid"))
 }
 
-/// Sums of CRPS and magnitudes, from which a weighted quantile loss is made.
+/// Sums of CRPS and magnitudes, whose ratio is a weighted quantile loss.
 #[derive(Default)]
 struct PinballSums {
     crps: f64,
@@ -66,10 +66,6 @@ impl PinballSums {
     fn add(&mut self, crps: f64, truth: f64) {
         self.crps += crps;
         self.magnitude += truth.abs();
-    }
-
-    fn ratio(&self) -> f64 {
-        self.crps / self.magnitude
     }
 }
 
@@ -127,14 +123,37 @@ pub fn score_value(sorted: &[f32], truth: f64) -> ValueScore {
     }
 }
 
+/// Sums of one window, from which the scores of many are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowScore {
+    /// CRPS of the observed values, summed over them, in their unit.
+    pub crps: f64,
+    /// Magnitude of the observed values, summed.
+    pub magnitude: f64,
+    /// CRPS of the sums over series, summed over the steps that have no gap.
+    pub crps_sum: f64,
+    /// Magnitude of these sums, summed.
+    pub magnitude_sum: f64,
+    /// Energy score of the whole path.
+    pub energy_score: f64,
+}
+
 /// Scores the forecasts of several windows together. `before` holds the rows before the first of them.
 pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
+    score_each(before, season, outcomes).0
+}
+
+/// As [`score`], and with the sums of each window.
+pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores, Vec<WindowScore>) {
     let n_series = before.n_series();
-    let (mut each, mut sums) = (PinballSums::default(), PinballSums::default());
+    let magnitudes = mean_magnitudes(before);
     let (mut deviation, mut n) = (0.0, 0.0);
     let mut n_inside = [0.0; 3];
     let mut series_error = vec![(0.0, 0.0); n_series];
-    for Outcome { trajectories, truth } in outcomes {
+    let mut windows = vec![];
+    for outcome in outcomes {
+        let Outcome { trajectories, truth } = outcome;
+        let (mut each, mut sums) = (PinballSums::default(), PinballSums::default());
         for step in 0..trajectories.n_steps() {
             for (series, error_sum) in series_error.iter_mut().enumerate() {
                 let observed = truth.get(step, series);
@@ -163,6 +182,13 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
                 sums.add(crps(&draws, total), total);
             }
         }
+        windows.push(WindowScore {
+            crps: each.crps,
+            magnitude: each.magnitude,
+            crps_sum: sums.crps,
+            magnitude_sum: sums.magnitude,
+            energy_score: energy_score(outcome, &magnitudes),
+        });
     }
     let seasonal = seasonal_errors(before, season);
     let scaled: Vec<f64> = series_error
@@ -171,18 +197,18 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
         .filter(|((_, n), seasonal)| *n > 0.0 && **seasonal > 0.0)
         .map(|((sum, n), seasonal)| sum / n / seasonal)
         .collect();
-    let magnitudes = mean_magnitudes(before);
-    let energies = outcomes.iter().map(|outcome| energy_score(outcome, &magnitudes));
-    Scores {
-        crps_sum: sums.ratio(),
-        crps: each.ratio(),
-        nd: deviation / each.magnitude,
+    let sum = |part: fn(&WindowScore) -> f64| windows.iter().map(part).sum::<f64>();
+    let scores = Scores {
+        crps_sum: sum(|window| window.crps_sum) / sum(|window| window.magnitude_sum),
+        crps: sum(|window| window.crps) / sum(|window| window.magnitude),
+        nd: deviation / sum(|window| window.magnitude),
         mase: scaled.iter().sum::<f64>() / scaled.len() as f64,
-        energy_score: energies.sum::<f64>() / outcomes.len() as f64,
+        energy_score: sum(|window| window.energy_score) / windows.len() as f64,
         coverage_50: n_inside[0] / n,
         coverage_80: n_inside[1] / n,
         coverage_90: n_inside[2] / n,
-    }
+    };
+    (scores, windows)
 }
 
 /// Mean absolute difference to the value one season earlier, per series.
@@ -270,7 +296,7 @@ mod tests {
     #[test]
     fn scores_of_single_values_add_up_to_those_of_all() {
         let outcomes = random_outcomes(3, 1.0);
-        let all = score(&history(1.0), 7, &outcomes);
+        let (all, windows) = score_each(&history(1.0), 7, &outcomes);
         let (mut crps, mut magnitude, mut inside, mut n) = (0.0, 0.0, 0.0, 0.0);
         for Outcome { trajectories, truth } in &outcomes {
             for (step, series) in (0..5).flat_map(|step| [(step, 0), (step, 1)]) {
@@ -281,6 +307,8 @@ mod tests {
                 n += 1.0;
             }
         }
+        let of_windows: f64 = windows.iter().map(|window| window.crps).sum();
+        assert!(windows.len() == 3 && (of_windows - crps).abs() < 1e-9);
         assert!((crps / magnitude - all.crps).abs() < 1e-12 && (inside / n - all.coverage_80).abs() < 1e-12);
     }
 
@@ -298,8 +326,7 @@ mod tests {
 
     #[test]
     fn scores_do_not_depend_on_the_unit() {
-        let (a, b) =
-            (score(&history(1.0), 7, &random_outcomes(3, 1.0)), score(&history(8.0), 7, &random_outcomes(3, 8.0)));
+        let [a, b] = [1.0, 8.0].map(|unit| score(&history(unit), 7, &random_outcomes(3, unit)));
         assert!((a.crps - b.crps).abs() < 1e-6 && (a.crps_sum - b.crps_sum).abs() < 1e-6);
         assert!((a.mase - b.mase).abs() < 1e-6 && (a.energy_score - b.energy_score).abs() < 1e-6);
     }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Outcome;
+use crate::noise::Stream;
 use crate::trajectories::quantile_of_sorted;
 use crate::{Error, QuantileLevel};
 
@@ -12,6 +13,10 @@ use crate::{Error, QuantileLevel};
 const N_BLOCKS: usize = 3;
 /// Bins of the rank histogram.
 const N_BINS: usize = 10;
+/// Windows below which a bootstrap says nothing.
+const N_WINDOWS_MIN: usize = 8;
+/// Times that windows are drawn again.
+const N_RESAMPLES: usize = 1000;
 /// Central intervals that are measured.
 const INTERVALS: [f64; 3] = [0.5, 0.8, 0.9];
 
@@ -24,6 +29,15 @@ pub struct Coverage {
     pub coverage_80: Option<f64>,
     /// Share inside the central 90 % interval.
     pub coverage_90: Option<f64>,
+    /// How sure the share of the 50 % interval is: the inner 95 % of what resampled windows give.
+    #[serde(default)]
+    pub coverage_50_range: Option<[f64; 2]>,
+    /// How sure that of the 80 % interval is.
+    #[serde(default)]
+    pub coverage_80_range: Option<[f64; 2]>,
+    /// How sure that of the 90 % interval is.
+    #[serde(default)]
+    pub coverage_90_range: Option<[f64; 2]>,
 }
 
 /// Coverage of a block of lead times.
@@ -50,8 +64,8 @@ pub struct Reliability {
     pub pit: Vec<f64>,
 }
 
-/// Counts of truths inside each interval.
-#[derive(Default)]
+/// Counts of truths inside each interval, of one window.
+#[derive(Clone, Copy, Default)]
 struct Counts {
     inside: [f64; 3],
     n: f64,
@@ -68,10 +82,58 @@ impl Counts {
         Ok(())
     }
 
-    fn coverage(&self) -> Coverage {
-        let [coverage_50, coverage_80, coverage_90] = self.inside.map(|count| (self.n > 0.0).then(|| count / self.n));
-        Coverage { coverage_50, coverage_80, coverage_90 }
+    /// Shares of several windows together; `None` where nothing was observed.
+    fn shares<'a>(windows: impl Iterator<Item = &'a Self>) -> Option<[f64; 3]> {
+        let mut sum = Self::default();
+        for window in windows {
+            sum.n += window.n;
+            for (sum, count) in sum.inside.iter_mut().zip(window.inside) {
+                *sum += count;
+            }
+        }
+        (sum.n > 0.0).then(|| sum.inside.map(|count| count / sum.n))
     }
+}
+
+/// Coverage over windows in their order of time.
+fn coverage(windows: &[Counts]) -> Coverage {
+    let shares = Counts::shares(windows.iter());
+    let ranges = ranges(windows);
+    let share = |interval: usize| shares.map(|shares| shares[interval]);
+    let range = |interval: usize| ranges.map(|ranges| ranges[interval]);
+    Coverage {
+        coverage_50: share(0),
+        coverage_80: share(1),
+        coverage_90: share(2),
+        coverage_50_range: range(0),
+        coverage_80_range: range(1),
+        coverage_90_range: range(2),
+    }
+}
+
+/// Inner 95 % of the shares when windows are drawn again in blocks of neighbours (circular block bootstrap, Politis and
+/// Romano 1992), since what goes wrong often goes wrong for a while. A block has as many windows as the cube root of their number.
+fn ranges(windows: &[Counts]) -> Option<[[f64; 2]; 3]> {
+    let n = windows.len();
+    if n < N_WINDOWS_MIN {
+        return None;
+    }
+    let length = (n as f64).cbrt().ceil() as usize;
+    let mut stream = Stream::new(0, 0);
+    let mut drawn: Vec<[f64; 3]> = (0..N_RESAMPLES)
+        .filter_map(|_| {
+            let starts: Vec<usize> = (0..n.div_ceil(length)).map(|_| stream.below(n)).collect();
+            let blocks = starts.iter().flat_map(|start| (0..length).map(move |offset| (start + offset) % n));
+            Counts::shares(blocks.take(n).map(|window| &windows[window]))
+        })
+        .collect();
+    let tail = drawn.len() / 40;
+    (!drawn.is_empty()).then(|| {
+        [0, 1, 2].map(|interval| {
+            drawn.sort_unstable_by(|a, b| a[interval].total_cmp(&b[interval]));
+            [drawn[tail][interval], drawn[drawn.len() - 1 - tail][interval]]
+        })
+    })
 }
 
 /// The share of the draws below the truth; where draws equal it, half of them count.
@@ -81,16 +143,17 @@ pub(crate) fn rank(sorted: &[f32], truth: f64) -> f64 {
     (below + through) as f64 / (2 * sorted.len()) as f64
 }
 
-/// Measures the reliability of forecasts without nowcasts; what was not observed does not count.
+/// Measures the reliability of forecasts without nowcasts, in their order of time; what was not observed does not count.
 ///
 /// # Errors
 /// Never for trajectories and truths of the same shape.
 pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
     let horizon = outcomes.iter().map(|outcome| outcome.trajectories.n_steps()).max().unwrap_or(0);
     let n_blocks = N_BLOCKS.min(horizon);
-    let mut blocks: Vec<Counts> = (0..n_blocks).map(|_| Counts::default()).collect();
-    let (mut totals, mut bins, mut n) = (Counts::default(), [0.0; N_BINS], 0.0);
-    for Outcome { trajectories, truth } in outcomes {
+    let mut blocks = vec![vec![Counts::default(); outcomes.len()]; n_blocks];
+    let mut totals = vec![Counts::default(); outcomes.len()];
+    let (mut bins, mut n) = ([0.0; N_BINS], 0.0);
+    for (window, Outcome { trajectories, truth }) in outcomes.iter().enumerate() {
         for series in 0..trajectories.n_series() {
             for step in 0..trajectories.n_steps() {
                 let observed = truth.get(step, series);
@@ -98,7 +161,7 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
                     continue;
                 }
                 let sorted = trajectories.sorted(step, series);
-                blocks[step * n_blocks / horizon].add(&sorted, observed)?;
+                blocks[step * n_blocks / horizon][window].add(&sorted, observed)?;
                 bins[((rank(&sorted, observed) * N_BINS as f64) as usize).min(N_BINS - 1)] += 1.0;
                 n += 1.0;
             }
@@ -110,7 +173,7 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
                 };
                 let mut draws: Vec<f32> = (0..trajectories.n_samples()).map(of_sample).collect();
                 draws.sort_unstable_by(f32::total_cmp);
-                totals.add(&draws, total)?;
+                totals[window].add(&draws, total)?;
             }
         }
     }
@@ -120,17 +183,17 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
         .map(|(block, counts)| LeadBlock {
             first_step: (block * horizon).div_ceil(n_blocks) + 1,
             last_step: ((block + 1) * horizon).div_ceil(n_blocks),
-            coverage: counts.coverage(),
+            coverage: coverage(counts),
         })
         .collect();
     let pit = bins.map(|count| count / f64::max(n, 1.0)).to_vec();
-    Ok(Reliability { leads, totals: totals.coverage(), pit })
+    Ok(Reliability { leads, totals: coverage(&totals), pit })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::noise::{Noise, Stream};
+    use crate::noise::Noise;
     use crate::{Grid, Trajectories};
 
     const HORIZON: usize = 7;
@@ -178,6 +241,34 @@ mod tests {
     }
 
     #[test]
+    fn ranges_hold_the_true_coverage_as_often_as_they_say() {
+        let outcomes = outcomes(1.0, true);
+        let (mut held, mut n) = (0, 0);
+        for part in outcomes.chunks_exact(20) {
+            let found = reliability(part).expect("matching shapes");
+            for (range, truth) in [(found.totals.coverage_50_range, 0.5), (found.totals.coverage_80_range, 0.8)] {
+                let [low, high] = range.expect("twenty windows");
+                held += i32::from((low..=high).contains(&truth));
+                n += 1;
+            }
+        }
+        // Twenty windows make a bootstrap a little too sure.
+        assert!(n == 40 && held >= 32, "{held} of {n}");
+        assert_eq!(reliability(&outcomes[..7]).expect("matching shapes").totals.coverage_50_range, None);
+    }
+
+    #[test]
+    fn what_goes_wrong_for_a_while_makes_the_range_wider() {
+        let counts = |is_inside: bool| Counts { inside: [f64::from(u8::from(is_inside)); 3], n: 1.0 };
+        let width = |period: usize| {
+            let windows: Vec<Counts> = (0..64).map(|window| counts(window / period % 2 == 0)).collect();
+            let [low, high] = ranges(&windows).expect("windows")[0];
+            high - low
+        };
+        assert!(width(16) > 1.4 * width(1), "{} {}", width(16), width(1));
+    }
+
+    #[test]
     fn margins_alone_are_not_enough_for_totals() {
         let found = reliability(&outcomes(1.0, false)).expect("matching shapes");
         let (single, total) = (found.leads[2].coverage.coverage_80, found.totals.coverage_80);
@@ -200,6 +291,6 @@ mod tests {
             outcome.truth = Grid::new(1, vec![f64::NAN; HORIZON]).expect("whole rows");
         }
         let found = reliability(&gapped).expect("matching shapes");
-        assert_eq!(found.totals, Coverage { coverage_50: None, coverage_80: None, coverage_90: None });
+        assert_eq!((found.totals.coverage_50, found.totals.coverage_90_range), (None, None));
     }
 }

@@ -1,11 +1,13 @@
 //! `plumecast backtest`: trains on a file, tests on its last windows. Needs no database.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
+use forecast::metrics::WindowScore;
 use forecast::{Bounds, Device, History, Progress, SampleConfig, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
 use serde::Serialize;
@@ -33,6 +35,10 @@ pub struct Args {
     /// Steps of a window.
     #[arg(long, value_name = "STEPS")]
     pub horizon: usize,
+
+    /// Steps that the model is trained for; by default those of a window. A longer window is forecast by rolling on.
+    #[arg(long, value_name = "STEPS")]
+    pub train_horizon: Option<usize>,
 
     /// Windows of the test; they follow each other and end with the data. Nothing of them is seen in training.
     #[arg(long, value_name = "N", default_value_t = 7)]
@@ -138,9 +144,11 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
             "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
         },
         "config": args.config,
-        "horizon": args.horizon, "windows": args.windows, "samples": args.samples, "seed": args.seed,
+        "horizon": args.horizon, "train_horizon": args.train_horizon.unwrap_or(args.horizon), "windows": args.windows, "samples": args.samples, "seed": args.seed,
         "training": result.report,
         "rows": result.rows,
+        "comparisons": result.comparisons(),
+        "window_scores": window_scores(&result),
         "reliability": result.reliability,
     });
     if !panel.roles().is_empty() {
@@ -162,7 +170,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     };
     let page = args.out.join("report.html");
     fs::write(&page, report.html()?).with_context(|| format!("writing {}", page.display()))?;
-    println!("{}", table::scores(&result.rows));
+    println!("{}\n\n{}", table::scores(&result.rows), table::comparisons(&result.comparisons()));
     println!("written: {}, report.html, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
 }
@@ -206,14 +214,15 @@ fn train_and_test(
     let sample = SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
     let budget = training::budget(args.train_steps, args.train_minutes);
+    let horizon = args.train_horizon.unwrap_or(args.horizon);
     match args.config {
         ModelConfig::Default => {
-            let train = TrainConfig::new(args.horizon, budget, args.seed);
+            let train = TrainConfig::new(horizon, budget, args.seed);
             recorded(backtest(history, &windows, &train, device, progress)?)
         }
         ModelConfig::Paper => {
             let windows = BacktestConfig { sample: SampleConfig { passes: paper::N_PASSES, ..sample }, ..windows };
-            let train = paper::Config::new(args.horizon, budget, args.seed);
+            let train = paper::Config::new(horizon, budget, args.seed);
             let known = history.rows(0..windows.n_train(history)?);
             let fitted = paper::fit(&known, &train, device, progress)?;
             recorded(score_windows(history, &windows, &fitted)?)
@@ -221,7 +230,12 @@ fn train_and_test(
     }
 }
 
+/// The sums of each window by forecaster.
+fn window_scores(found: &Backtest<Value>) -> BTreeMap<&str, &[WindowScore]> {
+    found.rows.iter().zip(&found.windows).map(|(row, windows)| (row.model.as_str(), windows.as_slice())).collect()
+}
+
 fn recorded<R: Serialize>(found: Backtest<R>) -> anyhow::Result<Backtest<Value>> {
-    let Backtest { rows, reliability, trajectories, report } = found;
-    Ok(Backtest { rows, reliability, trajectories, report: serde_json::to_value(report)? })
+    let Backtest { rows, windows, reliability, trajectories, report } = found;
+    Ok(Backtest { rows, windows, reliability, trajectories, report: serde_json::to_value(report)? })
 }
