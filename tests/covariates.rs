@@ -72,7 +72,8 @@ async fn plant(pool: &PgPool) -> Service {
     assert_eq!(history.values.n_steps(), N_OBSERVED);
     let checkpoint = service.models_dir().join("plant");
     let digest = spawn_blocking(move || {
-        let config = TrainConfig { d_model: Some(16), ..TrainConfig::new(HORIZON, Budget::Steps(4), 1) };
+        let mut config = TrainConfig::new(HORIZON, Budget::Steps(4), 1);
+        config.network.d_model = Some(16);
         let go_on = &mut |_: &_| std::ops::ControlFlow::Continue(());
         let fitted = forecast::fit(&history, &config, &forecast::cpu(), go_on).unwrap();
         fitted.model.save(&checkpoint).unwrap()

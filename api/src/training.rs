@@ -156,8 +156,7 @@ pub async fn register(
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
-            "horizon": config.horizon, "budget": budget, "seed": config.seed, "d_model": config.d_model,
-            "n_layers": config.n_layers, "batch_size": config.batch_size, "context_length": config.context_length,
+            "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
         }),
         metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs }),
         digest: &digest,

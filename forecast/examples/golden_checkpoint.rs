@@ -59,7 +59,7 @@ fn history() -> Result<History, forecast::Error> {
 fn main() -> Result<(), Box<dyn Error>> {
     let history = history()?;
     let mut config = TrainConfig::new(HORIZON, Budget::Steps(500), 2);
-    config.d_model = Some(16);
+    config.network.d_model = Some(16);
     let fitted = fit(&history.rows(0..N_ROWS), &config, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))?;
     println!("{}", serde_json::to_string_pretty(&fitted.report)?);
     if fitted.report.velocity_share == 0.0 {

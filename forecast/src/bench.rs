@@ -9,10 +9,10 @@ use burn::tensor::Device;
 use crate::conditioning::{Conditioning, TokenLayout};
 use crate::denoiser::Denoiser;
 use crate::diffusion::{Example, NoisedBatch, Purpose};
+use crate::network::{layout, network};
 use crate::noise::Stream;
 use crate::products::{Prepared, Product, multiply_adds, sampling, training_step};
 use crate::sampler::{Draw, Sampler};
-use crate::train::{layout, network};
 use crate::{Bounds, Budget, Calendar, Error, Grid, History, SampleConfig, TrainConfig};
 
 /// Numbers of series that are measured: a small panel, and a large one, on which a token has one step.
@@ -90,17 +90,24 @@ pub fn model(n_series: usize, device: &Device) -> Result<[Measurement; 2], Error
     let name = format!("sampling, {n_series} series");
     let sampling = Measurement::new(name, "trajectories/s", N_SAMPLES as f64, &products, &times);
 
-    let products = training_step(&network, &layout, config.batch_size);
+    let products = training_step(&network, &layout, config.network.batch_size);
     let prepared = Prepared::new(&products, device);
     let device = device.clone().autodiff();
-    let examples: Vec<Example> = (0..config.batch_size).map(|_| example(&layout, &mut stream)).collect();
+    let examples: Vec<Example> = (0..config.network.batch_size).map(|_| example(&layout, &mut stream)).collect();
     let mut denoiser = Denoiser::new(&network, &mut stream, &device);
     let mut optimiser = AdamWConfig::new().with_grad_clipping(Some(GradientClippingConfig::Norm(1.0))).init();
     let mut times = vec![];
     for _ in 0..N_TRAINING_STEPS {
         let started = Instant::now();
         let influences = vec![1.0; layout.horizon() * layout.n_series];
-        let batch = NoisedBatch::new(&layout, &examples, &influences, Purpose::Training, &mut stream, &device);
+        let batch = NoisedBatch::new(
+            &layout,
+            &examples,
+            &influences,
+            Purpose::Training(config.network.levels),
+            &mut stream,
+            &device,
+        );
         let gradients = GradientsParams::from_grads(batch.loss(&denoiser).backward(), &denoiser);
         denoiser = optimiser.step(1e-3, denoiser, gradients);
         device.sync().map_err(|error| Error::Device { problem: error.to_string() })?;

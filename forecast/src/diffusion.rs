@@ -9,15 +9,7 @@ use crate::conditioning::{Conditioning, INNOVATION_MAX, TokenLayout};
 use crate::denoiser::{Cache, Denoiser, N_LEVEL_FEATURES, Tokens, level_harmonics};
 use crate::level::NoiseLevel;
 use crate::noise::Stream;
-
-/// Shares of the training windows that are noised in a particular way. Fixed on validation windows.
-const CLEAN_CONTEXT_SHARE: f64 = 0.5;
-const ELEMENT_LEVELS_SHARE: f64 = 0.25;
-const ARTIFICIAL_GAPS_SHARE: f64 = 0.2;
-/// In a window with artificial gaps, the share of series that lose a part of their context.
-const GAP_SERIES_SHARE: f64 = 0.3;
-/// Where levels are drawn per element, the share of elements that stay clean.
-const CLEAN_ELEMENT_SHARE: f64 = 0.3;
+use crate::noising::{LevelMix, draw_validation_levels};
 
 /// One training window: what the network is told, and the innovations that came after the anchor.
 #[derive(Clone, Debug)]
@@ -97,68 +89,13 @@ impl TokenRows {
 }
 
 /// How the noise levels of a batch are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Purpose {
-    /// To learn: independent levels, see [`draw_levels`].
-    Training,
+    /// To learn: independent levels.
+    Training(LevelMix),
     /// To measure what an autoregressive forecast meets: the loss counts for one token of the horizon, drawn at random,
     /// with everything before it clean.
     Validation,
-}
-
-/// Levels of a validation window, and the token on which the loss counts.
-fn draw_validation_levels(layout: &TokenLayout, stream: &mut Stream) -> (Vec<NoiseLevel>, usize) {
-    let counted = layout.n_context_tokens + stream.below(layout.n_horizon_tokens);
-    let level = NoiseLevel::new(stream.uniform());
-    let levels = (0..layout.n_context_tokens + layout.n_horizon_tokens).flat_map(|token| {
-        let level = match token.cmp(&counted) {
-            std::cmp::Ordering::Less => NoiseLevel::CLEAN,
-            std::cmp::Ordering::Equal => level,
-            std::cmp::Ordering::Greater => NoiseLevel::NOISE,
-        };
-        std::iter::repeat_n(level, layout.n_elements())
-    });
-    (levels.collect(), counted)
-}
-
-/// Noise levels of all elements of a training window, `[token, element]`, context tokens first.
-///
-/// Half of the windows have a clean context; otherwise every token draws its own level, uniform in (0, 1).
-/// In a share of the windows every element draws its own.
-pub(crate) fn draw_levels(layout: &TokenLayout, stream: &mut Stream) -> Vec<NoiseLevel> {
-    let clean_context = stream.uniform() < CLEAN_CONTEXT_SHARE;
-    let per_element = stream.uniform() < ELEMENT_LEVELS_SHARE;
-    let mut levels = vec![];
-    for token in 0..layout.n_context_tokens + layout.n_horizon_tokens {
-        let token_level = NoiseLevel::new(stream.uniform());
-        for _ in 0..layout.n_elements() {
-            levels.push(if token < layout.n_context_tokens && clean_context {
-                NoiseLevel::CLEAN
-            } else if !per_element {
-                token_level
-            } else if stream.uniform() < CLEAN_ELEMENT_SHARE {
-                NoiseLevel::CLEAN
-            } else {
-                NoiseLevel::new(stream.uniform())
-            });
-        }
-    }
-    levels
-}
-
-/// Makes a part of the context of some series a gap: the network must learn from the windows that have none what one means.
-///
-/// Returns a flag for each context element.
-fn draw_gaps(layout: &TokenLayout, stream: &mut Stream) -> Vec<bool> {
-    let (n_steps, n_series) = (layout.context_length(), layout.n_series);
-    let mut gaps = vec![false; n_steps * n_series];
-    if stream.uniform() < ARTIFICIAL_GAPS_SHARE {
-        for series in (0..n_series).filter(|_| stream.uniform() < GAP_SERIES_SHARE).collect::<Vec<_>>() {
-            let (a, b) = (stream.below(n_steps + 1), stream.below(n_steps + 1));
-            (a.min(b)..a.max(b)).for_each(|step| gaps[step * n_series + series] = true);
-        }
-    }
-    gaps
 }
 
 /// A noised batch with its targets.
@@ -189,14 +126,15 @@ impl NoisedBatch {
         let (mut rows, mut velocities, mut counts) = (TokenRows::default(), vec![], vec![]);
         for example in examples {
             let (levels, gaps, counted_tokens) = match purpose {
-                Purpose::Training => (draw_levels(layout, stream), draw_gaps(layout, stream), 0..n_tokens),
+                Purpose::Training(mix) => (mix.draw_levels(layout, stream), mix.draw_gaps(layout, stream), 0..n_tokens),
                 Purpose::Validation => {
                     let (levels, token) = draw_validation_levels(layout, stream);
                     (levels, vec![false; n_context * n_elements], token..token + 1)
                 }
             };
             let view = &example.conditioning;
-            let sign = if purpose == Purpose::Training && stream.uniform() < 0.5 { -1.0 } else { 1.0 };
+            let is_mirrored = matches!(purpose, Purpose::Training(_)) && stream.uniform() < 0.5;
+            let sign = if is_mirrored { -1.0 } else { 1.0 };
             let innovations = example.innovations.iter().map(|&z| sign * z);
             let clean: Vec<f32> = view.context.iter().copied().chain(innovations).collect();
             let mut elements = Vec::with_capacity(clean.len());
@@ -296,57 +234,5 @@ impl FitSums {
     /// Mean squared error with a share of the predicted velocity.
     pub fn loss(&self, share: f64) -> f64 {
         (self.target - 2.0 * share * self.product + share * share * self.predicted) / self.n.max(1.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LAYOUT: TokenLayout =
-        TokenLayout { n_series: 2, n_calendar: 0, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
-
-    /// Levels of the first element of each horizon token, over many windows.
-    fn horizon_levels(n_windows: usize) -> Vec<Vec<f64>> {
-        let mut stream = Stream::new(1, 0);
-        let tokens = |levels: Vec<NoiseLevel>| levels.chunks(4).skip(3).map(|token| token[0].value()).collect();
-        (0..n_windows).map(|_| tokens(draw_levels(&LAYOUT, &mut stream))).collect()
-    }
-
-    #[test]
-    fn levels_are_uniform_and_independent_between_tokens() {
-        // Elements that were left clean on purpose aside, levels are uniform: a chi-square test with ten cells, 0.1 % point.
-        let windows = horizon_levels(8000);
-        let drawn: Vec<f64> = windows.iter().flatten().copied().filter(|&level| level > 0.0).collect();
-        let mut counts = [0.0; 10];
-        drawn.iter().for_each(|level| counts[((level * 10.0) as usize).min(9)] += 1.0);
-        let expected = drawn.len() as f64 / 10.0;
-        let chi_square: f64 = counts.iter().map(|count| (count - expected).powi(2) / expected).sum();
-        assert!(chi_square < 27.9, "chi-square {chi_square}");
-        let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
-        let both = windows.iter().filter(|levels| levels[0] > 0.0 && levels[1] > 0.0);
-        let pairs: Vec<f64> = both.map(|levels| (levels[0] - mean) * (levels[1] - mean)).collect();
-        // 1/12 is the variance of a uniform number.
-        let correlation = pairs.iter().sum::<f64>() / pairs.len() as f64 * 12.0;
-        assert!(correlation.abs() < 0.05, "correlation {correlation}");
-    }
-
-    #[test]
-    fn half_of_the_windows_have_a_clean_context() {
-        let mut stream = Stream::new(2, 0);
-        let clean = |levels: Vec<NoiseLevel>| levels[..12].iter().all(|&level| level == NoiseLevel::CLEAN);
-        let n = (0..4000).filter(|_| clean(draw_levels(&LAYOUT, &mut stream))).count();
-        assert!((1850..2150).contains(&n), "{n} of 4000");
-    }
-
-    #[test]
-    fn only_the_drawn_token_counts_for_validation_and_what_is_before_it_is_clean() {
-        let mut stream = Stream::new(3, 0);
-        for _ in 0..50 {
-            let (levels, token) = draw_validation_levels(&LAYOUT, &mut stream);
-            assert!((3..7).contains(&token));
-            assert!(levels[..token * 4].iter().all(|&level| level == NoiseLevel::CLEAN));
-            assert!(levels[(token + 1) * 4..].iter().all(|&level| level == NoiseLevel::NOISE));
-        }
     }
 }

@@ -51,6 +51,14 @@ pub enum Error {
         /// Steps needed.
         needed: usize,
     },
+    /// A number of the configuration is out of range.
+    #[error("{name} must be {expected}")]
+    Setting {
+        /// The number's name.
+        name: &'static str,
+        /// What it can be.
+        expected: String,
+    },
     /// Nothing to forecast.
     #[error("all series are covariates: there is no target to forecast")]
     NoTarget,

@@ -413,7 +413,8 @@ mod tests {
             bounds: vec![Bounds::default(); 2],
             roles: vec![],
         };
-        let config = TrainConfig { d_model: Some(16), batch_size: 4, ..TrainConfig::new(8, Budget::Steps(1), 1) };
+        let mut config = TrainConfig::new(8, Budget::Steps(1), 1);
+        (config.network.d_model, config.network.batch_size) = (Some(16), 4);
         let fitted = crate::fit(&history, &config, &crate::cpu(), &mut |_| std::ops::ControlFlow::Continue(()));
         let fitted = fitted.expect("long enough").model;
         // Nothing of the network, and no past paths: the law is the Gaussian of base and covariance.

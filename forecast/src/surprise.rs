@@ -467,7 +467,8 @@ mod tests {
     }
 
     fn trained(history: &History, horizon: usize, n_steps: usize) -> Model {
-        let config = TrainConfig { batch_size: 32, ..TrainConfig::new(horizon, Budget::Steps(n_steps), 3) };
+        let mut config = TrainConfig::new(horizon, Budget::Steps(n_steps), 3);
+        config.network.batch_size = 32;
         fit(history, &config, &crate::cpu(), &mut |_| ControlFlow::Continue(())).expect("long enough").model
     }
 

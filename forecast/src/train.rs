@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::conditioning::TokenLayout;
 use crate::correction::{Plan, Shares};
 use crate::covariates::{self, Covariates};
-use crate::denoiser::DenoiserConfig;
 use crate::effects::EffectKind;
 use crate::innovation::Estimation;
 use crate::linear::{LinearPlan, Member};
+use crate::network::{NetworkConfig, layout, network};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::{Data, Law, Measured};
@@ -59,20 +59,14 @@ pub struct TrainConfig {
     pub budget: Budget,
     /// Seed of weights, windows, levels and noise.
     pub seed: u64,
-    /// Steps of context that the network sees; `None` chooses by the seasons.
-    pub context_length: Option<usize>,
-    /// Width of the network; `None` chooses by the length of the history.
-    pub d_model: Option<usize>,
-    /// Layers of the network.
-    pub n_layers: usize,
-    /// Windows in a batch.
-    pub batch_size: usize,
+    /// The network and how it learns.
+    pub network: NetworkConfig,
 }
 
 impl TrainConfig {
     /// The defaults for a horizon.
     pub fn new(horizon: usize, budget: Budget, seed: u64) -> Self {
-        Self { horizon, budget, seed, context_length: None, d_model: None, n_layers: 2, batch_size: 64 }
+        Self { horizon, budget, seed, network: NetworkConfig::default() }
     }
 }
 
@@ -157,40 +151,6 @@ pub struct Fitted {
 /// long tails.
 const LOG_PRICE: f64 = 0.05;
 
-/// Below this many rows a network of half the width is learned: on small panels a larger one only overfits.
-const N_STEPS_SMALL: usize = 2000;
-
-/// Cuts time into tokens: the largest patch that divides the horizon and leaves enough tokens to be causal between.
-pub(crate) fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
-    let n_series = history.values.n_series();
-    let largest = (config.horizon / 6).clamp(1, 8).min((256 / n_series).max(1));
-    let patch = (1..=largest).rev().find(|patch| config.horizon.is_multiple_of(*patch)).unwrap_or(1);
-    let season = history.seasons.first().copied().unwrap_or(config.horizon);
-    let wanted = config.context_length.unwrap_or((2 * season).clamp(8 * patch, 24 * patch));
-    let n_context_tokens = wanted.min(history.values.n_steps() / 4).div_ceil(patch).max(1);
-    TokenLayout {
-        n_known: 0,
-        n_series,
-        n_calendar: history.calendar.n_features(),
-        patch,
-        n_context_tokens,
-        n_horizon_tokens: config.horizon / patch,
-    }
-}
-
-/// Sizes of the network for a layout.
-pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainConfig) -> DenoiserConfig {
-    let d_model = config.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
-    DenoiserConfig {
-        n_elements: layout.n_elements(),
-        n_calendar: layout.n_features().max(1),
-        n_horizon_tokens: layout.n_horizon_tokens,
-        d_model,
-        n_heads: (d_model / 16).max(1),
-        n_layers: config.n_layers,
-    }
-}
-
 /// Trains a model on a history.
 ///
 /// `progress` is told after every step and may stop training; what the current stage has learned so far is then kept.
@@ -198,6 +158,7 @@ pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainCon
 /// # Errors
 /// - [`Error::TooShort`] when the history has too few steps for the horizon
 /// - [`Error::NothingObserved`] when no value is observed
+/// - [`Error::Zero`], [`Error::Setting`] when a number of the configuration is out of range
 /// - [`Error::NoTarget`], [`Error::TooManyCovariates`] when the roles are not those of a model
 /// - [`Error::SeriesCount`], [`Error::CalendarLength`] when the parts of the history disagree
 /// - [`Error::Stopped`] when training was stopped before there was a model
@@ -345,10 +306,8 @@ struct Candidate<'a> {
 
 fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
     history.check()?;
-    let positive =
-        [("horizon", config.horizon), ("d_model", config.d_model.unwrap_or(1)), ("batch_size", config.batch_size)];
-    if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-        return Err(Error::Zero { name });
+    if config.horizon == 0 {
+        return Err(Error::Zero { name: "horizon" });
     }
-    Ok(())
+    config.network.check(config.horizon)
 }

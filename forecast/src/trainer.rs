@@ -97,13 +97,14 @@ impl Trainer<'_> {
             AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
         let paths = stage.training_paths();
         let influences = stage.innovation.influences();
+        let purpose = Purpose::Training(self.config.network.levels);
         let mut n_steps = n_steps;
         let mut step = 0;
         while step < n_steps {
-            let examples: Vec<Example> = (0..self.config.batch_size)
+            let examples: Vec<Example> = (0..self.config.network.batch_size)
                 .map(|_| data.example(stage, paths[stage.draw_path(paths.len(), &mut stream)]))
                 .collect();
-            let batch = NoisedBatch::new(&data.layout, &examples, &influences, Purpose::Training, &mut stream, &device);
+            let batch = NoisedBatch::new(&data.layout, &examples, &influences, purpose, &mut stream, &device);
             let loss = batch.loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
             denoiser = optimiser.step(Self::learning_rate(step, n_steps), denoiser, gradients);
@@ -252,7 +253,7 @@ impl Trainer<'_> {
         let examples: Vec<Example> = paths.iter().step_by(stride).map(|&path| data.example(stage, path)).collect();
         let mut stream = Stream::new(self.config.seed, STREAM_VALIDATION);
         let repeated: Vec<Example> = (0..N_VALIDATION_DRAWS).flat_map(|_| examples.iter().cloned()).collect();
-        let batches = repeated.chunks(self.config.batch_size);
+        let batches = repeated.chunks(self.config.network.batch_size);
         batches
             .map(|batch| {
                 NoisedBatch::new(&data.layout, batch, &influences, Purpose::Validation, &mut stream, self.device)

@@ -47,7 +47,9 @@ fn targets_alone(history: &History) -> History {
 }
 
 fn config() -> TrainConfig {
-    TrainConfig { d_model: Some(16), ..TrainConfig::new(HORIZON, Budget::Steps(4), 1) }
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(4), 1);
+    config.network.d_model = Some(16);
+    config
 }
 
 fn tested(history: &History) -> Backtest {

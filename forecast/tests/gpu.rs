@@ -31,7 +31,7 @@ fn a_gpu_draws_the_trajectories_of_the_processor() {
     };
     let history = history();
     let mut config = TrainConfig::new(12, Budget::Steps(20), 1);
-    config.d_model = Some(16);
+    config.network.d_model = Some(16);
     let trained = fit(&history, &config, &gpu, &mut |_| ControlFlow::Continue(())).expect("enough data").model;
     let folder = tempfile::tempdir().expect("a folder");
     trained.save(folder.path()).expect("written");

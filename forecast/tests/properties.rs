@@ -47,7 +47,8 @@ fn history(n_steps: usize, seed: u64) -> History {
 }
 
 fn train(history: &History, n_steps: usize) -> Model {
-    let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5) };
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
+    config.network.batch_size = 16;
     fit(history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough").model
 }
 
@@ -626,7 +627,8 @@ fn bursts(n_steps: usize) -> History {
 
 #[test]
 fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() {
-    let config = TrainConfig { batch_size: 16, ..TrainConfig::new(HORIZON, Budget::Steps(30), 5) };
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(30), 5);
+    config.network.batch_size = 16;
     let history = bursts(600);
     let fit_until = |limit: usize| {
         let mut stop = move |progress: &forecast::Progress| match progress.stage {

@@ -280,7 +280,7 @@ pub async fn train(pool: &PgPool, service: &Service, loaded: &Loaded) -> Model {
     let path = service.models_dir().join(&folder);
     let digest = spawn_blocking(move || {
         let mut config = TrainConfig::new(12, Budget::Steps(5), 1);
-        config.d_model = Some(16);
+        config.network.d_model = Some(16);
         let fitted = forecast::fit(&history, &config, &forecast::cpu(), &mut |_| ControlFlow::Continue(())).unwrap();
         fitted.model.save(&path).unwrap()
     })

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
 use forecast::metrics::WindowScore;
-use forecast::{Bounds, Device, History, Progress, SampleConfig, TrainConfig, paper};
+use forecast::schedule::PASSES_DEFAULT;
+use forecast::{Bounds, Device, History, Progress, SampleConfig, Schedule, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -18,8 +19,7 @@ use crate::config::DeviceConfig;
 use crate::curves::{self, Curves};
 use crate::page::report::Report;
 use crate::progress::{Display, stop_on_interrupt};
-use crate::table;
-use crate::training;
+use crate::{schedule, table, training};
 
 /// Train on a file and score forecasts of its last windows against the numbers to beat.
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,18 @@ pub struct Args {
     /// The model that is trained.
     #[arg(long, value_enum, default_value_t = ModelConfig::Default)]
     pub config: ModelConfig,
+
+    /// The network of the default model and how it learns, a TOML file; by default both are chosen by the panel.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+
+    /// Denoising passes of a token of the default model.
+    #[arg(long, value_name = "N", default_value_t = PASSES_DEFAULT)]
+    pub passes: usize,
+
+    /// Order in which tokens of the default model are denoised: `autoregressive`, `full`, `pyramid:SLOPE` or `blocks:SIZE`.
+    #[arg(long, value_parser = schedule_of, default_value = "autoregressive")]
+    pub schedule: Schedule,
 
     /// Seed of training and sampling.
     #[arg(long, default_value_t = 1)]
@@ -116,6 +128,10 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
     let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
     anyhow::ensure!(
+        args.config == ModelConfig::Default || args.network.is_none(),
+        "--network is for the default model; that of --config paper is as published"
+    );
+    anyhow::ensure!(
         roles.is_empty() || args.config == ModelConfig::Default,
         "the model of --config paper takes no covariates"
     );
@@ -151,6 +167,11 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         "window_scores": window_scores(&result),
         "reliability": result.reliability,
     });
+    if args.config == ModelConfig::Default {
+        metrics["sampling"] = json!({ "passes": args.passes, "schedule": schedule::name(args.schedule) });
+        metrics["network"] =
+            json!(super::network(args.network.as_deref(), args.train_horizon.unwrap_or(args.horizon))?);
+    }
     if !panel.roles().is_empty() {
         metrics["data"]["roles"] = json!(panel.roles());
     }
@@ -211,13 +232,15 @@ fn train_and_test(
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> anyhow::Result<Backtest<Value>> {
-    let sample = SampleConfig { n_samples: args.samples, seed: args.seed, ..SampleConfig::default() };
+    let (passes, schedule) = (args.passes, args.schedule);
+    let sample = SampleConfig { n_samples: args.samples, seed: args.seed, passes, schedule };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
     let budget = training::budget(args.train_steps, args.train_minutes);
     let horizon = args.train_horizon.unwrap_or(args.horizon);
     match args.config {
         ModelConfig::Default => {
-            let train = TrainConfig::new(horizon, budget, args.seed);
+            let network = super::network(args.network.as_deref(), horizon)?;
+            let train = TrainConfig { network, ..TrainConfig::new(horizon, budget, args.seed) };
             recorded(backtest(history, &windows, &train, device, progress)?)
         }
         ModelConfig::Paper => {
@@ -233,6 +256,10 @@ fn train_and_test(
 /// The sums of each window by forecaster.
 fn window_scores(found: &Backtest<Value>) -> BTreeMap<&str, &[WindowScore]> {
     found.rows.iter().zip(&found.windows).map(|(row, windows)| (row.model.as_str(), windows.as_slice())).collect()
+}
+
+fn schedule_of(name: &str) -> Result<Schedule, String> {
+    schedule::parse(name).ok_or_else(|| format!("expected {}", schedule::FORMS))
 }
 
 fn recorded<R: Serialize>(found: Backtest<R>) -> anyhow::Result<Backtest<Value>> {

@@ -1,10 +1,12 @@
 //! The commands of the program, a file each.
 
+use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use ::forecast::Role;
+use ::forecast::{NetworkConfig, Role};
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 
 use crate::config::DatabaseConfig;
 use crate::database::Database;
@@ -45,6 +47,20 @@ fn say(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// The network of a file, for a horizon; the defaults without one.
+fn network(path: Option<&Path>, horizon: usize) -> anyhow::Result<NetworkConfig> {
+    let Some(path) = path else { return Ok(NetworkConfig::default()) };
+    let network: NetworkConfig = read_toml(path, "configuration of a network")?;
+    network.check(horizon).with_context(|| path.display().to_string())?;
+    Ok(network)
+}
+
+/// Reads a TOML file; `what` names what it has to be.
+fn read_toml<T: DeserializeOwned>(path: &Path, what: &str) -> anyhow::Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is no {what}", path.display()))
 }
 
 /// A CSV field, in quotes where it must be.

@@ -1,10 +1,8 @@
 //! `plumecast retrain`: a candidate that has to beat the champion of its panel.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
 
 use crate::config::{DatabaseConfig, DeviceConfig};
@@ -61,10 +59,7 @@ pub struct Args {
 impl Args {
     fn policy(&self) -> anyhow::Result<Policy> {
         let mut policy: Policy = match &self.policy {
-            Some(path) => {
-                let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-                toml::from_str(&text).with_context(|| format!("{} is no retraining policy", path.display()))?
-            }
+            Some(path) => super::read_toml(path, "retraining policy")?,
             None => Policy::default(),
         };
         policy.windows = self.windows.unwrap_or(policy.windows);

@@ -1,5 +1,7 @@
 //! `plumecast train`: a model of a stored panel.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{SampleConfig, TrainConfig};
@@ -28,6 +30,10 @@ pub struct Args {
     /// Optimiser steps to train instead of minutes: the same on every run.
     #[arg(long, value_name = "STEPS", conflicts_with = "train_minutes")]
     pub train_steps: Option<usize>,
+
+    /// The network and how it learns, a TOML file; by default both are chosen by the panel.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
 
     /// Windows at the end of the data that are kept out of training and scored.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -64,7 +70,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let pool = database.pool();
     let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
     let history = data.values.history()?;
-    let config = TrainConfig::new(args.horizon, training::budget(args.train_steps, args.train_minutes), args.seed);
+    let network = super::network(args.network.as_deref(), args.horizon)?;
+    let budget = training::budget(args.train_steps, args.train_minutes);
+    let config = TrainConfig { network, ..TrainConfig::new(args.horizon, budget, args.seed) };
     let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
     let test = TestWindows { n_windows: args.test_windows, sample };
     stop_on_interrupt();

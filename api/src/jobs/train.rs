@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ::forecast::{Progress, SampleConfig, TrainConfig};
+use ::forecast::{NetworkConfig, Progress, SampleConfig, TrainConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -45,6 +45,10 @@ pub struct TrainOrder {
     #[serde(default = "seed_default")]
     #[schema(default = 1)]
     pub seed: u64,
+    /// The network and how it learns, as `plumecast train --network` takes it. Default: chosen by the panel.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub network: NetworkConfig,
     /// Use only what was known at this instant. Default: when the job is begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<DateTime<Utc>>,
@@ -87,6 +91,9 @@ impl Task for TrainOrder {
         let is_steps = self.train_steps.is_none_or(|steps| (1..=STEPS_MAX).contains(&steps));
         require(is_steps, "/train_steps", format!("1 and {STEPS_MAX}"));
         require(self.test_windows <= TEST_WINDOWS_MAX, "/test_windows", format!("0 and {TEST_WINDOWS_MAX}"));
+        if let Err(error) = self.network.check(self.horizon.max(1)) {
+            errors.push(Violation::at("/network", "out-of-range", error.to_string()));
+        }
         if errors.is_empty() { Ok(()) } else { Err(Error::InvalidBody { errors }) }
     }
 
@@ -108,7 +115,8 @@ impl Task for TrainOrder {
         reporter.log(format!("{} steps of {} series", history.values.n_steps(), history.values.n_series()));
 
         let budget = training::budget(self.train_steps, self.train_minutes);
-        let config = TrainConfig::new(self.horizon, budget, self.seed);
+        let network = self.network.clone();
+        let config = TrainConfig { network, ..TrainConfig::new(self.horizon, budget, self.seed) };
         let sample = SampleConfig { seed: self.seed, ..SampleConfig::default() };
         let test = TestWindows { n_windows: self.test_windows, sample };
         let (training_config, told) = (config.clone(), reporter.clone());

@@ -21,7 +21,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Days, Utc};
 use forecast::backtest::BacktestRow;
-use forecast::{Device, Fitted, Progress, SampleConfig, TrainConfig};
+use forecast::{Device, Fitted, NetworkConfig, Progress, SampleConfig, TrainConfig};
 use ingest::Panel;
 use sqlx::{PgConnection, PgPool};
 
@@ -113,7 +113,9 @@ pub async fn retrain(
     let first = start.map_or(0, |start| usize::try_from(seen.values.issue_row(start)).unwrap_or(0));
     seen.values = seen.values.rows(first.min(n_past)..n_past);
 
-    let config = TrainConfig::new(horizon, training::budget(policy.train_steps, policy.train_minutes), policy.seed);
+    let network = champion.as_ref().map_or_else(NetworkConfig::default, trained_network);
+    let budget = training::budget(policy.train_steps, policy.train_minutes);
+    let config = TrainConfig { network, ..TrainConfig::new(horizon, budget, policy.seed) };
     let (trained, report) = train(&seen, &config, device, report).await?;
     let opponent = opponent(pool, data_dir, device, &known, champion).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };
@@ -154,6 +156,11 @@ impl Judged {
 pub(crate) fn trained_horizon(model: &Model) -> anyhow::Result<usize> {
     let horizon = model.config["horizon"].as_u64().and_then(|horizon| usize::try_from(horizon).ok());
     horizon.with_context(|| format!("model {} does not say which horizon it learned", model.model_id))
+}
+
+/// How the network of a model was trained, for its successor; a model that does not say has the defaults.
+fn trained_network(model: &Model) -> NetworkConfig {
+    serde_json::from_value(model.config["network"].clone()).unwrap_or_default()
 }
 
 /// Share of the work that is done when training ends.

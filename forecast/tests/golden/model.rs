@@ -12,7 +12,7 @@ use forecast::diffusion::{Example, NoisedBatch, Purpose};
 use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler};
 use forecast::schedule::ScheduleMatrix;
-use forecast::{NoiseLevel, SampleConfig, Schedule};
+use forecast::{LevelMix, NoiseLevel, SampleConfig, Schedule};
 use serde::Deserialize;
 
 /// Of what is computed in f64.
@@ -170,7 +170,7 @@ fn the_losses_of_a_batch_are_those_of_numpy() {
         .map(|view| Example { conditioning: view.conditioning(), innovations: with_gaps(&view.innovations) })
         .collect();
     for LossCase { purpose, seed, loss, odd_loss } in losses {
-        let purpose = if purpose == "training" { Purpose::Training } else { Purpose::Validation };
+        let purpose = if purpose == "training" { Purpose::Training(LevelMix::default()) } else { Purpose::Validation };
         let batch =
             NoisedBatch::new(&layout, &examples, &influences, purpose, &mut Stream::new(seed, 5), &forecast::cpu());
         let ours = f64::from(batch.loss(&denoiser).into_scalar::<f32>());
