@@ -13,6 +13,7 @@
 mod aggregate;
 pub mod anomaly;
 pub mod attention;
+mod average;
 pub mod backtest;
 pub mod base;
 pub mod baseline;

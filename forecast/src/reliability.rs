@@ -261,7 +261,7 @@ mod tests {
     fn what_goes_wrong_for_a_while_makes_the_range_wider() {
         let counts = |is_inside: bool| Counts { inside: [f64::from(u8::from(is_inside)); 3], n: 1.0 };
         let width = |period: usize| {
-            let windows: Vec<Counts> = (0..64).map(|window| counts(window / period % 2 == 0)).collect();
+            let windows: Vec<Counts> = (0..64).map(|window| counts((window / period).is_multiple_of(2))).collect();
             let [low, high] = ranges(&windows).expect("windows")[0];
             high - low
         };

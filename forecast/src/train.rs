@@ -112,11 +112,12 @@ pub struct TrainReport {
     pub estimation: Estimation,
     /// Share of the trajectories that take a past path of innovations.
     pub pool_share: f64,
-    /// Steps with the lowest validation loss; 0 keeps the joint Gaussian.
+    /// Steps whose network gave the best trajectories on the last fold; 0 keeps the joint law of the base's errors.
     pub best_step: usize,
     /// Share of the predicted velocity whose trajectories scored best on the last fold.
     pub velocity_share: f64,
-    /// What trajectories scored on the last fold with shares of the velocity; none where nothing was learned.
+    /// What trajectories scored on the last fold without a network and with those that were compared; none where nothing was
+    /// learned.
     pub sampled_losses: Vec<SampledLoss>,
     /// Validation loss of the joint Gaussian (step 0).
     pub validation_loss_gaussian: f64,
@@ -128,9 +129,12 @@ pub struct TrainReport {
     pub seconds: f64,
 }
 
-/// What trajectories scored that were sampled with a share of the velocity.
+/// What trajectories scored that were sampled with a network and a share of its velocity.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SampledLoss {
+    /// Optimiser steps of the network; 0 is none.
+    #[serde(default)]
+    pub step: usize,
     /// The share.
     pub velocity_share: f64,
     /// Sum of the logarithms of CRPS, CRPS_sum and energy score.

@@ -9,6 +9,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 
 use crate::Error;
+use crate::average;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
@@ -30,28 +31,40 @@ const N_VALIDATION_WINDOWS: usize = 192;
 /// Draws of token, level and noise for each validation window.
 const N_VALIDATION_DRAWS: usize = 4;
 /// Share of the time for the first pass; the second takes no more steps than the first found best.
-const SELECT_SHARE: f64 = 0.45;
-/// Shares of the velocity that are compared by the trajectories that they give.
-const VELOCITY_SHARES: [f64; 4] = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
+const SELECT_SHARE: f64 = 0.4;
+/// Networks are compared by the trajectories that they give whenever the steps have grown by this factor, as long as no more than
+/// this share of the time is over.
+const CANDIDATE_GROWTH: f64 = 1.6;
+const COMPARE_SHARE: f64 = 0.5;
+/// Shares of the velocity, beside all of it, that are compared for the best of them.
+const PARTIAL_SHARES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 const N_TIMED_STEPS: usize = 5;
 /// Time of a step with its part of the looks at the validation windows, relative to the step alone.
 const VALIDATION_OVERHEAD: f64 = 1.25;
 
+/// A network that was trained for so many steps.
+struct Candidate {
+    step: usize,
+    /// Its validation loss, with the best share of the velocity.
+    loss: f64,
+    denoiser: Denoiser,
+}
+
 /// How long to learn, and how much to believe.
 pub struct Selection {
-    /// Steps with the lowest validation loss.
+    /// Steps whose network gives the best trajectories; 0 when none is of use.
     pub best_step: usize,
     /// Length of the schedule of the learning rate.
     pub n_steps: usize,
     /// Share of the predicted velocity whose trajectories score best; 0 leaves the joint law of the base's errors.
     pub velocity_share: f64,
-    /// Losses on the last fold of trajectories that are sampled with shares of the velocity.
+    /// Losses on the last fold of trajectories, without a network and with those that were compared.
     pub sampled_losses: Vec<SampledLoss>,
-    /// The lowest validation loss.
+    /// Validation loss at the best step.
     pub best_loss: f64,
     /// Validation loss of the joint Gaussian.
     pub gaussian_loss: f64,
-    /// The network with the lowest validation loss, which knows nothing of the last fold.
+    /// The network of the best step, which knows nothing of the last fold.
     pub denoiser: Denoiser,
     /// Whether training was stopped.
     pub is_stopped: bool,
@@ -81,7 +94,7 @@ impl Trainer<'_> {
         LEARNING_RATE * warm_up * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress))
     }
 
-    /// Runs up to `n_steps` steps; `after` sees the network after each and may end the run.
+    /// Runs up to `n_steps` steps; `after` sees the averaged network after each and may end the run.
     fn run(
         &self,
         data: &Data<'_>,
@@ -92,6 +105,7 @@ impl Trainer<'_> {
         let device = self.device.clone().autodiff();
         let mut stream = Stream::new(self.config.seed, STREAM_WINDOWS);
         let mut denoiser = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), &device);
+        let mut average = denoiser.valid();
         let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
         let mut optimiser =
             AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
@@ -109,16 +123,18 @@ impl Trainer<'_> {
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
             denoiser = optimiser.step(Self::learning_rate(step, n_steps), denoiser, gradients);
             step += 1;
-            match after(step, f64::from(loss.into_scalar::<f32>()), &denoiser) {
+            average = average::after_step(average, &denoiser.valid(), step);
+            match after(step, f64::from(loss.into_scalar::<f32>()), &average) {
                 Continue::Same => {}
                 Continue::Until(limit) => n_steps = limit.max(step),
                 Continue::Stop => break,
             }
         }
-        denoiser.valid()
+        average
     }
 
-    /// Trains on the earlier folds and finds the number of steps with the lowest loss on the last one.
+    /// Trains on the earlier folds, and finds the number of steps and the share of the velocity whose trajectories score best on the
+    /// last one.
     ///
     /// # Errors
     /// [`Error::Stopped`] when training was stopped before anything was learned.
@@ -130,21 +146,20 @@ impl Trainer<'_> {
     ) -> Result<Selection, Error> {
         let validation = self.validation_batches(data, stage);
         let validate = |denoiser: &Denoiser| {
-            let denoiser = denoiser.valid();
-            let sums = validation.iter().map(|batch| batch.fit_sums(&denoiser)).fold(FitSums::default(), FitSums::plus);
+            let sums = validation.iter().map(|batch| batch.fit_sums(denoiser)).fold(FitSums::default(), FitSums::plus);
             let share = sums.best_share();
             (sums.loss(share), share)
         };
         let untrained = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), self.device);
         let (gaussian_loss, _) = validate(&untrained);
-        let mut best = untrained;
-        let (mut best_step, mut best_loss, mut velocity_share) = (0, gaussian_loss, 0.0);
+        let mut lowest_loss = gaussian_loss;
+        let mut candidates: Vec<Candidate> = vec![];
         let mut n_steps = match self.config.budget {
             Budget::Steps(n) => n,
             Budget::Seconds(_) => N_STEPS_MAX,
         };
         let (begun, mut smoothed, mut stopped) = (Instant::now(), 1.0, false);
-        let (mut latest, mut next_look) = (None, FIRST_VALIDATION_STEP);
+        let (mut latest, mut next_look, mut next_candidate) = (None, FIRST_VALIDATION_STEP, FIRST_VALIDATION_STEP);
         self.run(data, stage, n_steps, &mut |step, loss, denoiser| {
             smoothed += (loss - smoothed) / f64::min(step as f64, 20.0);
             let mut next = Continue::Same;
@@ -159,9 +174,12 @@ impl Trainer<'_> {
                 next_look = (step as f64 * VALIDATION_GROWTH).ceil() as usize;
                 let (loss, share) = validate(denoiser);
                 latest = Some(loss);
-                if loss < best_loss {
-                    (best_step, best_loss, velocity_share) = (step, loss, share);
-                    best = denoiser.valid();
+                if share > 0.0 && (step >= next_candidate || step == n_steps) {
+                    next_candidate = (step as f64 * CANDIDATE_GROWTH).ceil() as usize;
+                    candidates.push(Candidate { step, loss, denoiser: denoiser.clone() });
+                }
+                if loss < lowest_loss {
+                    lowest_loss = loss;
                 } else if share < SHARE_MIN && step > n_steps / 3 {
                     next = Continue::Stop;
                 }
@@ -170,37 +188,77 @@ impl Trainer<'_> {
             stopped = progress(&state).is_break();
             if stopped { Continue::Stop } else { next }
         });
-        if stopped && best_step == 0 {
+        if stopped && candidates.is_empty() {
             return Err(Error::Stopped);
         }
-        let mut sampled_losses = vec![];
-        if best_step > 0 && !stopped {
-            sampled_losses = self.sampled_losses(data, stage, &best)?;
-            let lowest = sampled_losses.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
-            velocity_share = lowest.map_or(0.0, |lowest| lowest.velocity_share);
-        }
-        if velocity_share == 0.0 {
-            best_step = 0;
-        }
+        let nothing = Candidate { step: 0, loss: gaussian_loss, denoiser: untrained };
+        let (best, velocity_share, sampled_losses) = if stopped {
+            // There is no time to compare them.
+            let lowest = candidates.into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
+            (lowest.unwrap_or(nothing), 1.0, vec![])
+        } else {
+            self.best_by_trajectories(data, stage, candidates, nothing)?
+        };
         Ok(Selection {
-            best_step,
+            best_step: best.step,
             n_steps,
             velocity_share,
             sampled_losses,
-            best_loss,
+            best_loss: best.loss,
             gaussian_loss,
-            denoiser: best,
+            denoiser: best.denoiser,
             is_stopped: stopped,
         })
     }
 
-    /// The losses on the last fold of trajectories that are sampled with each share of the velocity.
-    fn sampled_losses(&self, data: &Data<'_>, stage: &Stage, denoiser: &Denoiser) -> Result<Vec<SampledLoss>, Error> {
-        let loss = |velocity_share: f64| {
+    /// The candidate and the share of its velocity whose trajectories score best on the last fold, with the losses of all that
+    /// were compared; `nothing` where none is better than the joint law of the base's errors.
+    ///
+    /// The loss of the velocity goes on falling when trajectories have begun to get worse: what is learned by heart adds up
+    /// along a path.
+    fn best_by_trajectories(
+        &self,
+        data: &Data<'_>,
+        stage: &Stage,
+        candidates: Vec<Candidate>,
+        nothing: Candidate,
+    ) -> Result<(Candidate, f64, Vec<SampledLoss>), Error> {
+        let compare = |candidate: &Candidate, velocity_share: f64| {
+            let Candidate { step, denoiser, .. } = candidate;
             let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
-            Ok(SampledLoss { velocity_share, loss: data.loss_of_sampler(stage, &sampler)? })
+            Ok::<_, Error>(SampledLoss { step: *step, velocity_share, loss: data.loss_of_sampler(stage, &sampler)? })
         };
-        VELOCITY_SHARES.into_iter().map(loss).collect()
+        let is_late = || match self.config.budget {
+            Budget::Steps(_) => false,
+            Budget::Seconds(seconds) => self.started.elapsed().as_secs_f64() > COMPARE_SHARE * seconds,
+        };
+        if candidates.is_empty() {
+            return Ok((nothing, 0.0, vec![]));
+        }
+        let mut best: Option<(SampledLoss, Candidate)> = None;
+        let mut losses = vec![compare(&nothing, 0.0)?];
+        // Every other one first, so that none is far from one that was compared when time runs out.
+        let (even, odd): (Vec<_>, Vec<_>) = candidates.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
+        for (_, candidate) in even.into_iter().chain(odd) {
+            if best.is_some() && is_late() {
+                break;
+            }
+            let found = compare(&candidate, 1.0)?;
+            losses.push(found);
+            if best.as_ref().is_none_or(|(best, _)| found.loss < best.loss) {
+                best = Some((found, candidate));
+            }
+        }
+        let Some((mut lowest, candidate)) = best else { return Ok((nothing, 0.0, losses)) };
+        for share in PARTIAL_SHARES {
+            let found = compare(&candidate, share)?;
+            losses.push(found);
+            if found.loss < lowest.loss {
+                lowest = found;
+            }
+        }
+        let is_of_use = lowest.loss < losses[0].loss;
+        Ok(if is_of_use { (candidate, lowest.velocity_share, losses) } else { (nothing, 0.0, losses) })
     }
 
     /// Trains on everything for the chosen number of steps of the same schedule.
