@@ -210,7 +210,8 @@ async fn a_forecast_of_what_its_model_has_learned_from_says_so_and_is_not_scored
     let service = Service::start(&pool).await;
     let loaded = load_panel(&pool, "city", 240).await;
     train(&pool, &service, &loaded).await;
-    sqlx::query("update model set data_cutoff = $1").bind(hour(200)).execute(&pool).await.unwrap();
+    let learned = "update model set metrics = jsonb_build_object('trained_until', $1)";
+    sqlx::query(learned).bind(hour(200)).execute(&pool).await.unwrap();
     for (issue_time, is_seen) in [(190, true), (200, false), (210, false)] {
         let request = json!({"panel": "city", "horizon": 3, "num_samples": 2, "issue_time": hour(issue_time)});
         let made = service.make_forecast(&request).await.expect(201);

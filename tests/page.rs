@@ -175,7 +175,8 @@ async fn a_champion_is_rolled_back_and_a_job_cancelled(pool: PgPool) {
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn what_is_refused_is_told_with_its_reason(pool: PgPool) {
     let service = Service::start(&pool).await;
-    let loaded = load_panel(&pool, "city", 240).await;
+    // Too little for a baseline to stand in.
+    let loaded = load_panel(&pool, "city", 10).await;
     register(&pool, &loaded, "nowhere", &"a".repeat(64)).await;
     let address = service.address("/panels/city");
     let told = spawn_blocking(move || {

@@ -158,7 +158,11 @@ pub async fn register(
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
         }),
-        metrics: &json!({ "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs }),
+        metrics: &json!({
+            "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs,
+            // Rows of covariates alone may lie ahead.
+            "trained_until": seen.end().min(data_cutoff),
+        }),
         digest: &digest,
         snapshot_digest: &snapshot.digest,
         artefact_path: folder,

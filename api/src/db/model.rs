@@ -1,6 +1,7 @@
 //! Trained models and their stages.
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection, PgExecutor, PgPool, Postgres};
 use uuid::Uuid;
@@ -43,6 +44,14 @@ pub struct Model {
     pub data_cutoff: DateTime<Utc>,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
+}
+
+impl Model {
+    /// End of the last interval that it has learned from; `None` of a model that was registered before this was stored.
+    #[must_use]
+    pub fn trained_until(&self) -> Option<DateTime<Utc>> {
+        DateTime::deserialize(&self.metrics["trained_until"]).ok()
+    }
 }
 
 /// The columns of [`Model`], of the table under the name `m`.

@@ -276,30 +276,6 @@ pub async fn known_at(
     .await?)
 }
 
-/// Whether a value of some series in a range of `valid_time` was known at `as_of`.
-pub async fn is_known(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    series_ids: &[i32],
-    valid_times: Range<DateTime<Utc>>,
-    as_of: DateTime<Utc>,
-) -> Result<bool, Error> {
-    Ok(sqlx::query_scalar(
-        "select exists (
-             select
-             from observation
-             where tenant_id = $1 and series_id = any ($2) and valid_time >= $3 and valid_time < $4 and available_at <= $5
-         )",
-    )
-    .bind(tenant_id)
-    .bind(series_ids)
-    .bind(valid_times.start)
-    .bind(valid_times.end)
-    .bind(as_of)
-    .fetch_one(db)
-    .await?)
-}
-
 /// The newest `valid_time` of a panel that was known at `as_of`; what is supplied ahead of known covariates is none.
 pub async fn newest_of_panel(
     db: impl PgExecutor<'_>,

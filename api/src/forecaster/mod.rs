@@ -213,13 +213,8 @@ async fn make_by_model(
     let is_supplied = |series: &Series| order.covariates.iter().any(|future| future.series == series.name);
     let mut warnings = inputs.warnings(is_supplied);
     warnings.extend(warning::of_order(order, trained_horizon));
-    if issue_time < model.data_cutoff {
-        let end = grid.advance(issue_time, order.horizon as i64 + 1);
-        let targets: Vec<i32> = series.iter().filter(|one| one.role == Role::Target).map(|one| one.series_id).collect();
-        let cutoff = model.data_cutoff;
-        if db::observation::is_known(pool, DEFAULT_TENANT, &targets, issue_time..end, cutoff).await? {
-            warnings.push(warning::seen_in_training(model.version));
-        }
+    if model.trained_until().is_some_and(|end| issue_time < end) {
+        warnings.push(warning::seen_in_training(model.version));
     }
     metrics.observe_stage(Stage::Load, started_at.elapsed());
 
