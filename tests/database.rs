@@ -385,8 +385,9 @@ async fn partitions_can_be_made_by_several_at_once(pool: PgPool) {
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_new_partition_waits_for_a_load_without_stopping_readers(pool: PgPool) {
     let loaded = load_at(&pool, hour(48), &[value(0, hour(0), 1.0)]).await.unwrap();
+    let series_id = loaded.series_ids[0];
     let observation = observation::NewObservation {
-        series_id: loaded.series_ids[0],
+        series_id,
         valid_time: hour(1),
         known_since: hour(2),
         available_at: None,
@@ -396,7 +397,7 @@ async fn a_new_partition_waits_for_a_load_without_stopping_readers(pool: PgPool)
     let mut slow_load = pool.begin().await.unwrap();
     db::panel::ensure(&mut slow_load, TENANT, &panel()).await.unwrap();
     db::series::ensure(&mut slow_load, TENANT, loaded.panel.panel_id, &named(&["no2"])).await.unwrap();
-    observation::insert(&mut slow_load, TENANT, &loaded.panel, hour(48), &[observation]).await.unwrap();
+    observation::insert(&mut slow_load, TENANT, &loaded.panel, hour(48), &[series_id], [observation]).await.unwrap();
 
     let other = tokio::spawn({
         let pool = pool.clone();

@@ -110,30 +110,26 @@ async fn store_all(
     let series: Vec<NewSeries> = loaded.frame.series().iter().map(|name| declare(name)).collect();
     // Rows of one series follow one another in time: mostly the end of one interval is the start of the next.
     let mut interval = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC);
-    let values: Vec<Value> = loaded
-        .frame
-        .rows()
-        .map(|row| {
-            if interval.0 != row.valid_time {
-                interval = (row.valid_time, frequency.advance(row.valid_time, 1, time_zone));
-            }
-            Value {
-                series: row.series,
-                valid_time: row.valid_time,
-                interval_end: interval.1,
-                available_at: row.available_at,
-                value: row.value,
-                sd: row.sd,
-            }
-        })
-        .collect();
+    let values = loaded.frame.rows().map(move |row| {
+        if interval.0 != row.valid_time {
+            interval = (row.valid_time, frequency.advance(row.valid_time, 1, time_zone));
+        }
+        Value {
+            series: row.series,
+            valid_time: row.valid_time,
+            interval_end: interval.1,
+            available_at: row.available_at,
+            value: row.value,
+            sd: row.sd,
+        }
+    });
     let panel = NewPanel {
         name: target.panel,
         frequency: &frequency.to_string(),
         time_zone: time_zone.name(),
         publication_delay: target.publication_delay,
     };
-    let load = Load { panel, series: &series, values: &values, load_time: target.load_time };
+    let load = Load { panel, series: &series, values, load_time: target.load_time };
     let load_id = Uuid::now_v7();
     let quarantine = keep_rejected(target.data_dir, load_id, loaded).await?;
     let report = report(loaded)?;

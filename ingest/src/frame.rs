@@ -1,19 +1,16 @@
 //! The validated long table: what every later stage may trust.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use polars::prelude::*;
+use chrono::{DateTime, Utc};
 
-use crate::Error;
+use crate::times::instant;
 
-/// Index of the series in [`Frame::series`], `u32`.
+/// Usual name of the column that names the series.
 pub const SERIES: &str = "series";
-/// Start of the interval that the value refers to, UTC in microseconds.
-pub const VALID_TIME: &str = "valid_time";
-/// When the value became known; null when the source does not say.
-pub const AVAILABLE_AT: &str = "available_at";
-/// The value, in the series' unit.
+/// Usual name of the column with the values.
 pub const VALUE: &str = "value";
-/// Standard deviation of the measurement; null when the source does not say.
+/// Usual name of the column that says when a value became known.
+pub const AVAILABLE_AT: &str = "available_at";
+/// Usual name of the column with the standard deviation of a measurement.
 pub const SD: &str = "sd";
 
 /// Observations of a group of series. Sorted by series, `valid_time` and `available_at`, each
@@ -21,7 +18,7 @@ pub const SD: &str = "sd";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     series: Vec<String>,
-    data: DataFrame,
+    rows: Columns,
 }
 
 /// One observation of a [`Frame`].
@@ -39,10 +36,11 @@ pub struct Row {
     pub sd: Option<f64>,
 }
 
-/// Rows of a [`Frame`], column-wise.
-#[derive(Default)]
+/// Rows of a [`Frame`], column-wise. Times are in microseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Columns {
-    series: Vec<u32>,
+    /// Where the rows of each series end, and those of the next one begin.
+    ends: Vec<usize>,
     valid_time: Vec<i64>,
     /// `None` where no source has said it so far.
     available_at: Option<Vec<Option<i64>>>,
@@ -53,24 +51,24 @@ pub(crate) struct Columns {
 
 impl Columns {
     pub(crate) fn reserve(&mut self, n_rows: usize) {
-        self.series.reserve(n_rows);
         self.valid_time.reserve(n_rows);
         self.value.reserve(n_rows);
     }
 
-    /// Adds observations of a series; their times are in microseconds since 1970.
+    /// Adds the observations of a series. Series come in their order.
     pub(crate) fn extend(&mut self, series: usize, observations: impl Iterator<Item = Observed> + Clone) {
-        let n_before = self.series.len();
+        debug_assert!(series >= self.ends.len());
+        let n_before = self.n_rows();
         self.valid_time.extend(observations.clone().map(|observed| observed.valid_time));
         self.value.extend(observations.clone().map(|observed| observed.value));
-        // A frame has at most 2^32 series: their number is limited where files are read.
-        self.series.resize(self.value.len(), series as u32);
         extend_optional(&mut self.available_at, n_before, observations.clone().map(|observed| observed.available_at));
         extend_optional(&mut self.sd, n_before, observations.map(|observed| observed.sd));
+        self.ends.resize(series, n_before);
+        self.ends.push(self.n_rows());
     }
 
     pub(crate) fn n_rows(&self) -> usize {
-        self.series.len()
+        self.value.len()
     }
 }
 
@@ -100,27 +98,9 @@ fn extend_optional<T: Clone>(
 
 impl Frame {
     /// Wraps rows that are already sorted, unique and finite.
-    pub(crate) fn new(series: Vec<String>, rows: Columns) -> Result<Self, Error> {
-        let time =
-            |micros: Int64Chunked| micros.into_datetime(TimeUnit::Microseconds, Some(TimeZone::UTC)).into_column();
-        let n_rows = rows.n_rows();
-        let available_at = match rows.available_at {
-            Some(cells) => Int64Chunked::from_iter_options(AVAILABLE_AT.into(), cells.into_iter()),
-            None => Int64Chunked::full_null(AVAILABLE_AT.into(), n_rows),
-        };
-        let sd = match rows.sd {
-            Some(cells) => Float64Chunked::from_iter_options(SD.into(), cells.into_iter()),
-            None => Float64Chunked::full_null(SD.into(), n_rows),
-        };
-        let columns = vec![
-            UInt32Chunked::from_vec(SERIES.into(), rows.series).into_column(),
-            time(Int64Chunked::from_vec(VALID_TIME.into(), rows.valid_time)),
-            time(available_at),
-            Float64Chunked::from_vec(VALUE.into(), rows.value).into_column(),
-            sd.into_column(),
-        ];
-        let data = DataFrame::new(n_rows, columns)?;
-        Ok(Self { series, data })
+    pub(crate) fn new(series: Vec<String>, rows: Columns) -> Self {
+        debug_assert!(rows.ends.len() <= series.len() && rows.value.iter().all(|value| value.is_finite()));
+        Self { series, rows }
     }
 
     /// Names of the series: in the order of a wide file's columns, sorted for a long file. A series
@@ -131,35 +111,22 @@ impl Frame {
 
     /// Number of observations.
     pub fn n_rows(&self) -> usize {
-        self.data.height()
-    }
-
-    /// The table, with the columns [`SERIES`], [`VALID_TIME`], [`AVAILABLE_AT`], [`VALUE`], [`SD`].
-    pub fn data(&self) -> &DataFrame {
-        &self.data
+        self.rows.n_rows()
     }
 
     /// The observations in their order.
-    pub fn rows(&self) -> impl Iterator<Item = Row> {
-        const SHAPE: &str = "the constructor builds the columns with these types";
-        let instant = |micros: i64| DateTime::UNIX_EPOCH + TimeDelta::microseconds(micros);
-        let [series, valid_time, available_at, value, sd] = self.data.columns() else { unreachable!("{SHAPE}") };
-        let series = series.u32().expect(SHAPE).iter();
-        let valid_time = valid_time.datetime().expect(SHAPE).physical().iter();
-        let available_at = available_at.datetime().expect(SHAPE).physical().iter();
-        let value = value.f64().expect(SHAPE).iter();
-        let sd = sd.f64().expect(SHAPE).iter();
-        series.zip(valid_time).zip(available_at).zip(value).zip(sd).filter_map(
-            move |((((series, valid_time), available_at), value), sd)| {
-                Some(Row {
-                    series: series? as usize,
-                    valid_time: instant(valid_time?),
-                    available_at: available_at.map(instant),
-                    value: value?,
-                    sd,
-                })
-            },
-        )
+    pub fn rows(&self) -> impl Iterator<Item = Row> + Clone {
+        let Columns { ends, valid_time, available_at, value, sd } = &self.rows;
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        starts.zip(ends).enumerate().flat_map(move |(series, (start, end))| {
+            (start..*end).map(move |index| Row {
+                series,
+                valid_time: instant(valid_time[index]),
+                available_at: available_at.as_ref().and_then(|cells| cells[index]).map(instant),
+                value: value[index],
+                sd: sd.as_ref().and_then(|cells| cells[index]),
+            })
+        })
     }
 }
 
@@ -190,7 +157,7 @@ mod tests {
                 let valid_time = valid_time.timestamp_micros();
                 columns.extend(series, [Observed { valid_time, available_at, value, sd }].into_iter());
             }
-            let frame = Frame::new(names.clone(), columns).expect("a frame");
+            let frame = Frame::new(names.clone(), columns);
             assert_eq!(frame.rows().collect::<Vec<_>>(), rows);
             assert_eq!(frame.series(), names);
             assert_eq!(frame.n_rows(), 2);

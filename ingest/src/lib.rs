@@ -39,7 +39,7 @@ mod times;
 mod whole;
 
 pub use error::Error;
-pub use frame::{AVAILABLE_AT, Frame, Row, SD, SERIES, VALID_TIME, VALUE};
+pub use frame::{AVAILABLE_AT, Frame, Row, SD, SERIES, VALUE};
 pub use frequency::Frequency;
 pub use layout::Layout;
 pub use load::{LoadConfig, Loaded, load, read};

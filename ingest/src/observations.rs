@@ -258,6 +258,10 @@ impl Observations {
         const N_SERIES: usize = 64;
         let places = self.places();
         let order = self.order();
+        let mut last_chunks = vec![0; self.blocks.len()];
+        for (chunk, numbers) in order.chunks(N_SERIES).enumerate() {
+            numbers.iter().flat_map(|number| &places[*number]).for_each(|(block, _)| last_chunks[*block] = chunk);
+        }
         let mut rows = Columns::default();
         rows.reserve(self.n_values());
         let inspector = Inspector::new(frequency, config.time_zone, &config.checks);
@@ -277,6 +281,11 @@ impl Observations {
                 ends.extend(series.end.map(|(time, ordinal)| (place, time, ordinal)));
                 n_combined += series.n_combined;
             }
+            // What is taken stands in the rows now.
+            let done = self.blocks.iter_mut().zip(&last_chunks).filter(|(_, last)| **last == chunk);
+            done.for_each(|(placed, _)| {
+                placed.block.values = Held::Wide(Wide { times: Vec::new(), columns: Vec::new() })
+            });
         }
         let names: Vec<String> = order.iter().map(|number| std::mem::take(&mut self.series[*number])).collect();
         let ends = ends.iter().map(|(place, time, ordinal)| (names[*place].as_str(), *time, *ordinal));

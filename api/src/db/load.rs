@@ -1,5 +1,7 @@
 //! A load: everything that one file or request brings, in one transaction, and the record of it.
 
+use std::borrow::Borrow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -35,13 +37,13 @@ pub struct Value {
 
 /// What to load.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Load<'a> {
+pub struct Load<'a, V = &'a [Value]> {
     /// The panel; it is made if it does not exist.
     pub panel: NewPanel<'a>,
     /// The series that the values belong to; those that do not exist are made.
     pub series: &'a [NewSeries],
-    /// The values, in any order.
-    pub values: &'a [Value],
+    /// The values, in any order; they are gone through some at a time, and more than once.
+    pub values: V,
     /// From when corrections are known: now.
     pub load_time: DateTime<Utc>,
 }
@@ -90,8 +92,11 @@ pub struct Record<'a> {
 ///
 /// # Panics
 /// When a value refers to a series that is not listed.
-pub async fn load(pool: &PgPool, tenant_id: i32, load: &Load<'_>) -> Result<Loaded, Error> {
-    partition::ensure(pool, Partitioned::Observation, load.values.iter().map(|v| v.valid_time)).await?;
+pub async fn load<V>(pool: &PgPool, tenant_id: i32, load: &Load<'_, V>) -> Result<Loaded, Error>
+where
+    V: IntoIterator<Item: Borrow<Value>, IntoIter: Send> + Clone + Send + Sync,
+{
+    partition::ensure(pool, Partitioned::Observation, valid_times(load)).await?;
     let mut transaction = pool.begin().await?;
     let loaded = write(&mut transaction, tenant_id, load).await?;
     transaction.commit().await?;
@@ -102,14 +107,17 @@ pub async fn load(pool: &PgPool, tenant_id: i32, load: &Load<'_>) -> Result<Load
 ///
 /// # Errors
 /// Those of [`load`].
-pub async fn load_on_record(
+pub async fn load_on_record<V>(
     pool: &PgPool,
     tenant_id: i32,
-    load: &Load<'_>,
+    load: &Load<'_, V>,
     record: &Record<'_>,
     watermark: Option<&pipeline::NewWatermark<'_>>,
-) -> Result<Loaded, Error> {
-    partition::ensure(pool, Partitioned::Observation, load.values.iter().map(|v| v.valid_time)).await?;
+) -> Result<Loaded, Error>
+where
+    V: IntoIterator<Item: Borrow<Value>, IntoIter: Send> + Clone + Send + Sync,
+{
+    partition::ensure(pool, Partitioned::Observation, valid_times(load)).await?;
     let mut transaction = pool.begin().await?;
     let loaded = write(&mut transaction, tenant_id, load).await?;
     insert(&mut *transaction, tenant_id, record, loaded.counts, None).await?;
@@ -249,17 +257,26 @@ pub async fn list(
     .await?)
 }
 
-async fn write(transaction: &mut PgConnection, tenant_id: i32, load: &Load<'_>) -> Result<Loaded, Error> {
+fn valid_times<V>(load: &Load<'_, V>) -> impl Iterator<Item = DateTime<Utc>> + use<V>
+where
+    V: IntoIterator<Item: Borrow<Value>> + Clone,
+{
+    load.values.clone().into_iter().map(|value| value.borrow().valid_time)
+}
+
+async fn write<V>(transaction: &mut PgConnection, tenant_id: i32, load: &Load<'_, V>) -> Result<Loaded, Error>
+where
+    V: IntoIterator<Item: Borrow<Value>, IntoIter: Send> + Clone + Send + Sync,
+{
     let panel = panel::ensure(transaction, tenant_id, &load.panel).await?;
     let series_ids = series::ensure(transaction, tenant_id, panel.panel_id, load.series).await?;
     let all_series = series::list_ids(&mut *transaction, tenant_id, panel.panel_id).await?;
     let panel_version = panel_version::ensure(transaction, tenant_id, panel.panel_id, &all_series).await?;
 
     let known = series::with_role(&mut *transaction, tenant_id, panel.panel_id, Role::Known).await?;
-    let observations: Vec<NewObservation> = load
-        .values
-        .iter()
-        .map(|v| NewObservation {
+    let observations = load.values.clone().into_iter().map(|value| {
+        let v: &Value = value.borrow();
+        NewObservation {
             series_id: series_ids[v.series],
             valid_time: v.valid_time,
             known_since: if known.contains(&series_ids[v.series]) {
@@ -270,8 +287,8 @@ async fn write(transaction: &mut PgConnection, tenant_id: i32, load: &Load<'_>) 
             available_at: v.available_at,
             value: v.value,
             sd: v.sd,
-        })
-        .collect();
-    let counts = observation::insert(transaction, tenant_id, &panel, load.load_time, &observations).await?;
+        }
+    });
+    let counts = observation::insert(transaction, tenant_id, &panel, load.load_time, &series_ids, observations).await?;
     Ok(Loaded { panel, panel_version, series_ids, counts })
 }

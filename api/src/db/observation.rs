@@ -50,7 +50,8 @@ pub struct Counts {
 /// Values per statement: large enough that round trips do not matter, small enough to stay far from time limits.
 const ROWS_PER_STATEMENT: usize = 8192;
 
-/// Values that are copied in one statement: so many that statements do not matter, and far from time limits.
+/// Values that are compared and copied at a time: so many that statements do not matter, far from time limits, and few
+/// beside the memory that there is.
 const ROWS_PER_COPY: usize = 100_000;
 
 /// Stores what is new, in the transaction of `conn`, by the rules above.
@@ -58,9 +59,9 @@ const ROWS_PER_COPY: usize = 100_000;
 /// Values later than all that is stored of their series are first values, whatever they are: they go by `COPY`. The
 /// others are compared with what is stored.
 ///
-/// Several values of one series and `valid_time` count in the order of their `available_at`. The partitions exist
-/// ([`super::partition::ensure`]). The rows of the series stay locked until the transaction ends, so that concurrent
-/// loads of the same series follow one another.
+/// Several values of one series and `valid_time` count in the order of their `available_at`, if they follow one another.
+/// The partitions exist ([`super::partition::ensure`]). The rows of the series, which are `series_ids`, stay locked until the
+/// transaction ends, so that concurrent loads of the same series follow one another.
 ///
 /// # Errors
 /// - [`Error::UnknownSeries`] when a series is not one of the panel's.
@@ -70,11 +71,38 @@ pub async fn insert(
     tenant_id: i32,
     panel: &Panel,
     load_time: DateTime<Utc>,
-    observations: &[NewObservation],
+    series_ids: &[i32],
+    observations: impl IntoIterator<Item = NewObservation, IntoIter: Send>,
 ) -> Result<Counts, Error> {
-    lock_series(conn, tenant_id, panel.panel_id, observations).await?;
-    let newest = newest_valid_times(conn, tenant_id, observations).await?;
+    lock_series(conn, tenant_id, panel.panel_id, series_ids).await?;
+    let mut newest = newest_valid_times(conn, tenant_id, series_ids).await?;
+    let mut observations = observations.into_iter();
+    let mut counts = Counts::default();
+    loop {
+        let some: Vec<NewObservation> = observations.by_ref().take(ROWS_PER_COPY).collect();
+        if some.is_empty() {
+            return Ok(counts);
+        }
+        let stored = insert_some(conn, tenant_id, panel, load_time, &some, &newest).await?;
+        counts.inserted += stored.inserted;
+        counts.corrected += stored.corrected;
+        counts.unchanged += stored.unchanged;
+        for observation in some {
+            let newest = newest.entry(observation.series_id).or_insert(observation.valid_time);
+            *newest = observation.valid_time.max(*newest);
+        }
+    }
+}
 
+/// Stores some values. `newest` has the latest `valid_time` that is stored of each series.
+async fn insert_some(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    panel: &Panel,
+    load_time: DateTime<Utc>,
+    observations: &[NewObservation],
+    newest: &HashMap<i32, DateTime<Utc>>,
+) -> Result<Counts, Error> {
     let mut counts = Counts::default();
     let mut rounds = rounds(observations);
     if let Some(first) = rounds.first_mut() {
@@ -82,9 +110,7 @@ pub async fn insert(
         let (later, others) = std::mem::take(first).into_iter().partition::<Vec<_>, _>(is_later);
         *first = others;
         counts.inserted = later.len() as u64;
-        for later in later.chunks(ROWS_PER_COPY) {
-            copy_first_values(conn, tenant_id, panel, load_time, later).await?;
-        }
+        copy_first_values(conn, tenant_id, panel, load_time, &later).await?;
     }
     for round in rounds {
         for rows in round.chunks(ROWS_PER_STATEMENT) {
@@ -116,6 +142,9 @@ async fn copy_first_values(
     load_time: DateTime<Utc>,
     values: &[&NewObservation],
 ) -> Result<(), Error> {
+    if values.is_empty() {
+        return Ok(());
+    }
     let statement = "copy observation (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
                      from stdin (format binary)";
     copy::copy(conn, statement, values, |copy, o| {
@@ -132,9 +161,8 @@ async fn copy_first_values(
 async fn newest_valid_times(
     conn: &mut PgConnection,
     tenant_id: i32,
-    observations: &[NewObservation],
+    series_ids: &[i32],
 ) -> Result<HashMap<i32, DateTime<Utc>>, Error> {
-    let series: BTreeSet<i32> = observations.iter().map(|o| o.series_id).collect();
     let rows: Vec<(i32, DateTime<Utc>)> = sqlx::query_as(
         "select given.series_id, newest.valid_time
          from unnest($2::integer[]) as given (series_id)
@@ -147,20 +175,15 @@ async fn newest_valid_times(
          ) as newest",
     )
     .bind(tenant_id)
-    .bind(series.into_iter().collect::<Vec<_>>())
+    .bind(series_ids)
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().collect())
 }
 
 /// Locks the series in the order of their identifiers, which everybody does, so that nobody waits in a circle.
-async fn lock_series(
-    conn: &mut PgConnection,
-    tenant_id: i32,
-    panel_id: i32,
-    observations: &[NewObservation],
-) -> Result<(), Error> {
-    let mut given: BTreeSet<i32> = observations.iter().map(|o| o.series_id).collect();
+async fn lock_series(conn: &mut PgConnection, tenant_id: i32, panel_id: i32, series_ids: &[i32]) -> Result<(), Error> {
+    let mut given: BTreeSet<i32> = series_ids.iter().copied().collect();
     let locked: Vec<i32> = sqlx::query_scalar(
         "select series_id
          from series

@@ -1,5 +1,7 @@
 //! Makes sure that the partitioned tables have a partition for given times.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Datelike, Utc};
 use sqlx::PgPool;
 
@@ -50,9 +52,8 @@ pub async fn ensure(
         "year" => (time.year(), 1),
         _ => (time.year(), time.month()),
     };
-    let mut times: Vec<DateTime<Utc>> = times.into_iter().collect();
-    times.sort_unstable();
-    times.dedup_by_key(|time| period(time));
+    let times: BTreeMap<(i32, u32), DateTime<Utc>> = times.into_iter().map(|time| (period(&time), time)).collect();
+    let times: Vec<DateTime<Utc>> = times.into_values().collect();
 
     sqlx::query("select ensure_partitions($1::text::regclass, $2, $3)")
         .bind(table.name())

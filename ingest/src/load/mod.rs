@@ -378,7 +378,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     };
     let frequency_inferred = config.frequency.is_none();
     let schemas = parts.into_iter().map(|part| part.columns).collect();
-    let frame = Frame::new(series, rows)?;
+    let frame = Frame::new(series, rows);
     Ok(Loaded { frame, frequency, frequency_inferred, time_zone: tz, report, quarantine, schemas })
 }
 
