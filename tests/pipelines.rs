@@ -62,6 +62,25 @@ async fn a_pipeline_reads_what_is_new_and_keeps_what_was_wrong(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_is_too_much_for_one_run_is_stored_part_by_part(pool: PgPool) {
+    let operator = operator(&pool);
+    operator.write("pipelines/meters.toml", &format!("{DECLARATION}part_bytes = 30\n"));
+    let checked = operator.say(&["--check", "meters"]).await;
+    assert!(checked.contains("1 rows,") && checked.contains("the first part only"), "{checked}");
+    let said = operator.say(&["--pipeline", "meters"]).await;
+    assert_eq!(said.matches("panel `city` version 1").count(), 3, "{said}");
+    assert!(said.contains("unparsable_value in in/day.csv, line 3, column `heat`: `x`"), "{said}");
+    assert_eq!(n_observations(&pool).await, 5);
+    assert!(operator.say(&["--pipeline", "meters"]).await.contains("nothing new"));
+
+    // A job does the same; a request does one part, and says that there is more.
+    operator.write("pipelines/in/other.csv", &DAY.replace("2025-03-01", "2025-03-02"));
+    let job = do_job(&pool, &operator.path(""), "load", json!({"pipeline": "meters"}), Utc::now()).await;
+    assert_eq!((job.state, &job.result.unwrap()["inserted"]), (JobState::Succeeded, &json!(5)), "{:?}", job.failure);
+    assert_eq!(count(&pool, "select count(*) from load where status = 'succeeded'").await, 6);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_run_that_has_what_its_pipeline_fails_on_stores_nothing_but_its_report(pool: PgPool) {
     let operator = operator(&pool);
     operator.write("pipelines/meters.toml", &format!("{DECLARATION}fail_on = [\"gap\", \"unparsable_value\"]\n"));
@@ -150,7 +169,10 @@ async fn a_pipeline_that_is_declared_by_rest_reads_from_the_folder_of_sources_on
     assert_eq!((&checked["is_new"], &checked["load"]["status"]), (&json!(true), &json!("checked")));
     let run = post(&service, "/v1/pipelines/meters/runs").await.expect(200);
     assert_eq!((&run["load"]["inserted"], &run["load"]["rejected"]), (&json!(5), &json!(1)));
-    assert_eq!(post(&service, "/v1/pipelines/meters/runs").await.expect(200), json!({"is_new": false}));
+    assert_eq!(
+        post(&service, "/v1/pipelines/meters/runs").await.expect(200),
+        json!({"is_new": false, "has_more": false})
+    );
     let loads = service.get("/v1/loads?pipeline=meters").await.expect(200);
     assert_eq!(loads["loads"].as_array().unwrap().len(), 1);
 

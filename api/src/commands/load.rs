@@ -7,7 +7,9 @@ use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
 use ingest::{Duplicates, Frequency, Layout, LoadConfig, Loaded};
 
-use crate::config::{DatabaseConfig, PipelineConfig};
+use crate::Error;
+use crate::config::{DatabaseConfig, Folders, PipelineConfig};
+use crate::database::Database;
 use crate::db::words::{Kind, Role};
 use crate::db::{self, series::NewSeries};
 use crate::loading::{self, Stored, Target};
@@ -217,23 +219,32 @@ async fn run_pipeline(args: &Args, name: &str) -> anyhow::Result<()> {
     let folders = args.pipelines.folders(&args.database);
     let is_check = args.check.is_some();
     let database = super::open(&args.database).await?;
-    let run = async {
-        let declared = pipelines::find(database.pool(), &folders, name).await?;
-        pipelines::run(database.pool(), &folders, &declared, is_check, Utc::now()).await
-    };
-    let run = run.await;
+    let done = run_parts(&database, &folders, name, is_check).await;
     database.close().await;
-    let run = run.with_context(|| format!("nothing was loaded by pipeline `{name}`"))?;
-    match &run.loaded {
-        Some(loaded) => print_report(loaded),
-        None => println!("pipeline `{name}`: nothing new"),
+    done.with_context(|| format!("nothing more was loaded by pipeline `{name}`"))
+}
+
+/// Runs a pipeline until nothing is left; of a check, once.
+async fn run_parts(database: &Database, folders: &Folders, name: &str, is_check: bool) -> Result<(), Error> {
+    let declared = pipelines::find(database.pool(), folders, name).await?;
+    loop {
+        let run = pipelines::run(database.pool(), folders, &declared, is_check, Utc::now()).await?;
+        match &run.loaded {
+            Some(loaded) => print_report(loaded),
+            None => println!("pipeline `{name}`: nothing new"),
+        }
+        match &run.stored {
+            Some(stored) => print_stored(stored),
+            None if is_check => println!("nothing stored: --check was given"),
+            None => {}
+        }
+        if is_check && run.has_more {
+            println!("this is the first part only: there is more than is read at a time");
+        }
+        if is_check || !run.has_more {
+            return Ok(());
+        }
     }
-    match &run.stored {
-        Some(stored) => print_stored(stored),
-        None if is_check => println!("nothing stored: --check was given"),
-        None => {}
-    }
-    Ok(())
 }
 
 fn print_stored(stored: &Stored) {

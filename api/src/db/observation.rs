@@ -10,7 +10,7 @@
 //! - An *equal* value makes no row, so loading a file twice equals loading it once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
@@ -45,6 +45,14 @@ pub struct Counts {
     pub corrected: u64,
     /// Values that were known already.
     pub unchanged: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.inserted += more.inserted;
+        self.corrected += more.corrected;
+        self.unchanged += more.unchanged;
+    }
 }
 
 /// Values per statement: large enough that round trips do not matter, small enough to stay far from time limits.
@@ -84,9 +92,7 @@ pub async fn insert(
             return Ok(counts);
         }
         let stored = insert_some(conn, tenant_id, panel, load_time, &some, &newest).await?;
-        counts.inserted += stored.inserted;
-        counts.corrected += stored.corrected;
-        counts.unchanged += stored.unchanged;
+        counts += stored;
         for observation in some {
             let newest = newest.entry(observation.series_id).or_insert(observation.valid_time);
             *newest = observation.valid_time.max(*newest);

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::config::Limits;
+use crate::db::observation::Counts;
 use crate::{Error, pipelines};
 
 /// A pipeline that is to be run.
@@ -35,29 +36,38 @@ impl Task for LoadOrder {
         self
     }
 
-    /// The run stores values and what it has read in a transaction of its own. When the process ends after that and before the
-    /// job does, another attempt finds nothing new.
+    /// Each part is stored with what has been read in a transaction of its own. When the process ends after that and before the
+    /// job does, another attempt goes on from there.
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let folders = &context.settings.folders;
         let declared = pipelines::find(&context.pool, folders, &self.pipeline).await?;
         reporter.progress(0.0, format!("reading {}", declared.pipeline.source));
-        let run = pipelines::run(&context.pool, folders, &declared, false, context.now()).await;
-        let run = run.map_err(|error| match error {
-            // Whoever runs it now will be done later.
-            Error::PipelineRunning { .. } => Failure::Passing(error.into()),
-            _ => error.into(),
-        })?;
-        let result = match &run.stored {
-            Some(stored) => {
-                let counts = stored.loaded.counts;
+        let mut counts = Counts::default();
+        let mut load_ids = Vec::new();
+        loop {
+            let run = pipelines::run(&context.pool, folders, &declared, false, context.now()).await;
+            let run = run.map_err(|error| match error {
+                // Whoever runs it now will be done later.
+                Error::PipelineRunning { .. } => Failure::Passing(error.into()),
+                _ => error.into(),
+            })?;
+            if let Some(stored) = &run.stored {
+                counts += stored.loaded.counts;
+                load_ids.push(stored.load_id);
                 if let Some(file) = &stored.quarantine {
                     reporter.log(format!("rows that were not taken are in {file} in the data folder"));
                 }
-                json!({
-                    "load_id": stored.load_id, "is_new": true, "inserted": counts.inserted,
-                    "corrected": counts.corrected, "unchanged": counts.unchanged,
-                })
             }
+            if !run.has_more {
+                break;
+            }
+            reporter.progress(0.0, format!("{} parts are stored", load_ids.len()));
+        }
+        let result = match load_ids.last() {
+            Some(load_id) => json!({
+                "load_id": load_id, "is_new": true, "inserted": counts.inserted,
+                "corrected": counts.corrected, "unchanged": counts.unchanged,
+            }),
             None => json!({ "is_new": false }),
         };
         reporter.succeed(reporter.begin().await?, &result).await

@@ -181,9 +181,12 @@ pub struct Run {
     pub loaded: Option<Loaded>,
     /// What was stored; `None` when nothing was read, or it was only to be checked.
     pub stored: Option<loading::Stored>,
+    /// Whether something is left for the next run, because it is too much for one.
+    pub has_more: bool,
 }
 
-/// Runs a pipeline: reads what is new since the last run, and stores all of it or nothing. With `is_check` it reads what
+/// Runs a pipeline: reads what is new since the last run, or as much of it as it may at a time, and stores all of that or
+/// nothing. With `is_check` it reads what
 /// a run would read, reports, and changes nothing.
 ///
 /// # Errors
@@ -203,7 +206,7 @@ pub async fn run(
     if is_check {
         let watermark = watermark(pool, pipeline, &declaration).await?;
         let read = read(pool, folders, declared, &watermark, now).await??;
-        return Ok(Run { loaded: read.loaded, stored: None });
+        return Ok(Run { loaded: read.loaded, stored: None, has_more: read.has_more });
     }
 
     let pipeline_id = put(pool, declared).await?.pipeline_id;
@@ -239,7 +242,7 @@ async fn run_alone(
         load_time: now,
     };
     let watermark = watermark(pool, pipeline, declaration).await?;
-    let Read { loaded, next } = match read(pool, folders, declared, &watermark, now).await? {
+    let Read { loaded, next, has_more } = match read(pool, folders, declared, &watermark, now).await? {
         Ok(read) => read,
         Err(error) => {
             loading::record_failure(pool, &target, &error.to_string()).await?;
@@ -253,12 +256,12 @@ async fn run_alone(
         if is_changed {
             db::pipeline::set_watermark(pool, DEFAULT_TENANT, &new).await?;
         }
-        return Ok(Run { loaded: None, stored: None });
+        return Ok(Run { loaded: None, stored: None, has_more });
     };
     refuse_failures(pool, &target, pipeline, &loaded).await?;
     let target = Target { watermark: Some(&new), ..target };
     let stored = loading::store(pool, &target, &loaded, |name| declare(pipeline, name)).await?;
-    Ok(Run { loaded: Some(loaded), stored: Some(stored) })
+    Ok(Run { loaded: Some(loaded), stored: Some(stored), has_more })
 }
 
 /// Makes or updates the row of a pipeline.
@@ -290,6 +293,7 @@ async fn watermark(pool: &PgPool, pipeline: &Pipeline, declaration: &serde_json:
 struct Read {
     loaded: Option<Loaded>,
     next: Watermark,
+    has_more: bool,
 }
 
 /// Reads what is new. The outer error is ours, the inner one is told of the source.
@@ -337,11 +341,12 @@ async fn read(
 /// Reads what is planned.
 fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
     let mut loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;
+    let has_more = plan.has_more;
     let (next, findings) = plan.finish(loaded.as_ref())?;
     if let Some(loaded) = &mut loaded {
         loaded.report.add_findings(findings);
     }
-    Ok(Read { loaded, next })
+    Ok(Read { loaded, next, has_more })
 }
 
 /// Ends a load whose report has what the pipeline fails on.

@@ -145,11 +145,13 @@ pub struct RunBody {
     /// What was stored, and the report; absent when nothing was new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadBody>,
+    /// Whether there is more than is read at a time: run it again.
+    pub has_more: bool,
 }
 
 /// Run a pipeline
 ///
-/// Reads what is new since its last run, and stores all of it or nothing.
+/// Reads what is new since its last run, or as much of it as is read at a time, and stores all of that or nothing.
 #[utoipa::path(
     post,
     path = "/v1/pipelines/{pipeline}/runs", operation_id = "runPipeline",
@@ -174,5 +176,5 @@ pub async fn run(
     let source = pipeline.source.to_string();
     let load = |loaded| LoadBody::new(&pipeline.panel, Some(&pipeline.name), &source, loaded, run.stored, now);
     let load = run.loaded.as_ref().map(load).transpose()?;
-    respond::json(StatusCode::OK, RunBody { is_new: load.is_some(), load }).await
+    respond::json(StatusCode::OK, RunBody { is_new: load.is_some(), load, has_more: run.has_more }).await
 }

@@ -347,8 +347,14 @@ fn limits_are_kept() {
     });
     check(Limits { n_bytes_max: 20, ..Limits::default() }, |e| matches!(e, Error::TooManyBytes { limit: 20, .. }));
     let n_bytes_max = WIDE.len() as u64;
-    let exact =
-        Limits { n_columns_max: 3, n_rows_max: 3, n_cells_max: 9, n_bytes_max, line_bytes_max: 21, n_files_max: 1 };
+    let exact = Limits {
+        n_columns_max: 3,
+        n_rows_max: 3,
+        n_cells_max: 9,
+        n_bytes_max,
+        line_bytes_max: 21,
+        ..Limits::default()
+    };
     assert!(load_text(WIDE, &LoadConfig { limits: exact, ..hourly() }).is_ok());
 }
 

@@ -76,6 +76,9 @@ pub struct Pipeline {
     /// From when on things are noticed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub checks: Checks,
+    /// Bytes of files that are read and stored at a time. Default 256 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_bytes: Option<u64>,
     /// Codes of reasons and findings with any of which the run fails, and nothing is stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fail_on: Vec<String>,
@@ -227,6 +230,10 @@ impl Pipeline {
         let time_zone = time_zone.map_err(|_| wrong("time_zone", "must be an IANA name such as Europe/Madrid"))?;
         let frequency = self.frequency.as_deref().map(str::parse).transpose();
         let frequency = frequency.map_err(|error: crate::Error| wrong("frequency", format!("is refused: {error}")))?;
+        if self.part_bytes == Some(0) {
+            return Err(wrong("part_bytes", "must be at least 1"));
+        }
+        let limits = Limits::default();
         self.codes()?;
         let bound = |series: &SeriesDeclaration| Bounds { lower: series.lower_bound, upper: series.upper_bound };
         let bounds: BTreeMap<String, Bounds> =
@@ -252,7 +259,7 @@ impl Pipeline {
             reject_out_of_bounds: self.out_of_bounds == OutOfBounds::Reject,
             checks: self.checks.clone(),
             may_be_empty: true,
-            limits: Limits::default(),
+            limits: Limits { part_bytes_max: self.part_bytes.unwrap_or(limits.part_bytes_max), ..limits },
         })
     }
 

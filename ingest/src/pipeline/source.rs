@@ -108,6 +108,7 @@ pub(super) fn check(pipeline: &Pipeline) -> Result<(), DeclarationError> {
     let of_files = [
         ("format", pipeline.format.is_some()),
         ("separator", pipeline.separator.is_some()),
+        ("part_bytes", pipeline.part_bytes.is_some()),
         ("decimal_comma", pipeline.decimal_comma),
         ("thousands_separator", pipeline.thousands_separator.is_some()),
     ];

@@ -81,6 +81,7 @@ fn what_is_wrong_in_a_declaration_is_named() {
     check("decimal_comma = true", "`separator` must differ from the decimal mark");
     check("thousands_separator = \".\"", "`thousands_separator`");
     check("name = \"../x\"", "`name`");
+    check("part_bytes = 0", "`part_bytes` must be at least 1");
     check("shape = \"wide\"\n[columns]\nvalue = \"v\"", "`columns` of a wide table");
     check("shape = \"long\"\n[columns]\nvalues = [\"v\"]", "`columns` of a long table");
     check("[series.a]\nlower_bound = 2\nupper_bound = 1", "`series` has a lower bound");
@@ -111,6 +112,7 @@ fn a_query_is_declared_in_place_of_files() {
     check(&format!("{QUERY}overlap_seconds = 1"), "goes with a `watermark`");
     check(&format!("{QUERY}timeout_seconds = 0"), "`timeout_seconds` from 1 to 86400");
     check(&format!("separator = \";\"\n{QUERY}"), "`separator` is for files");
+    check(&format!("part_bytes = 1\n{QUERY}"), "`part_bytes` is for files");
     check(&format!("resample = \"sum\"\n{QUERY}watermark = \"t\""), "`resample` needs all rows");
 }
 
@@ -170,7 +172,8 @@ impl Folder {
     fn plan_at(&self, watermark: &Watermark, pipeline: &Pipeline, settle: Duration) -> Plan {
         let Source::Files(source) = &pipeline.source else { panic!("no files") };
         let files = Files::find(source, self.0.path(), true, 100).expect("files");
-        watermark.plan(pipeline, &files, &Limits::default(), now(), settle).expect("a plan")
+        let limits = pipeline.load_config().expect("a configuration").limits;
+        watermark.plan(pipeline, &files, &limits, now(), settle).expect("a plan")
     }
 
     fn plan(&self, watermark: &Watermark, pipeline: &Pipeline) -> Plan {
@@ -343,4 +346,61 @@ fn the_end_of_a_file_is_read_with_its_header() {
     let plan = folder.plan(&first, &declared);
     let Content::Bytes(bytes) = &plan.inputs[0].content else { panic!("only the end") };
     assert_eq!(&bytes[..], b"time,a\n2024-01-01T02:00Z,3\n");
+}
+
+/// Runs until nothing is left: what was read at a time, and what is remembered.
+fn run_all(folder: &Folder, pipeline: &Pipeline) -> (Vec<Loaded>, Watermark) {
+    let (mut parts, mut watermark) = (Vec::new(), Watermark::default());
+    loop {
+        let has_more = folder.plan(&watermark, pipeline).has_more;
+        let (loaded, next, _) = folder.run(&watermark, pipeline);
+        parts.extend(loaded);
+        watermark = next;
+        if !has_more {
+            return (parts, watermark);
+        }
+    }
+}
+
+#[test]
+fn a_large_file_is_read_part_by_part_and_no_line_twice() {
+    let row = |hour: usize| format!("2025-03-{:02}T{:02}:00Z,{hour},x{hour}\n", 1 + hour / 24, hour % 24);
+    let csv = format!("time,a,b\n{}", (0..100).map(row).collect::<String>());
+    let json =
+        |hour: usize| format!("{{\"time\":\"2025-03-{:02}T{:02}:00Z\",\"a\":{hour}}}\n", 1 + hour / 24, hour % 24);
+    let ndjson: String = (0..100).map(json).collect();
+    for (name, text, n_lines_before) in [("a.csv", csv, 1), ("a.ndjson", ndjson, 0)] {
+        let folder = Folder::new(&[(name, &text)]);
+        let declared = MINIMAL.replace("a.csv", name);
+        let (whole, at_once) = run_all(&folder, &pipeline(&declared));
+        for part_bytes in [1, 100, 1_000, 1_000_000] {
+            let (parts, watermark) = run_all(&folder, &pipeline(&format!("{declared}part_bytes = {part_bytes}\n")));
+            assert_eq!(watermark, at_once);
+            assert_eq!(parts.len() == 1, part_bytes == 1_000_000, "{part_bytes}");
+            let values = |parts: &[Loaded]| -> Vec<f64> {
+                parts.iter().flat_map(|part| part.frame.rows().map(|row| row.value)).collect()
+            };
+            assert_eq!(values(&parts), values(&whole));
+            // Lines are those of the file.
+            let rejected = parts.iter().flat_map(|part| &part.report.rejected).map(|rejected| rejected.line);
+            let n_rejected = if n_lines_before == 1 { 100 } else { 0 };
+            let lines: Vec<u64> = rejected.take(20).collect();
+            assert_eq!(lines, (2..102).take(20.min(n_rejected)).collect::<Vec<u64>>());
+            let n_lost: u64 = parts.iter().map(|part| part.report.n_lost()).sum();
+            assert_eq!(n_lost, n_rejected as u64);
+        }
+    }
+}
+
+#[test]
+fn many_files_are_read_some_at_a_time_and_each_once() {
+    let file = |day: usize| (format!("{day}.csv"), format!("time,a\n2025-03-{day:02}T00:00Z,{day}\n"));
+    let files: Vec<(String, String)> = (10..20).map(file).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let folder = Folder::new(&files);
+    let declared = pipeline("panel = \"p\"\nsource = \"*.csv\"\nfrequency = \"1h\"\npart_bytes = 60\n");
+    let (parts, watermark) = run_all(&folder, &declared);
+    assert_eq!(parts.iter().map(|part| part.report.n_files).collect::<Vec<_>>(), [3, 3, 3, 1]);
+    assert_eq!(parts.iter().map(|part| part.frame.n_rows()).sum::<usize>(), 10);
+    assert!(folder.plan(&watermark, &declared).inputs.is_empty());
 }

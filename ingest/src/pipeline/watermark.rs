@@ -64,6 +64,10 @@ pub struct Plan {
     pub inputs: Vec<Input>,
     /// What was noticed about files.
     pub findings: Vec<Finding>,
+    /// Whether something is left for the next run, because it is too much for one.
+    pub has_more: bool,
+    /// Bytes that are read.
+    n_bytes: u64,
     next: Watermark,
     /// Length and time of each file before it was looked at.
     stamps: Vec<(PathBuf, u64, SystemTime)>,
@@ -78,6 +82,9 @@ impl Watermark {
     /// read. Anything else is read as a whole. The last line of a text file that was changed less than `settle` before
     /// `now` is left for the next run if it has no end: it may still be being written.
     ///
+    /// No more is read than `limits.part_bytes_max` bytes, or one file or line if that is longer, and for every interval all
+    /// that is there if rows are combined; of what is beyond, the next run reads.
+    ///
     /// # Errors
     /// [`Error::File`] when a file cannot be read, [`Error::TooManyBytes`] beyond `limits`.
     pub fn plan(
@@ -91,6 +98,8 @@ impl Watermark {
         let mut plan = Plan {
             inputs: Vec::new(),
             findings: Vec::new(),
+            has_more: false,
+            n_bytes: 0,
             next: Self { files: BTreeMap::new(), schemas: self.schemas.clone(), answer: None },
             stamps: Vec::new(),
             tails: Vec::new(),
@@ -120,7 +129,15 @@ impl Watermark {
             false => self.clone(),
         };
         let inputs = if is_new { vec![input] } else { Vec::new() };
-        Plan { tails: vec![false; inputs.len()], inputs, findings: Vec::new(), next, stamps: Vec::new() }
+        Plan {
+            tails: vec![false; inputs.len()],
+            inputs,
+            findings: Vec::new(),
+            has_more: false,
+            n_bytes: 0,
+            next,
+            stamps: Vec::new(),
+        }
     }
 }
 
@@ -136,9 +153,15 @@ impl Plan {
     ) -> Result<(), Error> {
         let SourceFile { path, name, labels } = file;
         let file_error = |source| Error::File { path: path.clone(), source };
+        let seen = before.files.get(name);
+        let n_left = limits.part_bytes_max.saturating_sub(self.n_bytes);
+        if n_left == 0 {
+            self.has_more = true;
+            self.next.files.extend(seen.map(|seen| (name.clone(), seen.clone())));
+            return Ok(());
+        }
         let metadata = path.metadata().map_err(file_error)?;
         let modified = metadata.modified().map_err(file_error)?;
-        let seen = before.files.get(name);
         let found = Found::of(path, seen.map(|seen| seen.n_bytes)).map_err(file_error)?;
         if let Some(seen) = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest) {
             self.next.files.insert(name.clone(), seen.clone());
@@ -149,51 +172,55 @@ impl Plan {
         let is_text = found.is_text && !matches!(pipeline.format, Some(Format::Parquet | Format::Arrow | Format::Json));
         let is_young = now.duration_since(modified).unwrap_or_default() < settle;
         let holds_back = is_text && is_young && !found.ends_line;
-        let end = if holds_back { found.last_line_end } else { found.n_bytes };
-        if holds_back {
-            let message = format!("the last line of {name} has no end yet and is left for the next run");
-            self.findings.push(Finding::of_file(Notice::UnterminatedLine, message));
-        }
+        let whole_end = if holds_back { found.last_line_end } else { found.n_bytes };
         let has_grown =
-            seen.is_some_and(|seen| found.prefix_digest.as_ref() == Some(&seen.digest) && seen.n_bytes <= end);
+            seen.is_some_and(|seen| found.prefix_digest.as_ref() == Some(&seen.digest) && seen.n_bytes <= whole_end);
         if seen.is_some() && !has_grown {
             let message = format!("what was read of {name} before has changed; it is read as a whole");
             self.findings.push(Finding::of_file(Notice::Rewritten, message));
         }
         let tail = seen.filter(|seen| has_grown && is_text && seen.ends_line && pipeline.resample.is_none());
+        let start = tail.map_or(0, |seen| seen.n_bytes);
+        let has_header = !found.is_ndjson && pipeline.format != Some(Format::Ndjson);
+        let part_end = match is_text && pipeline.resample.is_none() && whole_end - start > n_left {
+            true => part_end(path, start, n_left, has_header && start == 0).map_err(file_error)?,
+            false => None,
+        };
+        self.has_more |= part_end.is_some();
+        let end = part_end.unwrap_or(whole_end);
+        if holds_back && part_end.is_none() {
+            let message = format!("the last line of {name} has no end yet and is left for the next run");
+            self.findings.push(Finding::of_file(Notice::UnterminatedLine, message));
+        }
         let mut input = Input {
             name: name.clone(),
             content: Content::File(path.clone()),
             labels: labels.clone(),
             n_lines_before: 0,
         };
-        let mut kept = Seen { n_bytes: end, digest: found.digest, n_lines: found.n_lines, ends_line: found.ends_line };
-        if holds_back {
-            kept.digest = hex(&digest_of_first(path, end).map_err(file_error)?);
-            kept.ends_line = true;
-        }
+        let kept = match end == found.n_bytes {
+            true => Seen { n_bytes: end, digest: found.digest, n_lines: found.n_lines, ends_line: found.ends_line },
+            false => Seen::first_of(path, end).map_err(file_error)?,
+        };
         self.next.files.insert(name.clone(), kept);
-        if let Some(seen) = tail {
-            if seen.n_bytes == end {
-                return Ok(());
-            }
-            let has_header = !found.is_ndjson && pipeline.format != Some(Format::Ndjson);
-            let length = end - seen.n_bytes;
-            if length > limits.n_bytes_max {
-                return Err(Error::TooManyBytes { path: path.clone(), limit: limits.n_bytes_max });
-            }
-            input.content =
-                Content::Bytes(read_tail(path, seen.n_bytes, length, has_header).map_err(file_error)?.into());
-            input.n_lines_before = seen.n_lines - u64::from(has_header);
-        } else if holds_back {
-            if end == 0 || (found.n_lines == 1 && !found.is_ndjson) {
+        if tail.is_some() && start == end {
+            return Ok(());
+        }
+        let length = end - start;
+        if tail.is_some() || end < found.n_bytes {
+            if start == 0 && (end == 0 || (found.n_lines == 1 && has_header)) {
                 // Nothing but the header, or not even that.
                 self.next.files.remove(name);
                 return Ok(());
             }
-            let bytes = read_tail(path, 0, end.min(limits.n_bytes_max + 1), false).map_err(file_error)?;
-            input.content = Content::Bytes(bytes.into());
+            if length > limits.n_bytes_max {
+                return Err(Error::TooManyBytes { path: path.clone(), limit: limits.n_bytes_max });
+            }
+            input.content =
+                Content::Bytes(read_tail(path, start, length, has_header && start > 0).map_err(file_error)?.into());
+            input.n_lines_before = tail.map_or(0, |seen| seen.n_lines - u64::from(has_header));
         }
+        self.n_bytes += length;
         self.tails.push(tail.is_some());
         self.inputs.push(input);
         Ok(())
@@ -322,17 +349,49 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn digest_of_first(path: &Path, n_bytes: u64) -> std::io::Result<[u8; 32]> {
-    let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
-    let mut hasher = Sha256::new();
+impl Seen {
+    /// The first bytes of a file, which end a line.
+    fn first_of(path: &Path, n_bytes: u64) -> std::io::Result<Self> {
+        let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
+        let mut hasher = Sha256::new();
+        let mut n_lines = 0;
+        loop {
+            let piece = reader.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(Self { n_bytes, digest: hex(&hasher.finalize()), n_lines, ends_line: true });
+            }
+            hasher.update(piece);
+            n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
+            let n_read = piece.len();
+            reader.consume(n_read);
+        }
+    }
+}
+
+/// Where the last line ends that is within `n_bytes` from `start` on, or the first one if that is longer; the header alone
+/// is no part. `None` when that is the end of the file.
+fn part_end(path: &Path, start: u64, n_bytes: u64, begins_with_header: bool) -> std::io::Result<Option<u64>> {
+    let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
+    reader.seek(SeekFrom::Start(start))?;
+    let n_lines_min = if begins_with_header { 2 } else { 1 };
+    let (mut n_read, mut n_lines, mut end) = (0, 0, None);
     loop {
         let piece = reader.fill_buf()?;
         if piece.is_empty() {
-            return Ok(hasher.finalize().into());
+            // All that is left has an end, or none: both are read as the rest of a file is.
+            return Ok(None);
         }
-        hasher.update(piece);
-        let n_read = piece.len();
-        reader.consume(n_read);
+        for position in memchr::memchr_iter(b'\n', piece) {
+            let line_end = n_read + position as u64 + 1;
+            if line_end > n_bytes && n_lines >= n_lines_min {
+                return Ok(end);
+            }
+            n_lines += 1;
+            end = Some(start + line_end);
+        }
+        n_read += piece.len() as u64;
+        let length = piece.len();
+        reader.consume(length);
     }
 }
 

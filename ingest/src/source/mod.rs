@@ -48,6 +48,8 @@ pub struct Limits {
     pub n_cells_max: usize,
     /// Files of one source. Default 10 000.
     pub n_files_max: usize,
+    /// Bytes of files that a run of a pipeline reads; what is beyond is left for the next one. Default 256 MiB.
+    pub part_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -59,6 +61,7 @@ impl Default for Limits {
             n_rows_max: 20_000_000,
             n_cells_max: 50_000_000,
             n_files_max: 10_000,
+            part_bytes_max: 256 << 20,
         }
     }
 }
