@@ -4,7 +4,7 @@ use api::config::Limits;
 use api::db::job::{Filter, Job};
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::jobs::scheduler::{Declaration, declare, look};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use ureq::http::Request;
@@ -246,8 +246,10 @@ async fn a_scheduler_that_died_is_seen(pool: PgPool) {
     load_panel(&pool, "site", 48).await;
     assert_eq!(service.get("/readyz").await.expect(200), json!({"status": "ok", "reasons": []}));
 
-    // Due for two hours, and nobody looks.
-    declare_at(&pool, Utc::now() - TimeDelta::hours(3), hourly(json!({}))).await;
+    // Due for two hours, and nobody looks. The newest occasion is half an hour old, so that its job has waited for long.
+    let half_an_hour_ago = Utc::now() - TimeDelta::minutes(30);
+    let body = hourly(json!({"cron": format!("{} * * * *", half_an_hour_ago.minute())}));
+    declare_at(&pool, Utc::now() - TimeDelta::hours(3), body).await;
     let degraded = service.get("/readyz").await.expect(200);
     assert_eq!(degraded["status"], "degraded");
     assert_eq!(degraded["reasons"][0]["code"], "scheduler");
