@@ -18,7 +18,7 @@ for scheme in light dark; do
 overview /
 panel /panels/$panel?series=$series
 totals /panels/$panel/totals?series=$series&fn=max&threshold=40
-accuracy /panels/$panel/accuracy?days=3660
+accuracy /panels/$panel/accuracy
 models /panels/$panel/models
 data /panels/$panel/data
 jobs /jobs

@@ -209,7 +209,7 @@ async fn furnished(pool: &PgPool) -> (Service, Vec<String>) {
         "/",
         "/panels/city",
         "/panels/city/totals?threshold=50&fn=max",
-        "/panels/city/accuracy?days=3660",
+        "/panels/city/accuracy",
         "/panels/city/models",
         "/panels/city/data",
         "/jobs",

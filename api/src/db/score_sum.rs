@@ -6,6 +6,24 @@ use sqlx::PgExecutor;
 use super::Error;
 use super::score::Group;
 
+/// The newest value of a panel that any forecast was scored by.
+pub async fn newest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<DateTime<Utc>>, Error> {
+    // A probe of the index for each series.
+    Ok(sqlx::query_scalar(
+        "select max(newest)
+         from series s
+         cross join lateral (
+             select max(valid_time) as newest from score_sum
+             where tenant_id = s.tenant_id and panel_id = s.panel_id and series_id = s.series_id
+         ) as of_series
+         where s.tenant_id = $1 and s.panel_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .fetch_one(db)
+    .await?)
+}
+
 /// Scores by series (the key of a group is its identifier) of a panel's values from `start` on; at most `limit`.
 pub async fn by_series(
     db: impl PgExecutor<'_>,

@@ -27,7 +27,7 @@ use crate::{
     server::State,
 };
 
-/// Days before now that are looked at, unless the page is asked for others.
+/// Days before the newest scored value that are looked at, unless the page is asked for others.
 const DAYS_DEFAULT: u32 = 90;
 const DAYS_MAX: u32 = 3_660;
 
@@ -74,7 +74,8 @@ pub async fn read(
 ) -> Result<HttpResponse, Error> {
     let (pool, days) = (&state.pool, query.0.days);
     let panel = panels::find(pool, &name).await?;
-    let start = Utc::now() - TimeDelta::days(i64::from(days));
+    let newest = db::score_sum::newest(pool, DEFAULT_TENANT, panel.panel_id).await?;
+    let start = newest.unwrap_or_else(Utc::now) - TimeDelta::days(i64::from(days));
     let selection = Selection {
         panel_id: panel.panel_id,
         time_zone: &panel.time_zone,
@@ -107,7 +108,7 @@ fn content(view: &View) -> Markup {
         (shell::tabs(name, Tab::Accuracy))
         form.question method="get" action={ (address_of_panel(name, None)) "/accuracy" } {
             label {
-                "Values of the last "
+                "Scored values of the last "
                 input type="number" name="days" min="1" max=(DAYS_MAX) value=(view.days);
             }
             " days "
