@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::{bootstrap, random_walk, seasonal_naive};
-use crate::metrics::{Outcome, Scores, WindowScore, score_each};
+use crate::metrics::{Outcome, Scores, WindowSums, score_each};
 use crate::noise::Stream;
 use crate::paired::Comparison;
 use crate::reliability::{Reliability, reliability};
@@ -65,7 +65,7 @@ pub struct Backtest<R = TrainReport> {
     /// A row for each forecaster, ours first.
     pub rows: Vec<BacktestRow>,
     /// Sums of each window for each of the rows, in their order.
-    pub windows: Vec<Vec<WindowScore>>,
+    pub windows: Vec<Vec<WindowSums>>,
     /// How reliable our intervals are, by lead and for totals.
     pub reliability: Reliability,
     /// Our trajectories, one per window.

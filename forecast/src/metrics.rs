@@ -125,7 +125,7 @@ pub fn score_value(sorted: &[f32], truth: f64) -> ValueScore {
 
 /// Sums of one window, from which the scores of many are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WindowScore {
+pub struct WindowSums {
     /// CRPS of the observed values, summed over them, in their unit.
     pub crps: f64,
     /// Magnitude of the observed values, summed.
@@ -136,6 +136,10 @@ pub struct WindowScore {
     pub magnitude_sum: f64,
     /// Energy score of the whole path.
     pub energy_score: f64,
+    /// How many values were observed.
+    pub n_values: usize,
+    /// How many of these lie inside the central 50, 80 and 90 % interval.
+    pub n_inside: [usize; 3],
 }
 
 /// Scores the forecasts of several windows together. `before` holds the rows before the first of them.
@@ -144,16 +148,16 @@ pub fn score(before: &Grid, season: usize, outcomes: &[Outcome]) -> Scores {
 }
 
 /// As [`score`], and with the sums of each window.
-pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores, Vec<WindowScore>) {
+pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores, Vec<WindowSums>) {
     let n_series = before.n_series();
     let magnitudes = mean_magnitudes(before);
-    let (mut deviation, mut n) = (0.0, 0.0);
-    let mut n_inside = [0.0; 3];
+    let mut deviation = 0.0;
     let mut series_error = vec![(0.0, 0.0); n_series];
     let mut windows = vec![];
     for outcome in outcomes {
         let Outcome { trajectories, truth } = outcome;
         let (mut each, mut sums) = (PinballSums::default(), PinballSums::default());
+        let (mut n_values, mut n_inside) = (0, [0; 3]);
         for step in 0..trajectories.n_steps() {
             for (series, error_sum) in series_error.iter_mut().enumerate() {
                 let observed = truth.get(step, series);
@@ -163,11 +167,11 @@ pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores
                 let value = score_value(&trajectories.sorted(step, series), observed);
                 each.add(value.crps, observed);
                 deviation += value.absolute_error;
-                n += 1.0;
+                n_values += 1;
                 error_sum.0 += value.absolute_error;
                 error_sum.1 += 1.0;
                 for (count, is_inside) in n_inside.iter_mut().zip([value.inside_50, value.inside_80, value.inside_90]) {
-                    *count += f64::from(u8::from(is_inside));
+                    *count += usize::from(is_inside);
                 }
             }
             let total: f64 = truth.row(step).iter().sum();
@@ -182,12 +186,14 @@ pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores
                 sums.add(crps(&draws, total), total);
             }
         }
-        windows.push(WindowScore {
+        windows.push(WindowSums {
             crps: each.crps,
             magnitude: each.magnitude,
             crps_sum: sums.crps,
             magnitude_sum: sums.magnitude,
             energy_score: energy_score(outcome, &magnitudes),
+            n_values,
+            n_inside,
         });
     }
     let seasonal = seasonal_errors(before, season);
@@ -197,16 +203,19 @@ pub fn score_each(before: &Grid, season: usize, outcomes: &[Outcome]) -> (Scores
         .filter(|((_, n), seasonal)| *n > 0.0 && **seasonal > 0.0)
         .map(|((sum, n), seasonal)| sum / n / seasonal)
         .collect();
-    let sum = |part: fn(&WindowScore) -> f64| windows.iter().map(part).sum::<f64>();
+    let sum = |part: fn(&WindowSums) -> f64| windows.iter().map(part).sum::<f64>();
+    let n_values: usize = windows.iter().map(|window| window.n_values).sum();
+    let [coverage_50, coverage_80, coverage_90] = [0, 1, 2]
+        .map(|interval| windows.iter().map(|window| window.n_inside[interval]).sum::<usize>() as f64 / n_values as f64);
     let scores = Scores {
         crps_sum: sum(|window| window.crps_sum) / sum(|window| window.magnitude_sum),
         crps: sum(|window| window.crps) / sum(|window| window.magnitude),
         nd: deviation / sum(|window| window.magnitude),
         mase: scaled.iter().sum::<f64>() / scaled.len() as f64,
         energy_score: sum(|window| window.energy_score) / windows.len() as f64,
-        coverage_50: n_inside[0] / n,
-        coverage_80: n_inside[1] / n,
-        coverage_90: n_inside[2] / n,
+        coverage_50,
+        coverage_80,
+        coverage_90,
     };
     (scores, windows)
 }

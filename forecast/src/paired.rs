@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::WindowScore;
+use crate::metrics::WindowSums;
 
 /// A ratio of two scores; below 1 ours is better.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,8 +37,8 @@ pub struct Comparison {
 
 impl Comparison {
     /// Ours against `model`, window by window. Magnitudes are the same for both and cancel.
-    pub fn new(model: impl Into<String>, ours: &[WindowScore], other: &[WindowScore]) -> Self {
-        let ratio = |part: fn(&WindowScore) -> f64| Ratio::new(ours.iter().map(part).zip(other.iter().map(part)));
+    pub fn new(model: impl Into<String>, ours: &[WindowSums], other: &[WindowSums]) -> Self {
+        let ratio = |part: fn(&WindowSums) -> f64| Ratio::new(ours.iter().map(part).zip(other.iter().map(part)));
         Self {
             model: model.into(),
             crps: ratio(|window| window.crps),
@@ -68,13 +68,14 @@ mod tests {
     use super::*;
     use crate::noise::Stream;
 
-    fn window(score: f64) -> WindowScore {
-        WindowScore {
+    fn window(score: f64) -> WindowSums {
+        WindowSums {
             crps: score,
             magnitude: 1.0,
             crps_sum: 2.0 * score,
             magnitude_sum: 1.0,
             energy_score: 3.0 * score,
+            ..WindowSums::default()
         }
     }
 
@@ -102,8 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_always_the_same_share_is_sure_of_it() {
-        let other: Vec<WindowScore> = [1.0, 5.0, 2.0].map(window).to_vec();
-        let ours: Vec<WindowScore> = [0.5, 2.5, 1.0].map(window).to_vec();
+        let other: Vec<WindowSums> = [1.0, 5.0, 2.0].map(window).to_vec();
+        let ours: Vec<WindowSums> = [0.5, 2.5, 1.0].map(window).to_vec();
         let found = Comparison::new("other", &ours, &other);
         for ratio in [found.crps, found.crps_sum, found.energy_score] {
             assert_eq!(ratio, Ratio { ratio: Some(0.5), standard_error: Some(0.0) });

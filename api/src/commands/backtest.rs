@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
-use forecast::metrics::WindowScore;
+use forecast::metrics::WindowSums;
 use forecast::schedule::PASSES_DEFAULT;
 use forecast::{Bounds, Device, History, Progress, SampleConfig, Schedule, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
@@ -254,7 +254,7 @@ fn train_and_test(
 }
 
 /// The sums of each window by forecaster.
-fn window_scores(found: &Backtest<Value>) -> BTreeMap<&str, &[WindowScore]> {
+fn window_scores(found: &Backtest<Value>) -> BTreeMap<&str, &[WindowSums]> {
     found.rows.iter().zip(&found.windows).map(|(row, windows)| (row.model.as_str(), windows.as_slice())).collect()
 }
 

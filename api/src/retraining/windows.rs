@@ -5,7 +5,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use forecast::backtest::BacktestRow;
 use forecast::baseline::seasonal_naive;
-use forecast::metrics::{Outcome, score};
+use forecast::metrics::{Outcome, score_each};
 use forecast::{History, Model, SampleConfig, Trajectories};
 use ingest::Panel;
 
@@ -94,7 +94,8 @@ pub fn test(
     let started = Instant::now();
     let season = known.frequency().seasons().first().copied().unwrap_or(1);
     let before = known.values().rows(0..windows.first_row).columns(scored.truth);
-    let (mut outcomes, mut scores) = (vec![], vec![]);
+    let (mut outcomes, mut scores) = (vec![], vec![None; windows.n_windows]);
+    let mut scored_windows = vec![];
     for window in 0..windows.n_windows {
         if !tell(window) {
             return Ok(None);
@@ -104,29 +105,26 @@ pub fn test(
         let drawn = match draw(forecaster, known, issue_time, windows.horizon, &sample) {
             Ok(drawn) => drawn,
             Err(error) => match error.downcast_ref() {
-                Some(forecast::Error::NothingObserved | forecast::Error::TooShort { .. }) => {
-                    scores.push(None);
-                    continue;
-                }
+                Some(forecast::Error::NothingObserved | forecast::Error::TooShort { .. }) => continue,
                 _ => return Err(error),
             },
         };
         let first = windows.row(window);
-        let outcome = Outcome {
-            trajectories: drawn.columns(scored.drawn),
-            truth: known.values().rows(first..first + windows.horizon).columns(scored.truth),
-        };
-        let found = score(&before, season, std::slice::from_ref(&outcome));
-        let found = WindowScore { crps: found.crps, coverage_80: found.coverage_80 };
-        let is_scored = found.crps.is_finite() && found.coverage_80.is_finite();
-        scores.push(is_scored.then_some(found));
-        if is_scored {
-            outcomes.push(outcome);
+        let truth = known.values().rows(first..first + windows.horizon).columns(scored.truth);
+        // A CRPS is relative to the magnitude of what came.
+        if truth.values().iter().any(|value| !value.is_nan() && *value != 0.0) {
+            outcomes.push(Outcome { trajectories: drawn.columns(scored.drawn), truth });
+            scored_windows.push(window);
         }
+    }
+    let (all, each) = score_each(&before, season, &outcomes);
+    for (window, sums) in scored_windows.into_iter().zip(each) {
+        let coverage_80 = sums.n_inside[1] as f64 / sums.n_values as f64;
+        scores[window] = Some(WindowScore { crps: sums.crps / sums.magnitude, coverage_80 });
     }
     let overall = (!outcomes.is_empty()).then(|| BacktestRow {
         model: name.to_owned(),
-        scores: score(&before, season, &outcomes),
+        scores: all,
         train_seconds: 0.0,
         sample_seconds: started.elapsed().as_secs_f64(),
     });
