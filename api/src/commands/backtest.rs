@@ -9,7 +9,7 @@ use anyhow::Context;
 use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
 use forecast::metrics::WindowSums;
 use forecast::schedule::PASSES_DEFAULT;
-use forecast::{Bounds, Device, History, Progress, SampleConfig, Schedule, TrainConfig, paper};
+use forecast::{Bounds, Device, History, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, paper};
 use ingest::{Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -101,6 +101,12 @@ pub struct Args {
     pub out: PathBuf,
 }
 
+impl Args {
+    fn trained_horizon(&self) -> usize {
+        self.train_horizon.unwrap_or(self.horizon)
+    }
+}
+
 /// A model with all its sizes, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,16 +127,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn backtest_file(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.config == ModelConfig::Default || args.network.is_none(),
+        "--network is for the default model; that of --config paper is as published"
+    );
+    let network = super::network(args.network.as_deref(), args.trained_horizon())?;
     let device = args.device.open()?;
     let loaded = ingest::load(&args.data, &args.reading.load_config())
         .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
     print_report(&loaded);
     let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
     let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
-    anyhow::ensure!(
-        args.config == ModelConfig::Default || args.network.is_none(),
-        "--network is for the default model; that of --config paper is as published"
-    );
     anyhow::ensure!(
         roles.is_empty() || args.config == ModelConfig::Default,
         "the model of --config paper takes no covariates"
@@ -146,7 +153,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let panel = panel.rows(0..history.values.n_steps());
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
-    let result = train_and_test(args, &history, &device, &mut |progress| {
+    let result = train_and_test(args, &network, &history, &device, &mut |progress| {
         curves.record(progress);
         display.show(progress)
     });
@@ -160,7 +167,8 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
             "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
         },
         "config": args.config,
-        "horizon": args.horizon, "train_horizon": args.train_horizon.unwrap_or(args.horizon), "windows": args.windows, "samples": args.samples, "seed": args.seed,
+        "horizon": args.horizon, "train_horizon": args.trained_horizon(),
+        "windows": args.windows, "samples": args.samples, "seed": args.seed,
         "training": result.report,
         "rows": result.rows,
         "comparisons": result.comparisons(),
@@ -169,8 +177,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     });
     if args.config == ModelConfig::Default {
         metrics["sampling"] = json!({ "passes": args.passes, "schedule": schedule::name(args.schedule) });
-        metrics["network"] =
-            json!(super::network(args.network.as_deref(), args.train_horizon.unwrap_or(args.horizon))?);
+        metrics["network"] = json!(network);
     }
     if !panel.roles().is_empty() {
         metrics["data"]["roles"] = json!(panel.roles());
@@ -228,6 +235,7 @@ fn settings(args: &Args, panel: &Panel) -> Vec<(&'static str, String)> {
 /// Trains and tests the model that was named; the record of its training is as it goes into `metrics.json`.
 fn train_and_test(
     args: &Args,
+    network: &NetworkConfig,
     history: &History,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
@@ -236,11 +244,10 @@ fn train_and_test(
     let sample = SampleConfig { n_samples: args.samples, seed: args.seed, passes, schedule };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
     let budget = training::budget(args.train_steps, args.train_minutes);
-    let horizon = args.train_horizon.unwrap_or(args.horizon);
+    let horizon = args.trained_horizon();
     match args.config {
         ModelConfig::Default => {
-            let network = super::network(args.network.as_deref(), horizon)?;
-            let train = TrainConfig { network, ..TrainConfig::new(horizon, budget, args.seed) };
+            let train = TrainConfig { network: network.clone(), ..TrainConfig::new(horizon, budget, args.seed) };
             recorded(backtest(history, &windows, &train, device, progress)?)
         }
         ModelConfig::Paper => {
