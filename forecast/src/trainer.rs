@@ -45,8 +45,10 @@ const VALIDATION_OVERHEAD: f64 = 1.25;
 /// A network that was trained for so many steps.
 struct Candidate {
     step: usize,
-    /// Its validation loss, with the best share of the velocity.
+    /// Its validation loss with the best share of the velocity.
     loss: f64,
+    /// The share of the velocity that is believed: at first the best one by that loss.
+    share: f64,
     denoiser: Denoiser,
 }
 
@@ -176,7 +178,7 @@ impl Trainer<'_> {
                 latest = Some(loss);
                 if share > 0.0 && (step >= next_candidate || step == n_steps) {
                     next_candidate = (step as f64 * CANDIDATE_GROWTH).ceil() as usize;
-                    candidates.push(Candidate { step, loss, denoiser: denoiser.clone() });
+                    candidates.push(Candidate { step, loss, share, denoiser: denoiser.clone() });
                 }
                 if loss < lowest_loss {
                     lowest_loss = loss;
@@ -188,21 +190,18 @@ impl Trainer<'_> {
             stopped = progress(&state).is_break();
             if stopped { Continue::Stop } else { next }
         });
-        if stopped && candidates.is_empty() {
-            return Err(Error::Stopped);
-        }
-        let nothing = Candidate { step: 0, loss: gaussian_loss, denoiser: untrained };
-        let (best, velocity_share, sampled_losses) = if stopped {
-            // There is no time to compare them.
-            let lowest = candidates.into_iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
-            (lowest.unwrap_or(nothing), 1.0, vec![])
+        let (best, sampled_losses) = if stopped {
+            // There is no time to compare trajectories.
+            let of_use = candidates.into_iter().filter(|candidate| candidate.loss < gaussian_loss);
+            (of_use.min_by(|a, b| a.loss.total_cmp(&b.loss)).ok_or(Error::Stopped)?, vec![])
         } else {
+            let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: untrained };
             self.best_by_trajectories(data, stage, candidates, nothing)?
         };
         Ok(Selection {
             best_step: best.step,
             n_steps,
-            velocity_share,
+            velocity_share: best.share,
             sampled_losses,
             best_loss: best.loss,
             gaussian_loss,
@@ -222,7 +221,7 @@ impl Trainer<'_> {
         stage: &Stage,
         candidates: Vec<Candidate>,
         nothing: Candidate,
-    ) -> Result<(Candidate, f64, Vec<SampledLoss>), Error> {
+    ) -> Result<(Candidate, Vec<SampledLoss>), Error> {
         let compare = |candidate: &Candidate, velocity_share: f64| {
             let Candidate { step, denoiser, .. } = candidate;
             let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
@@ -233,7 +232,7 @@ impl Trainer<'_> {
             Budget::Seconds(seconds) => self.started.elapsed().as_secs_f64() > COMPARE_SHARE * seconds,
         };
         if candidates.is_empty() {
-            return Ok((nothing, 0.0, vec![]));
+            return Ok((nothing, vec![]));
         }
         let mut best: Option<(SampledLoss, Candidate)> = None;
         let mut losses = vec![compare(&nothing, 0.0)?];
@@ -249,7 +248,7 @@ impl Trainer<'_> {
                 best = Some((found, candidate));
             }
         }
-        let Some((mut lowest, candidate)) = best else { return Ok((nothing, 0.0, losses)) };
+        let Some((mut lowest, candidate)) = best else { return Ok((nothing, losses)) };
         for share in PARTIAL_SHARES {
             let found = compare(&candidate, share)?;
             losses.push(found);
@@ -258,7 +257,8 @@ impl Trainer<'_> {
             }
         }
         let is_of_use = lowest.loss < losses[0].loss;
-        Ok(if is_of_use { (candidate, lowest.velocity_share, losses) } else { (nothing, 0.0, losses) })
+        let best = if is_of_use { Candidate { share: lowest.velocity_share, ..candidate } } else { nothing };
+        Ok((best, losses))
     }
 
     /// Trains on everything for the chosen number of steps of the same schedule.
