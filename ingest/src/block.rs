@@ -68,7 +68,8 @@ pub(crate) struct Long {
     /// The series in the order in which they are named first; empty once they have numbers in all that is read.
     pub names: Vec<String>,
     pub groups: Vec<Group>,
-    pub rows: Vec<u32>,
+    /// Where the values stand; `None` when each stands in the row of its own number.
+    pub rows: Option<Vec<u32>>,
     pub times: Vec<i64>,
     pub values: Vec<f64>,
     /// [`NO_TIME`] where a row does not say; `None` where none does.
@@ -83,7 +84,7 @@ pub(crate) struct Long {
 pub(crate) struct Group {
     /// Number of the series: among the names of the block, later among all.
     pub series: usize,
-    /// Places in [`Long::rows`].
+    /// Places in [`Long::times`].
     pub start: usize,
     pub end: usize,
     /// The times of its first and its last row, whether a value is taken from these or not.
@@ -130,7 +131,7 @@ pub(crate) fn read(
     let times = times::read(path, &table.data.columns()[roles.time()], config.time_zone, finer)?;
     block.note_times(table, roles.time(), &times);
     if let Some(grid) = grid {
-        block.n_off_grid = times.micros.iter().filter(|micros| **micros != NO_TIME && !grid.holds(**micros)).count();
+        block.n_off_grid = grid.n_off(&times.micros);
     }
     block.time_formats = Formats { format: times.format, first: times.first, other: times.other };
     block.values = match roles {
@@ -212,12 +213,26 @@ impl Block {
             unreachable!("the caller has matched the layout")
         };
         let columns = table.data.columns();
-        let Names { names, of_rows } = Names::read(&columns[series])?;
+        let Names { names, runs } = Names::read(&columns[series])?;
         let numbers = numbers::read(path, &columns[value], &config.numbers)?;
         let known =
             available_at.map(|index| times::read(path, &columns[index], config.time_zone, Finer::Cut)).transpose()?;
         let sds = sd.map(|index| numbers::read(path, &columns[index], &config.numbers)).transpose()?;
+        if let Some(times) = &known {
+            let (format, first, other) = (times.format, times.first.clone(), times.other.clone());
+            self.available_at_formats = Formats { format, first, other };
+        }
+        let is_whole = !times.contains(&NO_TIME)
+            && numbers.is_whole()
+            && known.as_ref().is_none_or(|times| times.bad.is_empty())
+            && sds.as_ref().is_none_or(|sds| sds.bad.is_empty() && !sds.values.iter().any(|sd| *sd < 0.0));
+        // As most files are: everything is taken as it stands.
+        if is_whole && runs.len() == names.len() && runs.iter().all(|run| run.series != Names::NONE) {
+            let (known, sds) = (known.map(|times| times.micros), sds.map(|sds| sds.values));
+            return Ok(self.take_whole(names, &runs, times, numbers.values, known, sds));
+        }
 
+        let of_rows = runs.iter().flat_map(|run| std::iter::repeat_n(run.series, run.end - run.start));
         let mut reader = RowReader {
             block: self,
             columns: [Some(series), Some(value), available_at, sd],
@@ -225,12 +240,29 @@ impl Block {
             taken: Taken::with_capacity(times.len(), known.is_some(), sds.is_some()),
             void: Vec::new(),
         };
-        reader.read(&of_rows, &times, &numbers, known.as_ref(), sds.as_ref());
+        reader.read(of_rows, &times, &numbers, known.as_ref(), sds.as_ref());
         let RowReader { groups, taken, void, .. } = reader;
-        if let Some(times) = known {
-            self.available_at_formats = Formats { format: times.format, first: times.first, other: times.other };
-        }
         Ok(taken.grouped(names, &groups, void))
+    }
+
+    /// Takes rows in which nothing is missing, and in which each series is named in one run.
+    fn take_whole(
+        &mut self,
+        names: Vec<String>,
+        runs: &[Run],
+        times: Vec<i64>,
+        values: Vec<f64>,
+        available_at: Option<Vec<i64>>,
+        sd: Option<Vec<f64>>,
+    ) -> Long {
+        let group = |&Run { series, start, end }: &Run| {
+            let of_series = &times[start..end];
+            self.n_unordered += of_series.windows(2).filter(|pair| pair[1] < pair[0]).count();
+            let (first_time, last_time) = (of_series[0], of_series[of_series.len() - 1]);
+            Group { series: series as usize, start, end, first_time, last_time }
+        };
+        let groups = runs.iter().map(group).collect();
+        Long { names, groups, rows: None, times, values, available_at, sd, void: Vec::new() }
     }
 }
 
@@ -238,8 +270,16 @@ impl Block {
 struct Names {
     /// In the order in which they are named first.
     names: Vec<String>,
+    /// All rows, in order.
+    runs: Vec<Run>,
+}
+
+/// Rows that follow one another and name one series; there is at least one.
+struct Run {
     /// Place among the names; [`Names::NONE`] where a row names none.
-    of_rows: Vec<u32>,
+    series: u32,
+    start: usize,
+    end: usize,
 }
 
 impl Names {
@@ -247,27 +287,39 @@ impl Names {
 
     fn read(column: &Column) -> Result<Self, Error> {
         let column = column.cast(&DataType::String)?;
-        let texts = column.str()?;
         let mut known: PlHashMap<&str, u32> = PlHashMap::default();
-        let mut names = Vec::new();
-        let mut of_rows = Vec::with_capacity(texts.len());
-        // Most rows name the series of the row before.
-        let mut last = ("", Self::NONE);
-        for text in texts.iter() {
-            let text = text.unwrap_or("");
-            if text != last.0 {
-                let index = match text {
+        let (mut names, mut runs): (Vec<String>, Vec<Run>) = (Vec::new(), Vec::new());
+        let mut row = 0;
+        let texts = column.str()?;
+        let has_nulls = texts.null_count() > 0;
+        for array in texts.downcast_iter() {
+            let mut last = None;
+            for (index, view) in array.views().iter().enumerate() {
+                // Most rows name the series of the row before: then they refer to the same bytes, or hold the same few.
+                let view = view.as_u128();
+                if !has_nulls && last == Some(view) {
+                    row += 1;
+                    continue;
+                }
+                last = Some(view);
+                let series = match array.get(index).unwrap_or("") {
                     "" => Self::NONE,
                     text => *known.entry(text).or_insert_with(|| {
                         names.push(text.to_owned());
                         names.len() as u32 - 1
                     }),
                 };
-                last = (text, index);
+                if runs.last().is_none_or(|run| run.series != series) {
+                    runs.push(Run { series, start: row, end: row });
+                }
+                row += 1;
             }
-            of_rows.push(last.1);
         }
-        Ok(Self { names, of_rows })
+        let mut end = row;
+        for run in runs.iter_mut().rev() {
+            run.end = std::mem::replace(&mut end, run.start);
+        }
+        Ok(Self { names, runs })
     }
 }
 
@@ -314,7 +366,7 @@ impl Taken {
             .collect();
         let Self { series, rows, times, values, available_at, sd } = self;
         if series.is_sorted() {
-            return Long { names, groups, rows, times, values, available_at, sd, void };
+            return Long { names, groups, rows: Some(rows), times, values, available_at, sd, void };
         }
         let mut next: Vec<usize> = groups.iter().map(|group| group.start).collect();
         let place = |series: &u32| {
@@ -326,7 +378,7 @@ impl Taken {
         Long {
             names,
             groups,
-            rows: scattered(&rows, &places),
+            rows: Some(scattered(&rows, &places)),
             times: scattered(&times, &places),
             values: scattered(&values, &places),
             available_at: available_at.map(|cells| scattered(&cells, &places)),
@@ -353,13 +405,27 @@ struct RowReader<'a> {
     void: Vec<(u32, i64)>,
 }
 
+impl Long {
+    /// The row in which a value stands.
+    pub(crate) fn row(&self, index: usize) -> usize {
+        self.rows.as_ref().map_or(index, |rows| rows[index] as usize)
+    }
+}
+
 impl RowReader<'_> {
-    fn read(&mut self, series: &[u32], times: &[i64], numbers: &Numbers, known: Option<&Times>, sds: Option<&Numbers>) {
+    fn read(
+        &mut self,
+        series: impl Iterator<Item = u32>,
+        times: &[i64],
+        numbers: &Numbers,
+        known: Option<&Times>,
+        sds: Option<&Numbers>,
+    ) {
         let [series_column, value_column, known_column, sd_column] = self.columns;
         let mut bad_values = Bad::new(&numbers.bad);
         let mut bad_known = Bad::new(known.map_or(&[], |times| &times.bad));
         let mut bad_sds = Bad::new(sds.map_or(&[], |numbers| &numbers.bad));
-        for (row, ((&time, &index), &value)) in times.iter().zip(series).zip(&numbers.values).enumerate() {
+        for (row, ((&time, index), &value)) in times.iter().zip(series).zip(&numbers.values).enumerate() {
             if time == NO_TIME {
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::times::instant;
+use crate::times::{NO_TIME, instant};
 
 /// Usual name of the column that names the series.
 pub const SERIES: &str = "series";
@@ -56,13 +56,14 @@ impl Columns {
     }
 
     /// Adds the observations of a series. Series come in their order.
-    pub(crate) fn extend(&mut self, series: usize, observations: impl Iterator<Item = Observed> + Clone) {
+    pub(crate) fn extend(&mut self, series: usize, rows: &Sorted) {
         debug_assert!(series >= self.ends.len());
-        let n_before = self.n_rows();
-        self.valid_time.extend(observations.clone().map(|observed| observed.valid_time));
-        self.value.extend(observations.clone().map(|observed| observed.value));
-        extend_optional(&mut self.available_at, n_before, observations.clone().map(|observed| observed.available_at));
-        extend_optional(&mut self.sd, n_before, observations.map(|observed| observed.sd));
+        let (n_before, n) = (self.n_rows(), rows.times.len());
+        self.valid_time.extend_from_slice(&rows.times);
+        self.value.extend_from_slice(&rows.values);
+        let known = |time: &i64| (*time != NO_TIME).then_some(*time);
+        extend_optional(&mut self.available_at, n_before, n, rows.available_at.as_deref(), known);
+        extend_optional(&mut self.sd, n_before, n, rows.sd.as_deref(), |sd: &f64| (!sd.is_nan()).then_some(*sd));
         self.ends.resize(series, n_before);
         self.ends.push(self.n_rows());
     }
@@ -72,27 +73,32 @@ impl Columns {
     }
 }
 
-/// A row of [`Columns`] without its series.
-#[derive(Clone, Copy)]
-pub(crate) struct Observed {
-    pub valid_time: i64,
-    pub available_at: Option<i64>,
-    pub value: f64,
-    pub sd: Option<f64>,
+/// Observations of one series, sorted by time and knowledge, each once. Times are in microseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sorted {
+    pub times: Vec<i64>,
+    pub values: Vec<f64>,
+    /// [`NO_TIME`] where the source does not say; `None` where it never does.
+    pub available_at: Option<Vec<i64>>,
+    /// NaN where the source does not say; `None` where it never does.
+    pub sd: Option<Vec<f64>>,
 }
 
-/// Adds cells to a column that exists once something stands in it.
-fn extend_optional<T: Clone>(
+/// Adds `n` cells to a column that exists once something stands in it.
+fn extend_optional<T: Copy>(
     column: &mut Option<Vec<Option<T>>>,
     n_before: usize,
-    cells: impl Iterator<Item = Option<T>> + Clone,
+    n: usize,
+    cells: Option<&[T]>,
+    known: impl Fn(&T) -> Option<T>,
 ) {
-    match column {
-        Some(column) => column.extend(cells),
-        None if cells.clone().any(|cell| cell.is_some()) => {
-            *column = Some(std::iter::repeat_n(None, n_before).chain(cells).collect());
+    match (column, cells) {
+        (Some(column), Some(cells)) => column.extend(cells.iter().map(known)),
+        (Some(column), None) => column.resize(n_before + n, None),
+        (column, Some(cells)) if cells.iter().any(|cell| known(cell).is_some()) => {
+            *column = Some(std::iter::repeat_n(None, n_before).chain(cells.iter().map(known)).collect());
         }
-        None => {}
+        (None, _) => {}
     }
 }
 
@@ -153,9 +159,13 @@ mod tests {
         for rows in [plain, full] {
             let mut columns = Columns::default();
             for Row { series, valid_time, available_at, value, sd } in rows {
-                let available_at = available_at.map(|t| t.timestamp_micros());
-                let valid_time = valid_time.timestamp_micros();
-                columns.extend(series, [Observed { valid_time, available_at, value, sd }].into_iter());
+                let rows = Sorted {
+                    times: vec![valid_time.timestamp_micros()],
+                    values: vec![value],
+                    available_at: available_at.map(|t| vec![t.timestamp_micros()]),
+                    sd: sd.map(|sd| vec![sd]),
+                };
+                columns.extend(series, &rows);
             }
             let frame = Frame::new(names.clone(), columns);
             assert_eq!(frame.rows().collect::<Vec<_>>(), rows);

@@ -57,6 +57,11 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
+    /// Whether there is one in every row.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.bad.is_empty() && self.n_gaps == 0
+    }
+
     fn collect(cells: impl ExactSizeIterator<Item = Number>) -> Self {
         let mut numbers = Self { values: Vec::with_capacity(cells.len()), ..Self::default() };
         for (row, number) in cells.enumerate() {
@@ -111,7 +116,7 @@ pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Resul
             let floats = column.f64()?;
             match floats.cont_slice() {
                 // Nothing is to be done but to look.
-                Ok(values) if is_plain && values.iter().all(|value| value.is_finite()) => {
+                Ok(values) if is_plain && values.iter().fold(true, |all, value| all & value.is_finite()) => {
                     Numbers { values: values.to_vec(), ..Numbers::default() }
                 }
                 _ => Numbers::collect(

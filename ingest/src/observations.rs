@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::{
     Error, Findings, Frequency, LoadConfig, Reason, Resample, Row,
     block::{Block, Long, Rejected, Values as Held, Wide},
-    frame::{Columns, Observed},
+    frame::{Columns, Sorted},
     quality::{Inspector, Values},
     report::{Cell, Rejections},
     resample::resample,
@@ -91,15 +91,6 @@ impl Found {
         (self.time, self.available_at)
     }
 
-    fn observed(&self) -> Observed {
-        Observed {
-            valid_time: self.time,
-            available_at: (self.available_at != NO_TIME).then_some(self.available_at),
-            value: self.value,
-            sd: (!self.sd.is_nan()).then_some(self.sd),
-        }
-    }
-
     fn says_the_same(&self, other: &Self) -> bool {
         self.value == other.value && (self.sd == other.sd || (self.sd.is_nan() && other.sd.is_nan()))
     }
@@ -115,7 +106,7 @@ struct Dropped {
 
 /// What is taken of one series, and what was found on the way.
 struct Series {
-    found: Vec<Found>,
+    rows: Sorted,
     dropped: Vec<Dropped>,
     findings: Findings,
     /// Time and number of the last interval.
@@ -210,8 +201,11 @@ impl Observations {
                     given.map(|(row, time)| (first_row + row, *time)).collect()
                 }
                 Held::Long(long) => {
-                    let taken = long.rows.iter().copied().zip(long.times.iter().copied());
-                    taken.chain(long.void.iter().copied()).map(|(row, time)| (first_row + row as usize, time)).collect()
+                    let taken = long.times.iter().enumerate().map(|(index, time)| (long.row(index), *time));
+                    taken
+                        .chain(long.void.iter().map(|(row, time)| (*row as usize, *time)))
+                        .map(|(row, time)| (first_row + row, time))
+                        .collect()
                 }
             };
             (*part, times)
@@ -266,21 +260,30 @@ impl Observations {
         rows.reserve(self.n_values());
         let inspector = Inspector::new(frequency, config.time_zone, &config.checks);
         let (mut findings, mut ends, mut n_combined) = (Findings::default(), Vec::new(), 0);
-        for (chunk, numbers) in order.chunks(N_SERIES).enumerate() {
-            let finish = |number: &usize| self.finish_series(*number, &places[*number], config, frequency, &inspector);
-            let finished: Vec<Result<Series, Error>> = numbers.par_iter().map(finish).collect();
-            for (index, (number, series)) in numbers.iter().zip(finished).enumerate() {
-                let (series, place) = (series?, chunk * N_SERIES + index);
-                for Dropped { reason, is_lost, row, value } in series.dropped {
-                    let part = self.blocks[self.blocks.partition_point(|placed| placed.first_row <= row) - 1].part;
-                    let cell = Cell { row, column: columns[part].of(*number) };
-                    rejections.push_value(reason, is_lost, cell, *number, value);
+        let chunks: Vec<&[usize]> = order.chunks(N_SERIES).collect();
+        let mut ready =
+            self.finish_chunk(chunks.first().copied().unwrap_or(&[]), &places, config, frequency, &inspector);
+        for (chunk, numbers) in chunks.iter().enumerate() {
+            let put = || -> Result<(), Error> {
+                for (index, (number, series)) in numbers.iter().zip(ready).enumerate() {
+                    let (series, place) = (series?, chunk * N_SERIES + index);
+                    for Dropped { reason, is_lost, row, value } in series.dropped {
+                        let part = self.blocks[self.blocks.partition_point(|placed| placed.first_row <= row) - 1].part;
+                        let cell = Cell { row, column: columns[part].of(*number) };
+                        rejections.push_value(reason, is_lost, cell, *number, value);
+                    }
+                    rows.extend(place, &series.rows);
+                    findings.append(series.findings);
+                    ends.extend(series.end.map(|(time, ordinal)| (place, time, ordinal)));
+                    n_combined += series.n_combined;
                 }
-                rows.extend(place, series.found.iter().map(Found::observed));
-                findings.append(series.findings);
-                ends.extend(series.end.map(|(time, ordinal)| (place, time, ordinal)));
-                n_combined += series.n_combined;
-            }
+                Ok(())
+            };
+            // One thread puts them together while the others go on.
+            let next = chunks.get(chunk + 1).copied().unwrap_or(&[]);
+            let (is_put, next) = rayon::join(put, || self.finish_chunk(next, &places, config, frequency, &inspector));
+            is_put?;
+            ready = next;
             // What is taken stands in the rows now.
             let done = self.blocks.iter_mut().zip(&last_chunks).filter(|(_, last)| **last == chunk);
             done.for_each(|(placed, _)| {
@@ -333,6 +336,18 @@ impl Observations {
         places
     }
 
+    fn finish_chunk(
+        &self,
+        numbers: &[usize],
+        places: &[Places],
+        config: &LoadConfig,
+        frequency: Frequency,
+        inspector: &Inspector<'_>,
+    ) -> Vec<Result<Series, Error>> {
+        let finish = |number: &usize| self.finish_series(*number, &places[*number], config, frequency, inspector);
+        numbers.par_iter().map(finish).collect()
+    }
+
     fn finish_series(
         &self,
         number: usize,
@@ -343,33 +358,87 @@ impl Observations {
     ) -> Result<Series, Error> {
         let name = &self.series[number];
         let bounds = config.bounds(name);
-        let mut found = self.gather(places);
         let mut dropped = Vec::new();
+        let is_as_it_is = config.resample.is_none() && (!config.reject_out_of_bounds || bounds.is_none());
+        let (rows, n_combined) = match self.in_order(places).filter(|_| is_as_it_is) {
+            Some(rows) => (rows, 0),
+            None => self.put_in_order(places, config, frequency, bounds, &mut dropped)?,
+        };
+        let (mut findings, mut end) = (Findings::default(), None);
+        if let Some(last) = rows.times.last() {
+            let values = Values::new(&rows.times, &rows.values, frequency, config.time_zone);
+            findings = inspector.look(name, &values, bounds);
+            end = Some((*last, values.last_ordinal()));
+        }
+        Ok(Series { rows, dropped, findings, end, n_combined })
+    }
+
+    /// The observations of a series, if the blocks have them in the order of their times, each time once: as most do.
+    fn in_order(&self, places: &Places) -> Option<Sorted> {
+        let mut rows = Sorted::default();
+        for &(number, place) in places {
+            let n_before = rows.times.len();
+            match &self.blocks[number].block.values {
+                Held::Wide(wide) => {
+                    let cells = wide.times.iter().zip(&wide.columns[place]);
+                    let taken = cells.filter(|(time, value)| **time != NO_TIME && !value.is_nan());
+                    for (time, value) in taken {
+                        rows.times.push(*time);
+                        rows.values.push(*value);
+                    }
+                    extend_known(&mut rows.available_at, n_before, rows.times.len(), None, NO_TIME);
+                    extend_known(&mut rows.sd, n_before, rows.times.len(), None, f64::NAN);
+                }
+                Held::Long(long) => {
+                    let held = long.groups[place].start..long.groups[place].end;
+                    rows.times.extend_from_slice(&long.times[held.clone()]);
+                    rows.values.extend_from_slice(&long.values[held.clone()]);
+                    let known = long.available_at.as_ref().map(|cells| &cells[held.clone()]);
+                    extend_known(&mut rows.available_at, n_before, rows.times.len(), known, NO_TIME);
+                    let sds = long.sd.as_ref().map(|cells| &cells[held]);
+                    extend_known(&mut rows.sd, n_before, rows.times.len(), sds, f64::NAN);
+                }
+            }
+            if !rows.times[n_before.saturating_sub(1)..].is_sorted_by(|a, b| a < b) {
+                return None;
+            }
+        }
+        Some(rows)
+    }
+
+    /// The observations of a series, however the blocks have them, and how many became part of others.
+    fn put_in_order(
+        &self,
+        places: &Places,
+        config: &LoadConfig,
+        frequency: Frequency,
+        bounds: Option<Bounds>,
+        dropped: &mut Vec<Dropped>,
+    ) -> Result<(Sorted, usize), Error> {
+        let mut found = self.gather(places);
         if config.reject_out_of_bounds
             && let Some(bounds) = bounds
         {
-            reject_beyond(bounds, &mut found, &mut dropped);
+            reject_beyond(bounds, &mut found, dropped);
         }
         let order = |found: &Found| (found.key(), found.row);
         if !found.is_sorted_by_key(order) {
             found.sort_unstable_by_key(order);
         }
         if found.windows(2).any(|pair| pair[0].key() == pair[1].key()) {
-            take_once(config.duplicates, &mut found, &mut dropped);
+            take_once(config.duplicates, &mut found, dropped);
         }
         let n_given = found.len();
         if let Some(rule) = config.resample {
             found = combined(&found, rule, frequency, config.time_zone)?;
         }
-        let n_combined = n_given - found.len();
-        let (mut findings, mut end) = (Findings::default(), None);
-        if let Some(last) = found.last() {
-            let values = found.iter().map(|found| (found.time, found.value));
-            let values = Values::new(values, frequency, config.time_zone);
-            findings = inspector.look(name, &values, bounds);
-            end = Some((last.time, values.last_ordinal()));
-        }
-        Ok(Series { found, dropped, findings, end, n_combined })
+        let rows = Sorted {
+            times: found.iter().map(|found| found.time).collect(),
+            values: found.iter().map(|found| found.value).collect(),
+            available_at: Some(found.iter().map(|found| found.available_at).collect()),
+            sd: Some(found.iter().map(|found| found.sd).collect()),
+        };
+        Ok((rows, n_given - found.len()))
     }
 
     /// The observations of a series, in the order of their rows.
@@ -396,12 +465,24 @@ impl Observations {
                         available_at: long.available_at.as_ref().map_or(NO_TIME, |cells| cells[index]),
                         value: long.values[index],
                         sd: long.sd.as_ref().map_or(f64::NAN, |cells| cells[index]),
-                        row: first_row + long.rows[index] as usize,
+                        row: first_row + long.row(index),
                     }));
                 }
             }
         }
         gathered
+    }
+}
+
+/// Adds cells to a column that exists once something is given for it.
+fn extend_known<T: Copy>(column: &mut Option<Vec<T>>, n_before: usize, n: usize, cells: Option<&[T]>, nothing: T) {
+    if column.is_none() && cells.is_some() {
+        *column = Some(vec![nothing; n_before]);
+    }
+    match (column, cells) {
+        (Some(column), Some(cells)) => column.extend_from_slice(cells),
+        (Some(column), None) => column.resize(n, nothing),
+        (None, _) => {}
     }
 }
 
@@ -450,15 +531,16 @@ fn place_long(
 ) -> Vec<usize> {
     let mut off_grid = Vec::new();
     let (mut n_kept, mut start) = (0, 0);
+    let rows = long.rows.get_or_insert_with(|| (0..long.times.len() as u32).collect());
     for group in &mut long.groups {
         let first = n_kept;
         for index in start..group.end {
             let Some(time) = place(long.times[index]) else {
-                off_grid.push(long.rows[index] as usize);
+                off_grid.push(rows[index] as usize);
                 continue;
             };
             long.times[n_kept] = time;
-            long.rows[n_kept] = long.rows[index];
+            rows[n_kept] = rows[index];
             long.values[n_kept] = long.values[index];
             if let Some(cells) = &mut long.available_at {
                 cells[n_kept] = cells[index];
@@ -472,7 +554,7 @@ fn place_long(
         (group.start, group.end) = (first, n_kept);
     }
     long.times.truncate(n_kept);
-    long.rows.truncate(n_kept);
+    rows.truncate(n_kept);
     long.values.truncate(n_kept);
     long.available_at.iter_mut().for_each(|cells| cells.truncate(n_kept));
     long.sd.iter_mut().for_each(|cells| cells.truncate(n_kept));

@@ -120,7 +120,7 @@ pub(crate) fn read(path: &Path, column: &Column, tz: Tz, finer: Finer) -> Result
 fn are_plain(micros: &[i64]) -> bool {
     const RANGE: std::ops::RangeInclusive<i64> =
         DateTime::<Utc>::MIN_UTC.timestamp_micros()..=DateTime::<Utc>::MAX_UTC.timestamp_micros();
-    micros.iter().all(|micros| RANGE.contains(micros))
+    micros.iter().fold(true, |all, micros| all & RANGE.contains(micros))
 }
 
 impl Times {

@@ -9,7 +9,11 @@ mod inference;
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{OffsetComponents, Tz};
 
-use crate::{Frequency, frequency::DAY_SECONDS, times::instant};
+use crate::{
+    Frequency,
+    frequency::DAY_SECONDS,
+    times::{NO_TIME, instant},
+};
 pub(crate) use features::{n_features, push_features};
 pub(crate) use inference::best_label;
 
@@ -116,7 +120,17 @@ impl Frequency {
     pub(crate) fn ordinals(&self, micros: &[i64], tz: Tz) -> Vec<i64> {
         match self.fixed(tz) {
             Some(grid) => {
-                micros.iter().map(|micros| (micros - grid.phase_micros).div_euclid(grid.step_micros)).collect()
+                // Mostly the next time is that of the next interval, and nothing need be divided.
+                let (mut next, mut ordinal) = (None, 0);
+                let number = |micros: &i64| {
+                    ordinal = match next == Some(*micros) {
+                        true => ordinal + 1,
+                        false => (micros - grid.phase_micros).div_euclid(grid.step_micros),
+                    };
+                    next = micros.checked_add(grid.step_micros);
+                    ordinal
+                };
+                micros.iter().map(number).collect()
             }
             None => micros.iter().map(|micros| self.ordinal(instant(*micros), tz)).collect(),
         }
@@ -143,27 +157,53 @@ pub(crate) struct FixedGrid {
 }
 
 impl FixedGrid {
+    /// How many of the times begin no step, where [`NO_TIME`] is none.
+    pub(crate) fn n_off(&self, micros: &[i64]) -> usize {
+        // Mostly the next time is that of the next step, and nothing need be divided.
+        let mut next = None;
+        let is_off = |time: &&i64| {
+            let holds = next == Some(**time) || **time == NO_TIME || self.holds(**time);
+            next = if holds { time.checked_add(self.step_micros) } else { None };
+            !holds
+        };
+        micros.iter().filter(is_off).count()
+    }
+
     /// Whether a step begins then.
-    pub(crate) fn holds(&self, micros: i64) -> bool {
+    fn holds(&self, micros: i64) -> bool {
         (micros - self.phase_micros) % self.step_micros == 0
     }
 }
 
-/// Seconds of the local day at which instants come that are sorted and lie within a few weeks. No zone changes its
-/// clocks twice in so short a time and stands as before: what holds at both ends holds in between.
-pub(crate) fn seconds_of_day(micros: &[i64], tz: Tz) -> Vec<u32> {
+/// The steps of the local day, of so many seconds each, at which instants come that are sorted and lie within a few weeks. No
+/// zone changes its clocks twice in so short a time and stands as before: what holds at both ends holds in between.
+pub(crate) fn slots_of_day(micros: &[i64], tz: Tz, seconds: u32) -> impl Iterator<Item = usize> {
     let offset =
-        |micros: i64| i64::from(tz.offset_from_utc_datetime(&instant(micros).naive_utc()).fix().local_minus_utc());
-    let day = i64::from(DAY_SECONDS);
-    // The remainder is below the seconds of a day.
-    let second = |micros: i64, offset: i64| (micros.div_euclid(1_000_000) + offset).rem_euclid(day) as u32;
-    match (micros.first(), micros.last()) {
-        (Some(first), Some(last)) if offset(*first) == offset(*last) => {
-            let offset = offset(*first);
-            micros.iter().map(|micros| second(*micros, offset)).collect()
-        }
-        _ => micros.iter().map(|micros| second(*micros, offset(*micros))).collect(),
-    }
+        move |micros: i64| i64::from(tz.offset_from_utc_datetime(&instant(micros).naive_utc()).fix().local_minus_utc());
+    let ends = micros.first().zip(micros.last()).map(|(first, last)| (offset(*first), offset(*last)));
+    let constant = ends.filter(|(first, last)| first == last).map(|(offset, _)| offset);
+    let n_slots = (DAY_SECONDS / seconds) as usize;
+    let (mut next, mut slot) = (None, 0);
+    micros.iter().map(move |micros| {
+        // The remainder is below the seconds of a day.
+        let divided = |offset: i64| {
+            let second = (micros.div_euclid(1_000_000) + offset).rem_euclid(i64::from(DAY_SECONDS)) as u32;
+            (second / seconds) as usize
+        };
+        slot = match constant {
+            Some(_) if next == Some(*micros) => {
+                if slot + 1 == n_slots {
+                    0
+                } else {
+                    slot + 1
+                }
+            }
+            Some(offset) => divided(offset),
+            None => divided(offset(*micros)),
+        };
+        next = micros.checked_add(i64::from(seconds) * 1_000_000);
+        slot
+    })
 }
 
 /// The wall time in a zone.
@@ -337,19 +377,25 @@ mod tests {
             prop_assert!(t < frequency.advance(t, 1, tz));
             prop_assert_eq!(frequency.floor(floor, tz), floor);
             prop_assert_eq!(frequency.place(floor, Label::Start, tz), Some(frequency.ordinal(t, tz)));
-            prop_assert_eq!(frequency.ordinals(&[t.timestamp_micros()], tz), [frequency.ordinal(t, tz)]);
+            let times = [t, frequency.advance(t, 1, tz), frequency.advance(t, 2, tz), frequency.advance(t, 4, tz)];
+            let micros = times.map(|t| t.timestamp_micros());
+            prop_assert_eq!(frequency.ordinals(&micros, tz), times.map(|t| frequency.ordinal(t, tz)));
             if let Some(grid) = frequency.fixed(tz) {
-                prop_assert!(grid.holds(floor.timestamp_micros()));
-                prop_assert_eq!(grid.holds(t.timestamp_micros()), floor == t);
+                prop_assert_eq!(grid.n_off(&[floor.timestamp_micros(), NO_TIME]), 0);
+                prop_assert_eq!(grid.n_off(&micros), usize::from(floor != t));
+                prop_assert_eq!(grid.n_off(&micros.map(|micros| micros + 1_000_000)) > 0, !grid.holds(1_000_000 + micros[1]));
             }
         }
 
         #[test]
-        fn seconds_of_the_day_are_those_of_the_clock(tz in any_zone(), hour in 0_i64..700_000, n in 1_i64..400) {
+        fn slots_of_the_day_are_those_of_the_clock(tz in any_zone(), hour in 0_i64..700_000, n in 1_i64..400) {
             let times: Vec<_> = (hour..hour + n).filter_map(|hour| DateTime::from_timestamp(3_600 * hour, 0)).collect();
             let micros: Vec<_> = times.iter().map(DateTime::timestamp_micros).collect();
-            let clock = |t: &DateTime<Utc>| chrono::Timelike::num_seconds_from_midnight(&local(*t, tz));
-            prop_assert_eq!(seconds_of_day(&micros, tz), times.iter().map(clock).collect::<Vec<_>>());
+            for seconds in [3_600, 60] {
+                let clock = |t: &DateTime<Utc>| chrono::Timelike::num_seconds_from_midnight(&local(*t, tz)) / seconds;
+                let clock: Vec<_> = times.iter().map(|t| clock(t) as usize).collect();
+                prop_assert_eq!(slots_of_day(&micros, tz, seconds).collect::<Vec<_>>(), clock);
+            }
         }
 
         #[test]

@@ -243,7 +243,7 @@ impl<'a> Inspector<'a> {
     }
 
     /// What is odd about the values of a series.
-    pub(crate) fn look(&self, name: &str, values: &Values, bounds: Option<Bounds>) -> Findings {
+    pub(crate) fn look(&self, name: &str, values: &Values<'_>, bounds: Option<Bounds>) -> Findings {
         let mut findings = Findings::default();
         let mut note = |code, first: usize, last: usize, message: &dyn Fn() -> String| {
             let at = |index: usize| Some(instant(values.times[index]));

@@ -1,33 +1,36 @@
 //! The values of one series, and what is odd about them.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use chrono_tz::Tz;
 
-use crate::{Frequency, calendar::seconds_of_day, frequency::DAY_SECONDS};
+use crate::{Frequency, calendar::slots_of_day, frequency::DAY_SECONDS};
 
 /// The values of one series, by time; there is at least one.
-pub(crate) struct Values {
+pub(crate) struct Values<'a> {
     /// Microseconds since 1970.
-    pub(super) times: Vec<i64>,
-    pub(super) values: Vec<f64>,
+    pub(super) times: Cow<'a, [i64]>,
+    pub(super) values: Cow<'a, [f64]>,
     ordinals: Vec<i64>,
 }
 
-impl Values {
+impl<'a> Values<'a> {
     /// Takes the values of one series, sorted by time and knowledge. Of several versions of a value the last one counts.
-    pub(crate) fn new(rows: impl ExactSizeIterator<Item = (i64, f64)>, frequency: Frequency, tz: Tz) -> Self {
-        let (mut times, mut values) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        for (time, value) in rows {
-            if times.last() == Some(&time) {
-                values.pop();
-            } else {
-                times.push(time);
-            }
-            values.push(value);
+    pub(crate) fn new(times: &'a [i64], values: &'a [f64], frequency: Frequency, tz: Tz) -> Self {
+        let (mut times, mut values) = (Cow::from(times), Cow::from(values));
+        if times.windows(2).any(|pair| pair[0] == pair[1]) {
+            let is_last = |index: &usize| times.get(index + 1) != Some(&times[*index]);
+            let last: Vec<usize> = (0..times.len()).filter(is_last).collect();
+            values = last.iter().map(|index| values[*index]).collect();
+            times = last.iter().map(|index| times[*index]).collect();
         }
         let ordinals = frequency.ordinals(&times, tz);
         Self { times, values, ordinals }
+    }
+
+    /// Whether there is a value in every interval from the first to the last.
+    fn is_whole(&self) -> bool {
+        self.last_ordinal() - self.ordinals[0] == self.ordinals.len() as i64 - 1
     }
 
     /// The number of the last interval.
@@ -37,7 +40,8 @@ impl Values {
 
     /// Index of the value before each gap, and the steps that are missing.
     pub(super) fn gaps(&self, steps_min: u32) -> impl Iterator<Item = (usize, i64)> {
-        let missing = self.ordinals.windows(2).map(|pair| pair[1] - pair[0] - 1).enumerate();
+        let ordinals = if self.is_whole() { &[][..] } else { &self.ordinals };
+        let missing = ordinals.windows(2).map(|pair| pair[1] - pair[0] - 1).enumerate();
         missing.filter(move |(_, n)| *n >= i64::from(steps_min.max(1)))
     }
 
@@ -59,22 +63,29 @@ impl Values {
     pub(super) fn jumps(&self, factor: f64) -> Vec<(usize, f64)> {
         /// Fewer steps say nothing about 1 % of them.
         const STEPS_MIN: usize = 100;
-        let steps: Vec<(usize, f64)> = (1..self.values.len())
-            .filter(|&index| self.ordinals[index] - self.ordinals[index - 1] == 1)
-            .map(|index| (index, self.values[index] - self.values[index - 1]))
-            .collect();
-        if steps.len() < STEPS_MIN {
+        let change = |index: usize| self.values[index] - self.values[index - 1];
+        let sizes: Vec<f64> = match self.is_whole() {
+            true => self.values.windows(2).map(|pair| (pair[1] - pair[0]).abs()).collect(),
+            false => self.steps().map(|index| change(index).abs()).collect(),
+        };
+        if sizes.len() < STEPS_MIN {
             return Vec::new();
         }
-        let mut sizes: Vec<f64> = steps.iter().map(|(_, change)| change.abs()).collect();
         let rank = sizes.len() * 99 / 100;
-        let usual = *sizes.select_nth_unstable_by(rank, f64::total_cmp).1;
+        // Mostly more than 1 % of them are not much smaller than the largest: then none is a jump, whatever that share is.
+        let largest = sizes.iter().fold(0.0, |largest, size| if *size > largest { *size } else { largest });
+        let n_large = sizes.iter().filter(|size| factor * **size >= largest).count();
+        if factor > 0.0 && n_large >= sizes.len() - rank {
+            return Vec::new();
+        }
+        let usual = *sizes.clone().select_nth_unstable_by(rank, f64::total_cmp).1;
         if usual == 0.0 {
             return Vec::new();
         }
         let mut jumps: Vec<(usize, f64)> = Vec::new();
         let mut before: Option<(usize, f64)> = None;
-        for (index, change) in steps.into_iter().filter(|(_, change)| change.abs() > factor * usual) {
+        for (index, _) in self.steps().zip(&sizes).filter(|(_, size)| **size > factor * usual) {
+            let change = change(index);
             let is_back = before.is_some_and(|(last, first)| last + 1 == index && first.signum() != change.signum());
             if !is_back {
                 jumps.push((index, usual));
@@ -82,6 +93,11 @@ impl Values {
             before = (!is_back).then_some((index, change));
         }
         jumps
+    }
+
+    /// Indices of the values whose interval follows that of the value before.
+    fn steps(&self) -> impl Iterator<Item = usize> {
+        (1..self.values.len()).filter(|&index| self.ordinals[index] - self.ordinals[index - 1] == 1)
     }
 
     /// Where the scale changes: medians on both sides differ at least eightfold, and nearly all values of one side are
@@ -93,6 +109,13 @@ impl Values {
         let window = (2 * season).clamp(2 * WINDOW_MIN, WINDOW_MAX);
         let mut changes: Vec<(usize, f64)> = Vec::new();
         let sizes: Vec<f64> = self.values.iter().map(|value| value.abs()).collect();
+        // Where all are of one size, no step can be.
+        let (low, high) = sizes.iter().fold((f64::INFINITY, 0.0), |(low, high), size| {
+            (if *size < low { *size } else { low }, if *size > high { *size } else { high })
+        });
+        if high / low < RATIO_MIN && low / high > 1.0 / RATIO_MIN {
+            return changes;
+        }
         for index in WINDOW_MIN..sizes.len().saturating_sub(WINDOW_MIN - 1) {
             let (before, here) = (sizes[index - 1], sizes[index]);
             let step = here / before;
@@ -132,10 +155,12 @@ impl Values {
         }
         let mut shifts = Vec::new();
         let mut previous: Option<(i64, Vec<f64>)> = None;
-        let block_of = |micros: &i64| micros.div_euclid(1_000_000 * i64::from(DAY_SECONDS) * BLOCK_DAYS);
+        const BLOCK_MICROS: i64 = 1_000_000 * DAY_SECONDS as i64 * BLOCK_DAYS;
         let mut start = 0;
-        for block in self.times.chunk_by(|a, b| block_of(a) == block_of(b)) {
-            let number = block_of(&block[0]);
+        while let Some(first) = self.times.get(start) {
+            let number = first.div_euclid(BLOCK_MICROS);
+            let length = self.times[start..].partition_point(|time| time.div_euclid(BLOCK_MICROS) == number);
+            let block = &self.times[start..start + length];
             let values = &self.values[start..start + block.len()];
             let day = mean_day(block, values, seconds.get(), n_slots, tz);
             if let (Some((before, known)), Some(day)) = (&previous, &day)
@@ -167,9 +192,8 @@ fn quantile(sizes: &[f64], level: f64) -> f64 {
 fn mean_day(times: &[i64], values: &[f64], seconds: u32, n_slots: usize, tz: Tz) -> Option<Vec<f64>> {
     const N_MIN: usize = 5;
     let mut sums = vec![(0.0, 0_usize); n_slots];
-    for (second, value) in seconds_of_day(times, tz).into_iter().zip(values) {
-        let slot = second / seconds;
-        let sum = &mut sums[slot as usize % n_slots];
+    for (slot, value) in slots_of_day(times, tz, seconds).zip(values) {
+        let sum = &mut sums[slot];
         *sum = (sum.0 + value, sum.1 + 1);
     }
     sums.into_iter().map(|(sum, n)| (n >= N_MIN).then(|| sum / n as f64)).collect()

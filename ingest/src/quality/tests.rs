@@ -19,10 +19,11 @@ fn noticed_in(series: &[&[f64]], tz: Tz, bounds: Option<Bounds>) -> Vec<(Notice,
     let mut ends = Vec::new();
     for (name, values) in names.iter().zip(series) {
         let known = values.iter().enumerate().filter(|(_, value)| !value.is_nan());
-        let known: Vec<_> = known.map(|(hour, value)| (3_600_000_000 * hour as i64, *value)).collect();
-        let values = Values::new(known.iter().copied(), Frequency::HOUR, tz);
+        let (times, known): (Vec<i64>, Vec<f64>) =
+            known.map(|(hour, value)| (3_600_000_000 * hour as i64, *value)).unzip();
+        let values = Values::new(&times, &known, Frequency::HOUR, tz);
         findings.append(inspector.look(name, &values, bounds));
-        ends.push((name.as_str(), known[known.len() - 1].0, values.last_ordinal()));
+        ends.push((name.as_str(), times[times.len() - 1], values.last_ordinal()));
     }
     inspector.note_stopped(&mut findings, ends.iter().copied());
     let Findings { n_findings, findings } = findings;
@@ -108,10 +109,10 @@ fn a_series_that_ends_a_season_before_the_others_has_stopped() {
 
 #[test]
 fn of_many_findings_twenty_are_kept_and_all_are_counted() {
-    let rows: Vec<_> = (0..100).map(|index| (7_200_000_000 * index, index as f64)).collect();
+    let (times, rows): (Vec<i64>, Vec<f64>) = (0..100).map(|index| (7_200_000_000 * index, index as f64)).unzip();
     let checks = Checks::default();
     let inspector = Inspector::new(Frequency::HOUR, Tz::UTC, &checks);
-    let values = Values::new(rows.into_iter(), Frequency::HOUR, Tz::UTC);
+    let values = Values::new(&times, &rows, Frequency::HOUR, Tz::UTC);
     let mut found = inspector.look("a", &values, None);
     let Findings { n_findings, findings } = found.clone();
     assert_eq!((n_findings[&Notice::Gap], findings.len()), (99, 20));
