@@ -1,7 +1,5 @@
 //! Values that clients send: every format, what is rejected, what is refused, and that nothing is stored twice.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use api::config::Limits;
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use ureq::http::Request;
 
-use crate::support::{Answer, Service};
+use crate::support::{Answer, Service, gzip};
 
 const PATH: &str = "/v1/observations?panel=city&frequency=1h";
 
@@ -48,13 +46,6 @@ fn arrow_stream() -> Vec<u8> {
     let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
-}
-
-/// Packed as any client would.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut process = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    process.stdin.take().unwrap().write_all(bytes).unwrap();
-    process.wait_with_output().unwrap().stdout
 }
 
 async fn n_rows(pool: &PgPool) -> (i64, i64) {

@@ -3,9 +3,11 @@
 pub mod browser;
 mod operator;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -387,4 +389,11 @@ pub async fn do_next_job(pool: &PgPool, data_dir: &Path, kind: &str, now: DateTi
     let taken = queue::take(pool, "test", &[kind], now, Duration::from_secs(600)).await.unwrap().unwrap();
     attempt::make(&context, &taken.lease).await.unwrap();
     db::job::get(pool, TENANT, taken.lease.job_id).await.unwrap().unwrap()
+}
+
+/// Packed as any client would.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut process = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(bytes).unwrap();
+    process.wait_with_output().unwrap().stdout
 }

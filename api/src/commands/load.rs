@@ -1,10 +1,12 @@
 //! `plumecast load`: from a file to stored observations.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
+use ingest::pipeline::{Files, Watermark};
 use ingest::{Duplicates, Frequency, Layout, LoadConfig, Loaded};
 
 use crate::Error;
@@ -174,45 +176,94 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// Loads a file, a long one part by part.
 async fn load_file(args: &Args, file: &Path, panel: &str) -> anyhow::Result<()> {
-    let (path, reading) = (file.to_owned(), args.reading.load_config());
-    let loaded = tokio::task::spawn_blocking(move || ingest::load(&path, &reading))
-        .await
-        .context("reading the file")?
-        .with_context(|| format!("nothing was loaded from {}", file.display()))?;
-    print_report(&loaded);
-    let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
-    if args.check.is_some() {
-        println!("nothing stored: --check was given");
-        return Ok(());
+    let mut loading =
+        FileLoading { watermark: Watermark::default(), reading: args.reading.load_config(), database: None };
+    let done = loop {
+        match loading.load_part(args, file, panel).await {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    if let Some(database) = loading.database {
+        database.close().await;
     }
-    let database = super::open(&args.database).await?;
-    let role_of = |name: &str| {
-        let position = loaded.frame.series().iter().position(|series| series == name)?;
-        roles.get(position).map(|&role| role.into())
-    };
-    let declare = |name: &str| NewSeries {
-        name: name.to_owned(),
-        role: role_of(name).or(args.role),
-        kind: args.kind,
-        unit: args.unit.clone(),
-        lower_bound: args.lower_bound,
-        upper_bound: args.upper_bound,
-        is_integer: None,
-    };
-    let target = Target {
-        panel,
-        source: &file.to_string_lossy(),
-        publication_delay: args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
-        pipeline_id: None,
-        watermark: None,
-        data_dir: &args.database.data_dir,
-        load_time: Utc::now(),
-    };
-    let stored = loading::store(database.pool(), &target, &loaded, declare).await;
-    database.close().await;
-    print_stored(&stored.context("nothing was stored")?);
-    Ok(())
+    done
+}
+
+/// A file that is loaded.
+struct FileLoading {
+    /// What was read of it.
+    watermark: Watermark,
+    reading: LoadConfig,
+    /// Opened once there is something to store.
+    database: Option<Database>,
+}
+
+impl FileLoading {
+    /// Loads the next part, and says whether more is left.
+    async fn load_part(&mut self, args: &Args, file: &Path, panel: &str) -> anyhow::Result<bool> {
+        let is_first = self.watermark == Watermark::default();
+        let (files, watermark, reading) = (Files::one(file), std::mem::take(&mut self.watermark), self.reading.clone());
+        // Nobody is expected to write to it.
+        let read = move || -> Result<(Option<Loaded>, Watermark, bool), ingest::Error> {
+            let plan = watermark.plan(&files, &reading, SystemTime::UNIX_EPOCH, Duration::ZERO)?;
+            let loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, &reading)).transpose()?;
+            let has_more = plan.has_more;
+            let (next, _) = plan.finish(loaded.as_ref())?;
+            Ok((loaded, next, has_more))
+        };
+        let read = tokio::task::spawn_blocking(read).await.context("reading the file")?;
+        let more = if is_first { "" } else { " more" };
+        let (loaded, next, has_more) =
+            read.with_context(|| format!("nothing{more} was loaded from {}", file.display()))?;
+        self.watermark = next;
+        let Some(loaded) = loaded else { return Ok(has_more) };
+        print_report(&loaded);
+        let series = loaded.frame.series();
+        // The series of a long file need not all be in one part.
+        let is_here = |name: &&String| (is_first && !has_more) || series.contains(*name);
+        let named = |names: &[String]| names.iter().filter(is_here).cloned().collect::<Vec<_>>();
+        let roles = super::roles(series, &named(&args.known), &named(&args.past))?;
+        // What the first part has inferred holds for all.
+        self.reading.frequency = Some(loaded.frequency);
+        self.reading.may_be_empty = true;
+        if args.check.is_some() {
+            println!("nothing stored: --check was given");
+            return Ok(has_more);
+        }
+        let database = match &mut self.database {
+            Some(database) => database,
+            none => none.insert(super::open(&args.database).await?),
+        };
+        let role_of = |name: &str| {
+            let position = series.iter().position(|series| series == name)?;
+            roles.get(position).map(|&role| role.into())
+        };
+        let declare = |name: &str| NewSeries {
+            name: name.to_owned(),
+            role: role_of(name).or(args.role),
+            kind: args.kind,
+            unit: args.unit.clone(),
+            lower_bound: args.lower_bound,
+            upper_bound: args.upper_bound,
+            is_integer: None,
+        };
+        let target = Target {
+            panel,
+            source: &file.to_string_lossy(),
+            publication_delay: args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
+            pipeline_id: None,
+            watermark: None,
+            data_dir: &args.database.data_dir,
+            load_time: Utc::now(),
+        };
+        let stored = loading::store(database.pool(), &target, &loaded, declare).await;
+        print_stored(&stored.with_context(|| format!("nothing{more} was stored"))?);
+        Ok(has_more)
+    }
 }
 
 async fn run_pipeline(args: &Args, name: &str) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Pipelines: where they are declared, and how one is run.
 
+mod nameless;
 mod query;
 
 use std::{
@@ -317,7 +318,7 @@ async fn read(
             };
             blocking::run("reading files", move || {
                 let files = Files::find(&source, &folder, stays_inside, config.limits.n_files_max)?;
-                carry_out(watermark.plan(&pipeline, &files, &config.limits, now.into(), SETTLE)?, &config)
+                carry_out(watermark.plan(&files, &config, now.into(), SETTLE)?, &config)
             })
             .await?
         }

@@ -7,7 +7,7 @@ use std::{
 
 use glob::Pattern;
 
-use crate::Error;
+use crate::{Error, Input};
 
 /// Folders below the one that is named.
 const DEPTH_MAX: usize = 16;
@@ -84,6 +84,12 @@ impl Files {
             SourceFile { path, name, labels }
         };
         Ok(Self(paths.into_iter().map(file).collect()))
+    }
+
+    /// A single file, called by its own name.
+    pub fn one(path: &Path) -> Self {
+        let name = Input::file(path).name;
+        Self(vec![SourceFile { path: path.to_owned(), name, labels: Vec::new() }])
     }
 
     /// The files.

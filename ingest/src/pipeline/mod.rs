@@ -3,6 +3,7 @@
 //! The same keys are read from TOML and from JSON. What a run has read before is in a [`Watermark`].
 
 mod files;
+mod parts;
 mod source;
 mod watermark;
 

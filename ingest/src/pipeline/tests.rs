@@ -2,9 +2,12 @@
 
 use std::{
     fs,
+    io::Write,
+    process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
 
+use polars::prelude::{Column, DataFrame, ParquetWriter};
 use tempfile::TempDir;
 
 use super::*;
@@ -158,7 +161,7 @@ impl Folder {
         folder
     }
 
-    fn write(&self, name: &str, text: &str) {
+    fn write(&self, name: &str, text: &(impl AsRef<[u8]> + ?Sized)) {
         let path = self.0.path().join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(path, text).expect("a file");
@@ -172,8 +175,8 @@ impl Folder {
     fn plan_at(&self, watermark: &Watermark, pipeline: &Pipeline, settle: Duration) -> Plan {
         let Source::Files(source) = &pipeline.source else { panic!("no files") };
         let files = Files::find(source, self.0.path(), true, 100).expect("files");
-        let limits = pipeline.load_config().expect("a configuration").limits;
-        watermark.plan(pipeline, &files, &limits, now(), settle).expect("a plan")
+        let config = pipeline.load_config().expect("a configuration");
+        watermark.plan(&files, &config, now(), settle).expect("a plan")
     }
 
     fn plan(&self, watermark: &Watermark, pipeline: &Pipeline) -> Plan {
@@ -362,6 +365,28 @@ fn run_all(folder: &Folder, pipeline: &Pipeline) -> (Vec<Loaded>, Watermark) {
     }
 }
 
+/// Packed as anybody would.
+fn gzip(text: &str) -> Vec<u8> {
+    let mut process =
+        Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gzip");
+    process.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("written");
+    process.wait_with_output().expect("packed").stdout
+}
+
+/// The columns of a CSV text as a Parquet file with groups of seven rows.
+fn parquet(text: &str) -> Vec<u8> {
+    let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let names = lines.next().expect("a header");
+    let rows: Vec<Vec<&str>> = lines.collect();
+    let column = |(index, name): (usize, &&str)| {
+        Column::new((*name).into(), rows.iter().map(|row| row[index]).collect::<Vec<&str>>())
+    };
+    let columns = names.iter().enumerate().map(column).collect();
+    let (mut table, mut bytes) = (DataFrame::new(rows.len(), columns).expect("a table"), Vec::new());
+    ParquetWriter::new(&mut bytes).with_row_group_size(Some(7)).finish(&mut table).expect("written");
+    bytes
+}
+
 #[test]
 fn a_large_file_is_read_part_by_part_and_no_line_twice() {
     let row = |hour: usize| format!("2025-03-{:02}T{:02}:00Z,{hour},x{hour}\n", 1 + hour / 24, hour % 24);
@@ -369,27 +394,49 @@ fn a_large_file_is_read_part_by_part_and_no_line_twice() {
     let json =
         |hour: usize| format!("{{\"time\":\"2025-03-{:02}T{:02}:00Z\",\"a\":{hour}}}\n", 1 + hour / 24, hour % 24);
     let ndjson: String = (0..100).map(json).collect();
-    for (name, text, n_lines_before) in [("a.csv", csv, 1), ("a.ndjson", ndjson, 0)] {
-        let folder = Folder::new(&[(name, &text)]);
+    for (name, bytes, first_bad_line) in [
+        ("a.csv", csv.as_bytes().to_vec(), Some(2)),
+        ("a.ndjson", ndjson.as_bytes().to_vec(), None),
+        ("a.csv.gz", gzip(&csv), Some(2)),
+        ("a.ndjson.gz", gzip(&ndjson), None),
+        ("a.parquet", parquet(&csv), Some(1)),
+    ] {
+        let folder = Folder::new(&[]);
+        folder.write(name, &bytes);
         let declared = MINIMAL.replace("a.csv", name);
         let (whole, at_once) = run_all(&folder, &pipeline(&declared));
         for part_bytes in [1, 100, 1_000, 1_000_000] {
             let (parts, watermark) = run_all(&folder, &pipeline(&format!("{declared}part_bytes = {part_bytes}\n")));
             assert_eq!(watermark, at_once);
-            assert_eq!(parts.len() == 1, part_bytes == 1_000_000, "{part_bytes}");
+            assert_eq!(parts.len() == 1, part_bytes == 1_000_000, "{name} {part_bytes}");
             let values = |parts: &[Loaded]| -> Vec<f64> {
                 parts.iter().flat_map(|part| part.frame.rows().map(|row| row.value)).collect()
             };
             assert_eq!(values(&parts), values(&whole));
             // Lines are those of the file.
             let rejected = parts.iter().flat_map(|part| &part.report.rejected).map(|rejected| rejected.line);
-            let n_rejected = if n_lines_before == 1 { 100 } else { 0 };
             let lines: Vec<u64> = rejected.take(20).collect();
-            assert_eq!(lines, (2..102).take(20.min(n_rejected)).collect::<Vec<u64>>());
+            assert_eq!(lines, first_bad_line.into_iter().flat_map(|first| first..first + 20).collect::<Vec<u64>>());
             let n_lost: u64 = parts.iter().map(|part| part.report.n_lost()).sum();
-            assert_eq!(n_lost, n_rejected as u64);
+            assert_eq!(n_lost, first_bad_line.map_or(0, |_| 100));
         }
     }
+}
+
+#[test]
+fn a_packed_file_that_is_changed_between_its_parts_is_read_as_a_whole() {
+    let rows = |values: std::ops::Range<usize>| -> String {
+        values.map(|hour| format!("2025-03-01T{:02}:00Z,{hour}\n", hour % 24)).collect()
+    };
+    let folder = Folder::new(&[]);
+    let declared = pipeline(&MINIMAL.replace("a.csv", "a.csv.gz").replace("frequency", "part_bytes = 50\nfrequency"));
+    folder.write("a.csv.gz", &gzip(&format!("time,a\n{}", rows(0..10))));
+    let (first, watermark, _) = folder.run(&Watermark::default(), &declared);
+    assert_eq!(first.expect("a part").frame.n_rows(), 2);
+    folder.write("a.csv.gz", &gzip(&format!("time,a\n{}", rows(24..34))));
+    let (second, _, findings) = folder.run(&watermark, &declared);
+    assert_eq!(second.expect("a part").frame.rows().map(|row| row.value).collect::<Vec<_>>(), [24.0, 25.0]);
+    assert_eq!(findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Notice::Rewritten]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,8 +11,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Files, Pipeline, SourceFile};
-use crate::{Content, Error, Finding, Format, Input, Limits, Loaded, Notice};
+use super::{
+    Files, SourceFile,
+    parts::{Rest, part, part_end, read_tail},
+};
+use crate::{Content, Error, Finding, Format, Input, LoadConfig, Loaded, Notice};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 18;
@@ -56,6 +59,9 @@ struct Seen {
     n_lines: u64,
     /// Whether the last of them ends a line.
     ends_line: bool,
+    /// Of a file that is packed or has groups of rows: what of these bytes is still to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<Rest>,
 }
 
 /// What a run reads, and what is remembered when it has been stored.
@@ -82,34 +88,20 @@ impl Watermark {
     /// read. Anything else is read as a whole. The last line of a text file that was changed less than `settle` before
     /// `now` is left for the next run if it has no end: it may still be being written.
     ///
-    /// No more is read than `limits.part_bytes_max` bytes, or one file or line if that is longer, and for every interval all
+    /// No more is read than `part_bytes_max` bytes, or one file or line if that is longer, and for every interval all
     /// that is there if rows are combined; of what is beyond, the next run reads.
     ///
     /// # Errors
-    /// [`Error::File`] when a file cannot be read, [`Error::TooManyBytes`] beyond `limits`.
-    pub fn plan(
-        &self,
-        pipeline: &Pipeline,
-        files: &Files,
-        limits: &Limits,
-        now: SystemTime,
-        settle: Duration,
-    ) -> Result<Plan, Error> {
-        let mut plan = Plan {
-            inputs: Vec::new(),
-            findings: Vec::new(),
-            has_more: false,
-            n_bytes: 0,
-            next: Self { files: BTreeMap::new(), schemas: self.schemas.clone(), answer: None },
-            stamps: Vec::new(),
-            tails: Vec::new(),
-        };
+    /// [`Error::File`] when a file cannot be read, [`Error::TooManyBytes`] beyond the limits.
+    pub fn plan(&self, files: &Files, config: &LoadConfig, now: SystemTime, settle: Duration) -> Result<Plan, Error> {
+        let mut plan = Plan::new(self);
         for file in files.iter() {
-            plan.add(self, pipeline, file, limits, now, settle)?;
+            let modified = file.path.metadata().and_then(|metadata| metadata.modified());
+            let modified = modified.map_err(|source| Error::File { path: file.path.clone(), source })?;
+            let is_young = now.duration_since(modified).unwrap_or_default() < settle;
+            plan.add(self, file, config, is_young)?;
         }
-        for name in self.files.keys().filter(|name| !plan.next.files.contains_key(*name)) {
-            plan.findings.push(Finding::of_file(Notice::FileRemoved, format!("{name} was read before and is gone")));
-        }
+        plan.note_removed(self);
         Ok(plan)
     }
 
@@ -142,35 +134,52 @@ impl Watermark {
 }
 
 impl Plan {
-    fn add(
-        &mut self,
-        before: &Watermark,
-        pipeline: &Pipeline,
-        file: &SourceFile,
-        limits: &Limits,
-        now: SystemTime,
-        settle: Duration,
-    ) -> Result<(), Error> {
+    fn new(before: &Watermark) -> Self {
+        Self {
+            inputs: Vec::new(),
+            findings: Vec::new(),
+            has_more: false,
+            n_bytes: 0,
+            next: Watermark { files: BTreeMap::new(), schemas: before.schemas.clone(), answer: None },
+            stamps: Vec::new(),
+            tails: Vec::new(),
+        }
+    }
+
+    /// Leaves a file for the next run.
+    fn leave(&mut self, name: String, seen: Option<&Seen>) {
+        self.has_more = true;
+        self.next.files.extend(seen.map(|seen| (name, seen.clone())));
+    }
+
+    fn note_removed(&mut self, before: &Watermark) {
+        for name in before.files.keys().filter(|name| !self.next.files.contains_key(*name)) {
+            self.findings.push(Finding::of_file(Notice::FileRemoved, format!("{name} was read before and is gone")));
+        }
+    }
+
+    /// Adds what is new of a file. Of one that is young, more may be to come.
+    fn add(&mut self, before: &Watermark, file: &SourceFile, config: &LoadConfig, is_young: bool) -> Result<(), Error> {
         let SourceFile { path, name, labels } = file;
+        let limits = &config.limits;
         let file_error = |source| Error::File { path: path.clone(), source };
         let seen = before.files.get(name);
         let n_left = limits.part_bytes_max.saturating_sub(self.n_bytes);
         if n_left == 0 {
-            self.has_more = true;
-            self.next.files.extend(seen.map(|seen| (name.clone(), seen.clone())));
+            self.leave(name.clone(), seen);
             return Ok(());
         }
         let metadata = path.metadata().map_err(file_error)?;
         let modified = metadata.modified().map_err(file_error)?;
         let found = Found::of(path, seen.map(|seen| seen.n_bytes)).map_err(file_error)?;
-        if let Some(seen) = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest) {
+        let same = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest);
+        if let Some(seen) = same.filter(|seen| seen.rest.is_none()) {
             self.next.files.insert(name.clone(), seen.clone());
             return Ok(());
         }
         self.stamps.push((path.clone(), metadata.len(), modified));
 
-        let is_text = found.is_text && !matches!(pipeline.format, Some(Format::Parquet | Format::Arrow | Format::Json));
-        let is_young = now.duration_since(modified).unwrap_or_default() < settle;
+        let is_text = found.is_text && !matches!(config.format, Some(Format::Parquet | Format::Arrow | Format::Json));
         let holds_back = is_text && is_young && !found.ends_line;
         let whole_end = if holds_back { found.last_line_end } else { found.n_bytes };
         let has_grown =
@@ -179,10 +188,25 @@ impl Plan {
             let message = format!("what was read of {name} before has changed; it is read as a whole");
             self.findings.push(Finding::of_file(Notice::Rewritten, message));
         }
-        let tail = seen.filter(|seen| has_grown && is_text && seen.ends_line && pipeline.resample.is_none());
+        let mut input = Input {
+            name: name.clone(),
+            content: Content::File(path.clone()),
+            labels: labels.clone(),
+            n_lines_before: 0,
+            groups: None,
+        };
+        if !is_text && config.resample.is_none() {
+            let part = part(input, config.format, same.and_then(|seen| seen.rest), n_left)?;
+            let all = found.all();
+            self.next.files.insert(name.clone(), Seen { rest: part.rest, ..all });
+            self.has_more |= part.rest.is_some();
+            self.push(part.input, part.n_bytes, false);
+            return Ok(());
+        }
+        let tail = seen.filter(|seen| has_grown && is_text && seen.ends_line && config.resample.is_none());
         let start = tail.map_or(0, |seen| seen.n_bytes);
-        let has_header = !found.is_ndjson && pipeline.format != Some(Format::Ndjson);
-        let part_end = match is_text && pipeline.resample.is_none() && whole_end - start > n_left {
+        let has_header = !found.is_ndjson && config.format != Some(Format::Ndjson);
+        let part_end = match is_text && config.resample.is_none() && whole_end - start > n_left {
             true => part_end(path, start, n_left, has_header && start == 0).map_err(file_error)?,
             false => None,
         };
@@ -192,23 +216,19 @@ impl Plan {
             let message = format!("the last line of {name} has no end yet and is left for the next run");
             self.findings.push(Finding::of_file(Notice::UnterminatedLine, message));
         }
-        let mut input = Input {
-            name: name.clone(),
-            content: Content::File(path.clone()),
-            labels: labels.clone(),
-            n_lines_before: 0,
-        };
-        let kept = match end == found.n_bytes {
-            true => Seen { n_bytes: end, digest: found.digest, n_lines: found.n_lines, ends_line: found.ends_line },
-            false => Seen::first_of(path, end).map_err(file_error)?,
+        let n_lines = found.n_lines;
+        let is_part = end < found.n_bytes;
+        let kept = match is_part {
+            true => Seen::first_of(path, end).map_err(file_error)?,
+            false => found.all(),
         };
         self.next.files.insert(name.clone(), kept);
         if tail.is_some() && start == end {
             return Ok(());
         }
         let length = end - start;
-        if tail.is_some() || end < found.n_bytes {
-            if start == 0 && (end == 0 || (found.n_lines == 1 && has_header)) {
+        if tail.is_some() || is_part {
+            if start == 0 && (end == 0 || (n_lines == 1 && has_header)) {
                 // Nothing but the header, or not even that.
                 self.next.files.remove(name);
                 return Ok(());
@@ -216,14 +236,18 @@ impl Plan {
             if length > limits.n_bytes_max {
                 return Err(Error::TooManyBytes { path: path.clone(), limit: limits.n_bytes_max });
             }
-            input.content =
-                Content::Bytes(read_tail(path, start, length, has_header && start > 0).map_err(file_error)?.into());
+            let bytes = read_tail(path, start..end, has_header && start > 0).map_err(file_error)?;
+            input.content = Content::Bytes(bytes.into());
             input.n_lines_before = tail.map_or(0, |seen| seen.n_lines - u64::from(has_header));
         }
-        self.n_bytes += length;
-        self.tails.push(tail.is_some());
-        self.inputs.push(input);
+        self.push(input, length, tail.is_some());
         Ok(())
+    }
+
+    fn push(&mut self, input: Input, n_bytes: u64, is_tail: bool) {
+        self.n_bytes += n_bytes;
+        self.tails.push(is_tail);
+        self.inputs.push(input);
     }
 
     /// Ends the run: makes sure that no file was changed since it was looked at, notices columns that have changed, and
@@ -345,6 +369,14 @@ impl Found {
     }
 }
 
+impl Found {
+    /// All of it, as it is remembered.
+    fn all(self) -> Seen {
+        let Self { n_bytes, digest, n_lines, ends_line, .. } = self;
+        Seen { n_bytes, digest, n_lines, ends_line, rest: None }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -358,7 +390,7 @@ impl Seen {
         loop {
             let piece = reader.fill_buf()?;
             if piece.is_empty() {
-                return Ok(Self { n_bytes, digest: hex(&hasher.finalize()), n_lines, ends_line: true });
+                return Ok(Self { n_bytes, digest: hex(&hasher.finalize()), n_lines, ends_line: true, rest: None });
             }
             hasher.update(piece);
             n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
@@ -366,43 +398,4 @@ impl Seen {
             reader.consume(n_read);
         }
     }
-}
-
-/// Where the last line ends that is within `n_bytes` from `start` on, or the first one if that is longer; the header alone
-/// is no part. `None` when that is the end of the file.
-fn part_end(path: &Path, start: u64, n_bytes: u64, begins_with_header: bool) -> std::io::Result<Option<u64>> {
-    let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
-    reader.seek(SeekFrom::Start(start))?;
-    let n_lines_min = if begins_with_header { 2 } else { 1 };
-    let (mut n_read, mut n_lines, mut end) = (0, 0, None);
-    loop {
-        let piece = reader.fill_buf()?;
-        if piece.is_empty() {
-            // All that is left has an end, or none: both are read as the rest of a file is.
-            return Ok(None);
-        }
-        for position in memchr::memchr_iter(b'\n', piece) {
-            let line_end = n_read + position as u64 + 1;
-            if line_end > n_bytes && n_lines >= n_lines_min {
-                return Ok(end);
-            }
-            n_lines += 1;
-            end = Some(start + line_end);
-        }
-        n_read += piece.len() as u64;
-        let length = piece.len();
-        reader.consume(length);
-    }
-}
-
-/// Bytes from `start` on, below the first line of the file if `has_header`.
-fn read_tail(path: &Path, start: u64, length: u64, has_header: bool) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut reader = BufReader::new(File::open(path)?);
-    if has_header {
-        reader.read_until(b'\n', &mut bytes)?;
-    }
-    reader.seek(SeekFrom::Start(start))?;
-    reader.take(length).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }

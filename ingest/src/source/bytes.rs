@@ -82,6 +82,13 @@ impl Head {
     }
 }
 
+impl Head {
+    /// Whether it is packed.
+    pub(super) fn is_packed(&self) -> bool {
+        compression(&self.stored).is_some()
+    }
+}
+
 /// Packing by gzip or zstd, from the first bytes.
 fn compression(head: &[u8]) -> Option<SupportedCompression> {
     // zlib has no magic number worth the name: `x` begins many a CSV header.
@@ -108,6 +115,33 @@ impl<'a> Pieces<'a> {
     pub(super) fn next(&mut self) -> io::Result<Option<impl Deref<Target = [u8]> + use<'a>>> {
         let (piece, n_read) = self.reader.read_next_slice(&Default::default(), PIECE, Some(PIECE))?;
         Ok((n_read > 0).then_some(piece))
+    }
+}
+
+/// The same as a stream.
+pub(super) struct Unpacked<'a> {
+    pieces: Pieces<'a>,
+    piece: Cursor<Vec<u8>>,
+}
+
+impl<'a> Unpacked<'a> {
+    pub(super) fn new(pieces: Pieces<'a>) -> Self {
+        Self { pieces, piece: Cursor::default() }
+    }
+}
+
+impl Read for Unpacked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n_read = self.piece.read(buffer)?;
+            if n_read > 0 || buffer.is_empty() {
+                return Ok(n_read);
+            }
+            match self.pieces.next()? {
+                Some(piece) => self.piece = Cursor::new(piece.to_vec()),
+                None => return Ok(0),
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@ mod json;
 mod parquet;
 
 use std::{
+    io::Read,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -86,20 +88,28 @@ pub struct Input {
     pub content: Content,
     /// Columns that the file itself does not have, by its place in a partitioned folder: `site=north/…`.
     pub labels: Vec<(String, String)>,
-    /// Lines of a growing file that were read before: they stand between the header and the first row given here.
+    /// Lines of a file that were read before, or rows: they stand between the header and the first row given here.
     pub n_lines_before: u64,
+    /// The groups of rows that are read of a Parquet file; all by default.
+    pub groups: Option<Range<usize>>,
 }
 
 impl Input {
     /// A file, called by its own name.
     pub fn file(path: &Path) -> Self {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self { name, content: Content::File(path.to_owned()), labels: Vec::new(), n_lines_before: 0 }
+        Self { name, content: Content::File(path.to_owned()), labels: Vec::new(), n_lines_before: 0, groups: None }
     }
 
     /// Bytes in memory.
     pub fn bytes(name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { name: name.into(), content: Content::Bytes(bytes.into()), labels: Vec::new(), n_lines_before: 0 }
+        Self {
+            name: name.into(),
+            content: Content::Bytes(bytes.into()),
+            labels: Vec::new(),
+            n_lines_before: 0,
+            groups: None,
+        }
     }
 
     /// What errors call it.
@@ -208,6 +218,41 @@ pub(crate) fn open<'a>(
     };
     decoder.first_line += input.n_lines_before;
     Ok((Reader { stream, input, before }, decoder))
+}
+
+/// How an input can be divided.
+pub(crate) enum Shape {
+    /// Lines of a packed text.
+    PackedText { is_ndjson: bool },
+    /// Groups of so many rows of a Parquet file.
+    Groups { n_rows: Vec<usize>, n_columns: usize },
+    /// In a way that is not known here; so many bytes are stored.
+    Other { n_bytes: u64 },
+}
+
+/// How an input can be divided.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn shape(input: &Input, format: Option<Format>) -> Result<Shape, Error> {
+    let head = Head::read(input)?;
+    Ok(match format.or_else(|| head.format()) {
+        Some(Format::Csv) if head.is_packed() => Shape::PackedText { is_ndjson: false },
+        Some(Format::Ndjson) if head.is_packed() => Shape::PackedText { is_ndjson: true },
+        Some(Format::Parquet) => {
+            let (n_rows, n_columns) = parquet::groups(input)?;
+            Shape::Groups { n_rows, n_columns }
+        }
+        _ => Shape::Other { n_bytes: bytes::stored_length(&input.content)? },
+    })
+}
+
+/// What is in an input once it is unpacked.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(crate) fn unpack(input: &Input) -> Result<impl Read, Error> {
+    Ok(bytes::Unpacked::new(bytes::Pieces::open(input)?))
 }
 
 impl Reader<'_> {

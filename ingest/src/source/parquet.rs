@@ -1,6 +1,6 @@
 //! Parquet, some groups of rows at a time.
 
-use std::{io::Cursor, path::PathBuf, sync::Arc};
+use std::{io::Cursor, ops::Range, path::PathBuf, sync::Arc};
 
 use polars::{io::mmap::MmapBytesReader, prelude::*};
 
@@ -30,23 +30,24 @@ enum Source<'a> {
 impl<'a> Groups<'a> {
     pub(super) fn open(input: &'a Input, limits: &Limits) -> Result<Self, Error> {
         let path = input.path();
-        let table_error = |source| Error::Table { path: path.clone(), source };
-        let (source, (n_rows, columns)) = match &input.content {
+        let (mut n_rows, columns) = described(input)?;
+        let source = match &input.content {
             Content::File(file) | Content::Nameless(file) => {
-                let opened = std::fs::File::open(file);
-                let opened = opened.map_err(|source| Error::File { path: path.clone(), source })?;
-                let source = PlRefPath::try_from_path(file).map_err(table_error)?;
-                (Source::File(source), describe(ParquetReader::new(opened)).map_err(table_error)?)
+                let source = PlRefPath::try_from_path(file);
+                Source::File(source.map_err(|source| Error::Table { path: path.clone(), source })?)
             }
-            Content::Bytes(bytes) => {
-                (Source::Bytes(bytes), describe(ParquetReader::new(Cursor::new(bytes))).map_err(table_error)?)
-            }
+            Content::Bytes(bytes) => Source::Bytes(bytes),
         };
         check_columns(&path, &columns, limits)?;
+        let mut n_rows_given = 0;
+        if let Some(Range { start, end }) = input.groups.clone() {
+            n_rows.truncate(end);
+            n_rows_given = n_rows.drain(..start.min(n_rows.len())).sum();
+        }
         // The file itself says how many there are, before any is decoded.
         let n_rows_all = n_rows.iter().fold(0_usize, |all, n| all.saturating_add(*n));
         check_size(&path, n_rows_all, n_rows_all.saturating_mul(columns.len()), limits)?;
-        Ok(Self { path, source, n_rows, n_columns: columns.len(), n_groups_given: 0, n_rows_given: 0 })
+        Ok(Self { path, source, n_rows, n_columns: columns.len(), n_groups_given: 0, n_rows_given })
     }
 
     /// The next rows; `None` at the end.
@@ -82,7 +83,26 @@ impl<'a> Groups<'a> {
     }
 }
 
+/// The rows of each group of an input, and its columns.
+pub(super) fn groups(input: &Input) -> Result<(Vec<usize>, usize), Error> {
+    let (n_rows, columns) = described(input)?;
+    Ok((n_rows, columns.len()))
+}
+
 /// The rows of each group, and the names of the columns.
+fn described(input: &Input) -> Result<(Vec<usize>, Vec<String>), Error> {
+    let path = input.path();
+    let described = match &input.content {
+        Content::File(file) | Content::Nameless(file) => {
+            let opened = std::fs::File::open(file);
+            let opened = opened.map_err(|source| Error::File { path: path.clone(), source })?;
+            describe(ParquetReader::new(opened))
+        }
+        Content::Bytes(bytes) => describe(ParquetReader::new(Cursor::new(bytes))),
+    };
+    described.map_err(|source| Error::Table { path, source })
+}
+
 fn describe<R: MmapBytesReader>(mut reader: ParquetReader<R>) -> PolarsResult<(Vec<usize>, Vec<String>)> {
     let n_rows = reader.get_metadata()?.row_groups.iter().map(|group| group.num_rows()).collect();
     Ok((n_rows, names(reader.schema()?.iter_names())))
