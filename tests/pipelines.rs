@@ -236,7 +236,15 @@ async fn a_benchmark_of_ingest_prints_a_line_for_each_figure() {
     let lines: Vec<Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: Vec<&str> = lines.iter().map(|line| line["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["CSV to frame", "Parquet to frame", "peak memory, CSV to frame", "frame to Postgres"]);
+    let expected = [
+        "CSV to frame",
+        "Parquet to frame",
+        "peak memory, CSV to frame",
+        "windows to batches",
+        "snapshot to 2000 batches",
+        "frame to Postgres",
+    ];
+    assert_eq!(names, expected);
     for line in &lines {
         assert_eq!(line["suite"], "ingest");
         for figure in ["value", "reference_value", "ratio"] {

@@ -9,10 +9,14 @@ use burn::tensor::Device;
 use crate::conditioning::{Conditioning, TokenLayout};
 use crate::denoiser::Denoiser;
 use crate::diffusion::{Example, NoisedBatch, Purpose};
+use crate::linear::LinearPlan;
 use crate::network::{layout, network};
 use crate::noise::Stream;
 use crate::products::{Prepared, Product, multiply_adds, sampling, training_step};
+use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
+use crate::scaling::ScalingKind;
+use crate::stage::Data;
 use crate::{Bounds, Budget, Calendar, Error, Grid, History, SampleConfig, TrainConfig};
 
 /// Numbers of series that are measured: a small panel, and a large one, on which a token has one step.
@@ -117,6 +121,64 @@ pub fn model(n_series: usize, device: &Device) -> Result<[Measurement; 2], Error
     Ok([sampling, training])
 }
 
+/// How fast training gets its batches, beside how fast it uses them up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batches {
+    /// Seconds to make ready what windows are cut from: values in standard units and the paths of the base's errors.
+    pub prepare_seconds: f64,
+    /// Batches that are cut, noised and brought to the device in a second.
+    pub made_per_second: f64,
+    /// Batches that training steps use up in a second.
+    pub used_per_second: f64,
+}
+
+/// Measures batches of random training windows of a history, and the training steps of the default network on them. The base is
+/// linear: trees change nothing of what a batch is.
+///
+/// Both alternate, so that both meet the same machine; of each the fastest counts.
+///
+/// # Errors
+/// Those of [`crate::fit`].
+pub fn batches(history: &History, device: &Device) -> Result<Batches, Error> {
+    let config = TrainConfig::new(HORIZON, Budget::Steps(1), 1);
+    let layout = layout(history, &config);
+    let network = network(&layout, history, &config);
+    let started = Instant::now();
+    let roles = Roles::new(&history.roles, history.values.n_series())?;
+    let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
+    let data = Data::new(history, &roles, ScalingKind::Linear, &history.values, layout);
+    let fitter = data.linear_fitter(&plan);
+    let folds: Vec<usize> = (0..plan.folds.n_folds()).collect();
+    let measured = data.measure(fitter.cross_fit(&fitter.choose(&history.seasons), &folds), folds);
+    let law = data.choose_law(&measured)?;
+    let stage = data.stage(measured, law)?;
+    let prepare_seconds = started.elapsed().as_secs_f64();
+
+    let device = device.clone().autodiff();
+    let mut stream = Stream::new(1, 0);
+    let (paths, influences) = (stage.training_paths(), stage.innovation.influences());
+    let mut denoiser = Denoiser::new(&network, &mut stream, &device);
+    let mut optimiser = AdamWConfig::new().with_grad_clipping(Some(GradientClippingConfig::Norm(1.0))).init();
+    let mut times = vec![];
+    for _ in 0..N_TRAINING_STEPS {
+        let started = Instant::now();
+        let draw = |stream: &mut Stream| data.example(&stage, paths[stage.draw_path(paths.len(), stream)]);
+        let examples: Vec<Example> = (0..config.network.batch_size).map(|_| draw(&mut stream)).collect();
+        let purpose = Purpose::Training(config.network.levels);
+        let batch = NoisedBatch::new(&layout, &examples, &influences, purpose, &mut stream, &device);
+        device.sync().map_err(|error| Error::Device { problem: error.to_string() })?;
+        let made = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let gradients = GradientsParams::from_grads(batch.loss(&denoiser).backward(), &denoiser);
+        denoiser = optimiser.step(1e-3, denoiser, gradients);
+        device.sync().map_err(|error| Error::Device { problem: error.to_string() })?;
+        times.push((made, started.elapsed().as_secs_f64()));
+    }
+    let best = |of: fn(&(f64, f64)) -> f64| times.iter().map(of).fold(f64::INFINITY, f64::min);
+    let (made, used) = (best(|times| times.0), best(|times| times.1));
+    Ok(Batches { prepare_seconds, made_per_second: 1.0 / made, used_per_second: 1.0 / used })
+}
+
 fn seconds_of<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<f64, Error> {
     let started = Instant::now();
     work()?;
@@ -160,6 +222,17 @@ mod tests {
         let measured = Measurement::new("sampling".into(), "trajectories/s", 10.0, &[product], &seconds);
         assert_eq!((measured.value, measured.reference_value, measured.ratio()), (5.0, 10.0, 0.5));
         assert_eq!(measured.multiply_adds, 72.0);
+    }
+
+    #[test]
+    fn batches_of_a_history_are_measured() {
+        let empty = history(2).expect("a history");
+        let mut stream = Stream::new(1, 0);
+        let noise = (0..N_ROWS * 2).map(|_| f64::from(stream.normal() as f32)).collect();
+        let noisy = History { values: Grid::new(2, noise).expect("whole rows"), ..empty };
+        let measured = batches(&noisy, &crate::cpu()).expect("a device");
+        assert!(measured.made_per_second > measured.used_per_second && measured.used_per_second > 0.0, "{measured:?}");
+        assert!(measured.prepare_seconds > 0.0);
     }
 
     #[test]

@@ -8,12 +8,17 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use forecast::History;
 use polars::prelude::*;
 
-use crate::{Error, Frequency, LoadConfig, Loaded, load};
+use crate::{Error, Frequency, LoadConfig, Loaded, Observation, Panel, PanelConfig, load, snapshot};
 
 /// Series of the generated data.
 const N_SERIES: usize = 1_000;
+/// Size of the panel whose snapshot is read: as in the measurements of the model.
+const SNAPSHOT_SERIES: usize = 8;
+const SNAPSHOT_HOURS: usize = 2_200;
 /// Runs of which the fastest counts: other work on the machine only makes them slower.
 const N_RUNS: usize = 3;
 
@@ -100,6 +105,29 @@ impl Files {
         Ok([self.compare("CSV", &self.csv, csv)?, self.compare("Parquet", &self.parquet, parquet)?])
     }
 
+    /// Writes the snapshot of a panel, and reads it as training would: the history in it, and the seconds that this took.
+    ///
+    /// # Errors
+    /// Those of [`snapshot::write`] and [`load`].
+    pub fn read_snapshot(folder: &Path) -> Result<(History, f64), Error> {
+        let series: Vec<String> = (0..SNAPSHOT_SERIES).map(|series| format!("meter_{series:04}")).collect();
+        let cells = (0..SNAPSHOT_SERIES).flat_map(|series| (0..SNAPSHOT_HOURS).map(move |hour| (series, hour)));
+        let observations = cells.map(|(series, hour)| Observation {
+            series,
+            valid_time: time(hour),
+            available_at: None,
+            value: value(series, hour),
+            sd: None,
+        });
+        let panel_config = || PanelConfig::new("bench", Frequency::HOUR, Tz::UTC);
+        let panel = Panel::from_observations(panel_config(), series, observations)?;
+        let snapshot = snapshot::write(folder, &panel)?;
+        let start = Instant::now();
+        let loaded = load(&snapshot.path, &config(SNAPSHOT_HOURS))?;
+        let history = Panel::from_frame(panel_config(), &loaded.frame)?.history()?;
+        Ok((history, start.elapsed().as_secs_f64()))
+    }
+
     fn compare(
         &self,
         name: &'static str,
@@ -159,6 +187,9 @@ mod tests {
         let frame = files.load_csv().expect("a frame").frame;
         assert_eq!(frame, load(&files.parquet, &config(3_000)).expect("a frame").frame);
         assert_eq!(frame.n_rows(), 3_000);
+        let (history, seconds) = Files::read_snapshot(folder.path()).expect("a history");
+        assert_eq!((history.values.n_steps(), history.values.n_series()), (SNAPSHOT_HOURS, SNAPSHOT_SERIES));
+        assert!(seconds > 0.0 && history.values.get(7, 3) == value(3, 7));
         for measured in files.measure().expect("rates") {
             assert!(measured.value > 0.0 && measured.reference_value > 0.0 && measured.n_bytes > 10_000);
         }

@@ -84,7 +84,7 @@ impl<'a> Line<'a> {
 /// When there is no such device, or it fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.suite == Suite::Ingest {
-        return super::bench_ingest::run(args.rows as usize, args.json).await;
+        return super::bench_ingest::run(args.rows as usize, args.json, &args.device.open()?).await;
     }
     if args.suite == Suite::Service {
         return super::bench_service::run(args.values as usize, args.json).await;

@@ -1,4 +1,4 @@
-//! `plumecast bench ingest`: how fast sources become frames and frames become rows, and what memory that takes.
+//! `plumecast bench ingest`: how fast sources become frames, frames rows and snapshots batches, and what memory that takes.
 
 use std::fmt::Write;
 use std::fs;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use forecast::Device;
 use ingest::bench::Files;
 use sqlx::{PgPool, Row};
 
@@ -23,6 +24,10 @@ const SUITE: &str = "ingest";
 const GOAL_READ: f64 = 0.8;
 /// Share of the speed of `COPY` that storing should keep.
 const GOAL_STORE: f64 = 0.7;
+/// By how much more batches should be made than training uses up.
+const GOAL_BATCHES: f64 = 5.0;
+/// Batches over which the time counts that reading a snapshot and making it ready take: as many as a long training uses.
+const N_BATCHES: f64 = 2_000.0;
 /// Bytes that go to the server at a time.
 const PIECE: usize = 1 << 20;
 /// Name of the panel.
@@ -34,7 +39,7 @@ const PANEL: &str = "bench";
 ///
 /// # Errors
 /// When files cannot be written or read, or there is no Postgres.
-pub async fn run(n_rows: usize, json: bool) -> anyhow::Result<()> {
+pub async fn run(n_rows: usize, json: bool, device: &Device) -> anyhow::Result<()> {
     let folder = TemporaryFolder::make().context("cannot make a temporary folder")?;
     let print = |line: Line<'_>| -> anyhow::Result<()> {
         let text = if json { serde_json::to_string(&line)? } else { table_row(&line) };
@@ -72,6 +77,24 @@ pub async fn run(n_rows: usize, json: bool) -> anyhow::Result<()> {
             reference_value: megabytes(n_csv_bytes),
             ratio: n_csv_bytes / peak,
             goal: None,
+        })?;
+    }
+
+    let (history, read_seconds) = Files::read_snapshot(&folder.path)?;
+    let batches = forecast::bench::batches(&history, device)?;
+    let seconds = read_seconds + batches.prepare_seconds + N_BATCHES / batches.made_per_second;
+    for (name, value) in
+        [("windows to batches", batches.made_per_second), ("snapshot to 2000 batches", N_BATCHES / seconds)]
+    {
+        print(Line {
+            suite: SUITE,
+            name,
+            value,
+            unit: "batches/s",
+            reference: "training steps",
+            reference_value: batches.used_per_second,
+            ratio: value / batches.used_per_second,
+            goal: Some(GOAL_BATCHES),
         })?;
     }
 
