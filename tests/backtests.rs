@@ -5,16 +5,20 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::config::{Config, WorkerConfig};
+use api::backfilling::{self, Made};
+use api::config::{Config, Limits, WorkerConfig};
 use api::db::job::queue;
 use api::db::words::JobState;
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::jobs::{Context, Settings, attempt};
+use api::metrics::Metrics;
+use api::predictor::Predictor;
+use api::routes::forecasts::request::ForecastRequest;
 use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 
-use crate::support::{Service, count, do_job, hour, load_panel, output, plumecast, register, train};
+use crate::support::{Service, count, do_job, do_next_job, hour, load_panel, output, plumecast, register, train};
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_model_is_tested_on_past_windows_and_the_result_is_kept(pool: PgPool) {
@@ -184,6 +188,39 @@ async fn a_backfill_that_was_withdrawn_stores_nothing_more_and_another_attempt_g
     attempt::make(&context, &taken.lease).await.unwrap();
     let job = db::job::get(&pool, TENANT, taken.lease.job_id).await.unwrap().unwrap();
     assert_eq!(job.result.unwrap(), json!({"n_made": 5, "n_stored": 3, "n_without_observations": 0}));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn two_backfills_at_once_store_each_forecast_once(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    train(&pool, &service, &loaded).await;
+    for _ in 0..2 {
+        service.post("/v1/jobs", &json!({"kind": "backfill", "arguments": backfill()})).await.expect(202);
+    }
+    let work = || do_next_job(&pool, service.data_dir(), "backfill", Utc::now());
+    let (one, other) = tokio::join!(work(), work());
+    let jobs = [one, other];
+    let of_both = |what: &str| jobs.iter().map(|job| job.result.as_ref().unwrap()[what].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((of_both("n_made"), of_both("n_stored")), (8, 8), "{jobs:?}");
+    assert_eq!(count(&pool, "select count(*) from forecast").await, 8);
+
+    // To the same moment: one has stored its forecast and not committed it while the other makes its own.
+    let metrics = Metrics::new().unwrap();
+    let predictor = Predictor::start(&service.models_dir(), 2, 1, forecast::cpu(), metrics.clone()).unwrap();
+    let request = json!({"panel": "city", "horizon": 6, "num_samples": 5});
+    let order = serde_json::from_value::<ForecastRequest>(request).unwrap().order(&Limits::default()).unwrap();
+    let make = || backfilling::make(&pool, &predictor, &metrics, &order, hour(228), hour(240));
+    let Made::Forecast(first) = make().await.unwrap() else { panic!("there is none yet") };
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                     and database = (select oid from pg_database where datname = current_database())";
+    let commit = async {
+        while count(&pool, waiting).await == 0 {}
+        first.commit().await.unwrap();
+    };
+    let (second, ()) = tokio::join!(make(), commit);
+    assert!(matches!(second, Ok(Made::Stored)), "{second:?}");
+    assert_eq!(count(&pool, "select count(*) from forecast").await, 9);
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

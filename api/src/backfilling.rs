@@ -2,13 +2,15 @@
 //! that a backfill that was stopped goes on where it was.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use chrono::{DateTime, Utc};
-use sqlx::PgPool;
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::Error;
+use crate::db::panel::Panel;
 use crate::db::{self, DEFAULT_TENANT};
-use crate::forecaster::{self, Forecast, Grid, Order};
+use crate::forecaster::{self, Grid, Order};
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
 use crate::registry;
@@ -44,24 +46,33 @@ pub struct Plan {
 /// - [`Error::InvalidBody`] when there are more than [`FORECASTS_MAX`], or none
 pub async fn plan(pool: &PgPool, order: &Order, period: &Period) -> Result<Plan, Error> {
     let panel = registry::find_panel(pool, &order.panel).await?;
+    let all = issue_times(Grid::of(&panel)?, period)?;
+    let stored = stored(pool, order, &panel, period.start..period.end).await?;
+    let n_all = all.len();
+    let missing: Vec<DateTime<Utc>> = all.into_iter().filter(|time| !stored.contains(time)).collect();
+    Ok(Plan { n_stored: n_all - missing.len(), issue_times: missing })
+}
+
+/// The issue times within a range of which there is such a forecast.
+async fn stored(
+    pool: &PgPool,
+    order: &Order,
+    panel: &Panel,
+    range: Range<DateTime<Utc>>,
+) -> Result<BTreeSet<DateTime<Utc>>, Error> {
     let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
     let champion = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
-    let all = issue_times(Grid::of(&panel)?, period)?;
-    let stored: BTreeSet<DateTime<Utc>> = db::forecast::issue_times(
+    let (horizon, num_samples) = (i32::try_from(order.horizon), i32::try_from(order.sampling.n_samples));
+    let times = db::forecast::issue_times(
         pool,
         DEFAULT_TENANT,
         champion.panel_version_id,
         champion.model_id,
-        i32::try_from(order.horizon).unwrap_or(i32::MAX),
-        i32::try_from(order.sampling.n_samples).unwrap_or(i32::MAX),
-        period.start..period.end,
-    )
-    .await?
-    .into_iter()
-    .collect();
-    let n_all = all.len();
-    let missing: Vec<DateTime<Utc>> = all.into_iter().filter(|time| !stored.contains(time)).collect();
-    Ok(Plan { n_stored: n_all - missing.len(), issue_times: missing })
+        horizon.unwrap_or(i32::MAX),
+        num_samples.unwrap_or(i32::MAX),
+        range,
+    );
+    Ok(times.await?.into_iter().collect())
 }
 
 /// The issue times of a period.
@@ -90,10 +101,22 @@ fn issue_times(grid: Grid, period: &Period) -> Result<Vec<DateTime<Utc>>, Error>
     Ok(times)
 }
 
-/// Makes the forecast of one issue time; `None` where nothing was known then to forecast from.
+/// What became of an issue time.
+#[derive(Debug)]
+pub enum Made {
+    /// The forecast is stored in this transaction, which is left to the caller to commit.
+    Forecast(Transaction<'static, Postgres>),
+    /// Somebody else has stored one since there was a plan.
+    Stored,
+    /// Nothing was known then to forecast from.
+    NoObservations,
+}
+
+/// Makes and stores the forecast of one issue time, unless there is one meanwhile: of several backfills at once, the one that
+/// comes first keeps its forecast.
 ///
 /// # Errors
-/// Those of [`forecaster::make`].
+/// Those of [`forecaster::make`], and of the database.
 pub async fn make(
     pool: &PgPool,
     predictor: &Predictor,
@@ -101,18 +124,26 @@ pub async fn make(
     order: &Order,
     issue_time: DateTime<Utc>,
     now: DateTime<Utc>,
-) -> Result<Option<Forecast>, Error> {
-    let order = Order { issue_time: Some(issue_time), fallback: false, ..order.clone() };
-    match forecaster::make(pool, predictor, metrics, &order, now).await {
-        Err(Error::NoObservations { .. }) => Ok(None),
-        made => made.map(Some),
+) -> Result<Made, Error> {
+    let panel = registry::find_panel(pool, &order.panel).await?;
+    if !stored(pool, order, &panel, issue_time..issue_time + TimeDelta::microseconds(1)).await?.is_empty() {
+        return Ok(Made::Stored);
     }
+    let order = Order { issue_time: Some(issue_time), fallback: false, ..order.clone() };
+    let forecast = match forecaster::make(pool, predictor, metrics, &order, now).await {
+        Err(Error::NoObservations { .. }) => return Ok(Made::NoObservations),
+        made => made?,
+    };
+    let mut transaction = forecaster::store_uncommitted(pool, &forecast, None).await?;
+    if db::forecast::is_doubled(&mut transaction, DEFAULT_TENANT, forecast.forecast_id).await? {
+        transaction.rollback().await?;
+        return Ok(Made::Stored);
+    }
+    Ok(Made::Forecast(transaction))
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
     fn times(start_minute: i64, end_hour: i64, every: usize) -> Result<Vec<i64>, Error> {

@@ -3,10 +3,10 @@
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 
-use crate::backfilling::{self, Period, Plan};
+use crate::backfilling::{self, Made, Period, Plan};
 use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::database::Database;
-use crate::forecaster::{self, Order};
+use crate::forecaster::Order;
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
 use crate::progress::{is_stopped, stop_on_interrupt};
@@ -77,27 +77,29 @@ async fn backfill(args: &Args, order: &Order, database: &Database) -> anyhow::Re
     let (pool, now) = (database.pool(), Utc::now());
     let end = args.end.map_or(now, |end| end.min(now));
     let period = Period { start: args.start, end, every: args.every.max(1) };
-    let Plan { issue_times, n_stored } = backfilling::plan(pool, order, &period).await?;
+    let Plan { issue_times, mut n_stored } = backfilling::plan(pool, order, &period).await?;
     let metrics = Metrics::new().context("setting up the metrics")?;
     let device = args.device.open()?;
     let predictor = Predictor::start(&args.database.models_dir(), 1, 1, device, metrics.clone())
         .context("starting the model thread")?;
     let n_all = issue_times.len();
-    let (mut n_made, mut n_unknown) = (0, 0);
+    let (mut n_made, mut n_unknown, mut n_left) = (0, 0, n_all);
     for (index, issue_time) in issue_times.into_iter().enumerate() {
         if is_stopped() {
             break;
         }
         telemetry::note(format_args!("{} of {n_all}: {}", index + 1, issue_time.to_rfc3339()));
         match backfilling::make(pool, &predictor, &metrics, order, issue_time, now).await? {
-            Some(forecast) => {
-                forecaster::store(pool, &metrics, &forecast, None).await?;
+            Made::Forecast(transaction) => {
+                transaction.commit().await?;
                 n_made += 1;
             }
-            None => n_unknown += 1,
+            Made::Stored => n_stored += 1,
+            Made::NoObservations => n_unknown += 1,
         }
+        n_left -= 1;
     }
-    let left = match n_all - n_made - n_unknown {
+    let left = match n_left {
         0 => String::new(),
         n_left => format!("; {n_left} are left"),
     };

@@ -417,6 +417,36 @@ pub async fn issue_times(
     .await?)
 }
 
+/// Waits until nobody else is about to commit a plain forecast of the kind that this transaction has stored (by the same model, for
+/// the same issue time, of the same horizon and number of trajectories), and tells whether another one has been committed. From
+/// here to its end, the transaction keeps others waiting at this place.
+pub async fn is_doubled(connection: &mut PgConnection, tenant_id: i32, forecast_id: Uuid) -> Result<bool, Error> {
+    sqlx::query(
+        "select pg_advisory_xact_lock(hashtextextended(
+             concat_ws(' ', 'plumecast.forecast', tenant_id, model_id, horizon, num_samples, extract(epoch from issue_time)), 0))
+         from forecast
+         where tenant_id = $1 and forecast_id = $2",
+    )
+    .bind(tenant_id)
+    .bind(forecast_id)
+    .execute(&mut *connection)
+    .await?;
+    // A statement of its own: it sees what was committed while the one before waited.
+    Ok(sqlx::query_scalar(
+        "select exists (
+             select
+             from forecast other
+             join forecast own using (tenant_id, panel_version_id, issue_time, model_id, horizon, num_samples)
+             where tenant_id = $1 and own.forecast_id = $2 and other.forecast_id <> $2
+               and other.status = 'succeeded' and other.scenario is null
+         )",
+    )
+    .bind(tenant_id)
+    .bind(forecast_id)
+    .fetch_one(connection)
+    .await?)
+}
+
 /// The plain forecast of a panel with the latest issue time; of several, the one that was made last.
 pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<Forecast>, Error> {
     // The newest of each panel version is an index probe, however many forecasts are stored.

@@ -7,9 +7,8 @@ use utoipa::ToSchema;
 
 use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::Error;
-use crate::backfilling::{self, Period, Plan};
+use crate::backfilling::{self, Made, Period, Plan};
 use crate::config::Limits;
-use crate::forecaster;
 use crate::instant::rfc3339_option;
 use crate::metrics::Metrics;
 use crate::predictor::Predictor;
@@ -91,7 +90,7 @@ impl Task for BackfillOrder {
         let order = self.forecast.order(&context.settings.limits())?;
         let end = self.end.unwrap_or(now).min(now);
         let period = Period { start: self.start, end, every: self.every };
-        let Plan { issue_times, n_stored } = backfilling::plan(pool, &order, &period).await?;
+        let Plan { issue_times, mut n_stored } = backfilling::plan(pool, &order, &period).await?;
         reporter.log(format!("{} forecasts to make, {n_stored} are stored", issue_times.len()));
         let metrics = Metrics::new().map_err(|error| Error::internal("setting up the metrics", error))?;
         let models_dir = context.settings.folders.data.join("models");
@@ -102,11 +101,12 @@ impl Task for BackfillOrder {
         for (index, issue_time) in issue_times.into_iter().enumerate() {
             reporter.progress(index as f64 / n_all as f64, format!("{} of {n_all} forecasts", index + 1));
             match backfilling::make(pool, &predictor, &metrics, &order, issue_time, now).await? {
-                Some(forecast) => {
-                    reporter.keep(forecaster::store_uncommitted(pool, &forecast, None).await?).await?;
+                Made::Forecast(transaction) => {
+                    reporter.keep(transaction).await?;
                     n_made += 1;
                 }
-                None => n_unknown += 1,
+                Made::Stored => n_stored += 1,
+                Made::NoObservations => n_unknown += 1,
             }
         }
         let result = json!({ "n_made": n_made, "n_stored": n_stored, "n_without_observations": n_unknown });
