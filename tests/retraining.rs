@@ -120,6 +120,54 @@ async fn a_champion_that_has_seen_the_windows_is_not_judged_by_them(pool: PgPool
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn training_begins_with_the_weights_of_another_model_where_these_can_be_judged(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    load_hours(&pool, 0..300, &[("heat", changing)]).await;
+    let log = async |kind: &str, arguments: serde_json::Value, now: usize| {
+        let job = do_job(&pool, service.data_dir(), kind, arguments, hour(now)).await;
+        assert_eq!(job.state, JobState::Succeeded, "{job:?}");
+        let lines = db::job::log::list(&pool, TENANT, job.job_id, None, 100).await.unwrap();
+        lines.into_iter().map(|line| line.text).filter(|line| line.starts_with("began with")).collect::<Vec<_>>()
+    };
+    let policy = json!({"windows": 6, "train_steps": 12, "num_samples": 20, "warm_start": true});
+    let retrain = json!({"panel": "city", "horizon": 6, "policy": policy});
+    assert!(log("retrain", retrain.clone(), 300).await.is_empty(), "there is no champion to begin with");
+
+    // Everything that could be chosen by has been seen, later most of it not.
+    let told = log("retrain", retrain.clone(), 300).await;
+    let refused = "began with nothing, not with version 1 of panel `city`: 0 origins come after what it was trained on";
+    assert!(told[0].starts_with(refused), "{told:?}");
+    load_hours(&pool, 300..640, &[("heat", changing)]).await;
+    let told = log("retrain", retrain, 640).await;
+    assert!(told[0].starts_with("began with the weights of version 1 of panel `city`, chosen by"), "{told:?}");
+    let model = service.get("/v1/models/city/3").await.expect(200);
+    let origin = &model["config"]["warm_start"];
+    assert_eq!((&origin["panel"], &origin["version"]), (&json!("city"), &json!(1)));
+    assert_eq!(origin["learned_until"].as_object().unwrap().values().next().unwrap(), &json!(hour(264)));
+    assert!(model["metrics"]["training"]["warm_start"]["weights"]["n_origins"].as_u64().unwrap() >= 18, "{model}");
+    assert_eq!(service.get("/v1/models/city/2").await.expect(200)["config"]["warm_start"], json!(null));
+
+    // Of other data nothing has been seen; what its weights had learned from before stays known.
+    load_panel(&pool, "town", 240).await;
+    let order = |from: &str| json!({"panel": "city", "horizon": 6, "train_steps": 12, "warm_start": from});
+    let wide = json!({"panel": "town", "horizon": 6, "train_steps": 12});
+    assert!(log("train", wide, 240).await.is_empty());
+    let told = log("train", order("town/champion"), 640).await;
+    assert_eq!(
+        told,
+        ["began with nothing, not with version 1 of panel `town`: its number of series is 2, this network's is 1"]
+    );
+    let told = log("train", order("3"), 640).await;
+    assert!(told[0].contains("with version 3 of panel `city`: ") || told[0].contains("of version 3"), "{told:?}");
+
+    let problem = service.post("/v1/jobs", &json!({"kind": "train", "arguments": order("best")})).await;
+    let problem = problem.problem(422, "invalid-body");
+    assert_eq!(problem.errors[0].pointer.as_deref(), Some("/arguments/warm_start"));
+    let job = do_job(&pool, service.data_dir(), "train", order("77"), hour(640)).await;
+    assert!(job.failure.unwrap().contains("no model of version 77"));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_champion_that_is_broken_is_replaced(pool: PgPool) {
     let data = tempfile::tempdir().unwrap();
     let loaded = load_panel(&pool, "city", 240).await;

@@ -35,6 +35,7 @@ pub mod server;
 pub mod table;
 pub mod telemetry;
 pub mod training;
+pub mod warm_start;
 
 pub use config::Config;
 pub use error::Error;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::{Budget, Device, Fitted, History, Progress, TrainConfig, backtest, fit};
+use forecast::{Budget, Device, Fitted, History, Progress, TrainConfig, backtest, fit, fit_from};
 use serde_json::json;
 use sqlx::{Acquire, PgPool, Postgres};
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use crate::curves::Curves;
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::drift::profile::Profile;
 use crate::forecaster::{Grid, known_panel};
+use crate::warm_start::{self, Origin, WarmStart};
 
 /// Most minutes that anybody may ask for: a day.
 pub const MINUTES_MAX: f64 = 1440.0;
@@ -94,9 +95,11 @@ pub struct Trained {
     pub n_train: usize,
     /// How the losses moved.
     pub curves: Curves,
+    /// The model whose weights it was to begin with.
+    pub origin: Option<Origin>,
 }
 
-/// Trains on all rows but those of the test windows, and scores these.
+/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, and scores these.
 ///
 /// Takes as long as the budget says: not for an async thread.
 ///
@@ -105,6 +108,7 @@ pub struct Trained {
 pub fn train(
     history: &History,
     config: &TrainConfig,
+    from: Option<&WarmStart>,
     test: &TestWindows,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
@@ -114,16 +118,21 @@ pub fn train(
         curves.record(state);
         progress(state)
     };
+    let origin = from.map(|from| from.origin.clone());
+    let mut fit = |history: &History| match from {
+        Some(from) => fit_from(history, config, from.start(), device, &mut progress),
+        None => fit(history, config, device, &mut progress),
+    };
     if test.n_windows == 0 {
         let n_train = history.values.n_steps();
-        let fitted = fit(history, config, device, &mut progress)?;
-        return Ok(Trained { fitted, scores: vec![], n_train, curves });
+        let fitted = fit(history)?;
+        return Ok(Trained { fitted, scores: vec![], n_train, curves, origin });
     }
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
     let n_train = windows.n_train(history)?;
-    let fitted = fit(&history.rows(0..n_train), config, device, &mut progress)?;
+    let fitted = fit(&history.rows(0..n_train))?;
     let scores = backtest::score_windows(history, &windows, &fitted)?.rows;
-    Ok(Trained { fitted, scores, n_train, curves })
+    Ok(Trained { fitted, scores, n_train, curves, origin })
 }
 
 /// Stores a trained model: checkpoint and training curves in a `folder` of its own among the models, the snapshot beside
@@ -157,6 +166,7 @@ pub async fn register(
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
+            "warm_start": warm_start::kept(&trained.fitted.report, trained.origin.as_ref()),
         }),
         metrics: &json!({
             "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs,

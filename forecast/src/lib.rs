@@ -62,6 +62,7 @@ pub mod scaling;
 pub mod schedule;
 mod solver;
 mod stage;
+mod start;
 pub mod surprise;
 mod train;
 mod trainer;
@@ -83,7 +84,8 @@ pub use noising::LevelMix;
 pub use prepared::{Prepared, Update};
 pub use role::{N_COVARIATES_MAX, Role};
 pub use schedule::Schedule;
-pub use train::{Budget, Fitted, Progress, SampledLoss, TrainConfig, TrainReport, fit};
+pub use start::{Start, Unfit, WarmStart};
+pub use train::{Budget, Fitted, Progress, SampledLoss, TrainConfig, TrainReport, fit, fit_from};
 pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};
 
 /// The processor of this machine.

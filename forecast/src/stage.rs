@@ -247,7 +247,7 @@ impl<'a> Data<'a> {
     fn loss_of_law(&self, measured: &Measured, innovation: &Innovation, pool: &Pool) -> Result<f64, Error> {
         let n_series = self.layout.n_series;
         let n_elements = self.layout.horizon() * n_series;
-        self.loss_of_draws(measured, innovation, pool, &mut |_, seed| {
+        self.loss_of_draws(measured, innovation, pool, 0, &mut |_, seed| {
             let noise = Noise::new(seed);
             let draw = |index: usize| {
                 let (sample, element) = (index / n_elements, index % n_elements);
@@ -257,13 +257,13 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// The loss on the last fold where what is denoised is drawn by a sampler.
+    /// The loss on the last fold, from an origin on, where what is denoised is drawn by a sampler.
     ///
     /// # Errors
     /// Those of [`Sampler::draw`].
-    pub fn loss_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>) -> Result<f64, Error> {
+    pub fn loss_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<f64, Error> {
         let Stage { measured, innovation, pool, .. } = stage;
-        self.loss_of_draws(measured, innovation, pool, &mut |path, seed| {
+        self.loss_of_draws(measured, innovation, pool, first_origin, &mut |path, seed| {
             let draw = Draw {
                 first_sample: 0,
                 n_samples: N_COMPARED_SAMPLES,
@@ -276,18 +276,18 @@ impl<'a> Data<'a> {
         })
     }
 
-    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, for innovations `[sample, element]` that
-    /// are drawn for the index of a path and a seed.
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, from an origin on, for innovations
+    /// `[sample, element]` that are drawn for the index of a path and a seed.
     fn loss_of_draws(
         &self,
         measured: &Measured,
         innovation: &Innovation,
         pool: &Pool,
+        first_origin: usize,
         draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
     ) -> Result<f64, Error> {
         let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
-        let last = measured.base.folds.n_folds() - 1;
-        let paths = measured.paths_of(|fold| fold == last);
+        let paths = measured.last_paths(first_origin);
         let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
         let mut outcomes = vec![];
         for (seed, index) in paths.into_iter().step_by(stride).enumerate() {
@@ -318,7 +318,8 @@ impl<'a> Data<'a> {
                 truth: self.target_rows(first..first + horizon),
             });
         }
-        let scores = score(&self.target_rows(0..measured.base.folds.start(last)), 1, &outcomes);
+        let folds = measured.base.folds;
+        let scores = score(&self.target_rows(0..folds.start(folds.n_folds() - 1)), 1, &outcomes);
         let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
         Ok([scores.crps, scores.crps_sum, scores.energy_score].map(logarithm).iter().sum())
     }
@@ -354,6 +355,13 @@ impl Measured {
         (0..self.paths.len()).filter(|&path| is_wanted(self.base.folds.of(self.paths[path].origin))).collect()
     }
 
+    /// Indices of the paths of the last fold, from an origin on.
+    fn last_paths(&self, first_origin: usize) -> Vec<usize> {
+        let last = self.base.folds.n_folds() - 1;
+        let paths = self.paths_of(|fold| fold == last).into_iter();
+        paths.filter(|&path| self.paths[path].origin >= first_origin).collect()
+    }
+
     fn error_paths(&self, data: &Data<'_>, is_wanted: impl Fn(usize) -> bool) -> ErrorPaths {
         let n_series = data.layout.n_series;
         let n_elements = data.layout.horizon() * n_series;
@@ -382,10 +390,9 @@ impl Stage {
         self.measured.paths_of(|fold| self.measured.used.contains(&fold))
     }
 
-    /// Indices of the paths of the last fold.
-    pub fn validation_paths(&self) -> Vec<usize> {
-        let last = self.measured.base.folds.n_folds() - 1;
-        self.measured.paths_of(|fold| fold == last)
+    /// Indices of the paths of the last fold, from an origin on.
+    pub fn validation_paths(&self, first_origin: usize) -> Vec<usize> {
+        self.measured.last_paths(first_origin)
     }
 
     /// The base forecaster, the innovations, their pool, and whole observed paths of errors, `[path, lead, series]`,

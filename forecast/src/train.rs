@@ -22,6 +22,7 @@ use crate::network::{NetworkConfig, layout, network};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::{Data, Law, Measured};
+use crate::start::{Start, WarmStart};
 use crate::trainer::Trainer;
 use crate::{Error, History, Model};
 
@@ -99,6 +100,9 @@ impl Progress {
 /// What training found, for the record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TrainReport {
+    /// Whether the network began with the weights of another model; none where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<WarmStart>,
     /// How values are brought into standard units.
     pub scaling: ScalingKind,
     /// The linear part of the base forecaster in words.
@@ -112,7 +116,8 @@ pub struct TrainReport {
     pub estimation: Estimation,
     /// Share of the trajectories that take a past path of innovations.
     pub pool_share: f64,
-    /// Steps whose network gave the best trajectories on the last fold; 0 keeps the joint law of the base's errors.
+    /// Steps whose network gave the best trajectories on the last fold; 0 keeps the network that it began with, which without a
+    /// warm start is the joint law of the base's errors.
     pub best_step: usize,
     /// Share of the predicted velocity whose trajectories scored best on the last fold.
     pub velocity_share: f64,
@@ -132,7 +137,7 @@ pub struct TrainReport {
 /// What trajectories scored that were sampled with a network and a share of its velocity.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SampledLoss {
-    /// Optimiser steps of the network; 0 is none.
+    /// Optimiser steps of the network; 0 is what it began with.
     #[serde(default)]
     pub step: usize,
     /// The share.
@@ -172,7 +177,22 @@ pub fn fit(
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
-    fit_parts(history, config, device, progress, Parts::All)
+    fit_parts(history, config, None, device, progress, Parts::All)
+}
+
+/// As [`fit`], with a network that begins with the weights of another model, where these fit and enough of the last fold is
+/// unknown to them; the report says whether it did.
+///
+/// # Errors
+/// Those of [`fit`].
+pub fn fit_from(
+    history: &History,
+    config: &TrainConfig,
+    start: Start<'_>,
+    device: &Device,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Fitted, Error> {
+    fit_parts(history, config, Some(start), device, progress, Parts::All)
 }
 
 /// A model without trees and network: linear base and joint law of its errors.
@@ -186,7 +206,7 @@ pub(crate) fn fit_law(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Model, Error> {
     let config = TrainConfig { budget: Budget::Steps(0), ..config.clone() };
-    Ok(fit_parts(history, &config, device, progress, Parts::LinearLaw)?.model)
+    Ok(fit_parts(history, &config, None, device, progress, Parts::LinearLaw)?.model)
 }
 
 /// What a model is made of.
@@ -201,6 +221,7 @@ enum Parts {
 fn fit_parts(
     history: &History,
     config: &TrainConfig,
+    start: Option<Start<'_>>,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     parts: Parts,
@@ -245,7 +266,13 @@ fn fit_parts(
     let stage = data.stage(measured, law)?;
 
     let network = network(&layout, history, config);
-    let trainer = Trainer { config, network: &network, device, started };
+    let start =
+        start.map(|start| start.weights(&layout, &network, plan.folds, |first| stage.validation_paths(first).len()));
+    let warm_start = start.as_ref().map(|start| match start {
+        Ok(weights) => WarmStart::Weights { n_origins: weights.n_origins },
+        Err(unfit) => WarmStart::Nothing { reason: unfit.to_string() },
+    });
+    let trainer = Trainer { config, network: &network, start: start.and_then(Result::ok), device, started };
     let selection = trainer.select(&data, &stage, progress)?;
 
     let mut data = Data::new(history, &roles, kind, &history.values, layout);
@@ -256,6 +283,7 @@ fn fit_parts(
 
     let velocity_share = selection.velocity_share;
     let mut report = TrainReport {
+        warm_start,
         scaling: kind,
         effects,
         base: base_words,

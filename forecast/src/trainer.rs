@@ -15,9 +15,12 @@ use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
 use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
+use crate::start::Weights;
 use crate::train::{Budget, Progress, SampledLoss, TrainConfig};
 
 const LEARNING_RATE: f64 = 2e-3;
+/// The same after a warm start: what is learned already is not to be forgotten.
+const LEARNING_RATE_WARM: f64 = 1e-3;
 const WARM_UP_STEPS: usize = 20;
 const WEIGHT_DECAY: f32 = 0.01;
 const GRADIENT_NORM_MAX: f32 = 1.0;
@@ -54,7 +57,7 @@ struct Candidate {
 
 /// How long to learn, and how much to believe.
 pub struct Selection {
-    /// Steps whose network gives the best trajectories; 0 when none is of use.
+    /// Steps whose network gives the best trajectories; 0 when none is of use, or none is better than what it began with.
     pub best_step: usize,
     /// Length of the schedule of the learning rate.
     pub n_steps: usize,
@@ -78,6 +81,8 @@ pub struct Trainer<'a> {
     pub config: &'a TrainConfig,
     /// Sizes of the network.
     pub network: &'a DenoiserConfig,
+    /// What it begins with, if not with nothing.
+    pub start: Option<Weights<'a>>,
     /// Where it is trained.
     pub device: &'a Device,
     /// When the whole training began.
@@ -90,10 +95,25 @@ const STREAM_WINDOWS: u32 = 1;
 const STREAM_VALIDATION: u32 = 2;
 
 impl Trainer<'_> {
-    fn learning_rate(step: usize, n_steps: usize) -> f64 {
+    fn learning_rate(&self, step: usize, n_steps: usize) -> f64 {
+        let highest = if self.start.is_some() { LEARNING_RATE_WARM } else { LEARNING_RATE };
         let warm_up = ((step + 1) as f64 / WARM_UP_STEPS as f64).min(1.0);
         let progress = step as f64 / n_steps as f64;
-        LEARNING_RATE * warm_up * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress))
+        highest * warm_up * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress))
+    }
+
+    /// The network before its first step.
+    fn first(&self, device: &Device) -> Denoiser {
+        let fresh = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), device);
+        match self.start {
+            None => fresh,
+            Some(Weights { denoiser, .. }) => fresh.load_record(denoiser.clone().into_record()),
+        }
+    }
+
+    /// The first origin by which networks are compared.
+    fn first_origin(&self) -> usize {
+        self.start.map_or(0, |weights| weights.first_origin)
     }
 
     /// Runs up to `n_steps` steps; `after` sees the averaged network after each and may end the run.
@@ -106,7 +126,7 @@ impl Trainer<'_> {
     ) -> Denoiser {
         let device = self.device.clone().autodiff();
         let mut stream = Stream::new(self.config.seed, STREAM_WINDOWS);
-        let mut denoiser = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), &device);
+        let mut denoiser = self.first(&device);
         let mut average = denoiser.valid();
         let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
         let mut optimiser =
@@ -123,7 +143,7 @@ impl Trainer<'_> {
             let batch = NoisedBatch::new(&data.layout, &examples, &influences, purpose, &mut stream, &device);
             let loss = batch.loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
-            denoiser = optimiser.step(Self::learning_rate(step, n_steps), denoiser, gradients);
+            denoiser = optimiser.step(self.learning_rate(step, n_steps), denoiser, gradients);
             step += 1;
             average = average::after_step(average, &denoiser.valid(), step);
             match after(step, f64::from(loss.into_scalar::<f32>()), &average) {
@@ -156,6 +176,12 @@ impl Trainer<'_> {
         let (gaussian_loss, _) = validate(&untrained);
         let mut lowest_loss = gaussian_loss;
         let mut candidates: Vec<Candidate> = vec![];
+        if self.start.is_some() {
+            let denoiser = self.first(self.device);
+            let (loss, share) = validate(&denoiser);
+            lowest_loss = lowest_loss.min(loss);
+            candidates.extend((share > 0.0).then_some(Candidate { step: 0, loss, share, denoiser }));
+        }
         let mut n_steps = match self.config.budget {
             Budget::Steps(n) => n,
             Budget::Seconds(_) => N_STEPS_MAX,
@@ -225,7 +251,11 @@ impl Trainer<'_> {
         let compare = |candidate: &Candidate, velocity_share: f64| {
             let Candidate { step, denoiser, .. } = candidate;
             let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
-            Ok::<_, Error>(SampledLoss { step: *step, velocity_share, loss: data.loss_of_sampler(stage, &sampler)? })
+            Ok::<_, Error>(SampledLoss {
+                step: *step,
+                velocity_share,
+                loss: data.loss_of_sampler(stage, &sampler, self.first_origin())?,
+            })
         };
         let is_late = || match self.config.budget {
             Budget::Steps(_) => false,
@@ -305,7 +335,7 @@ impl Trainer<'_> {
 
     /// Fixed windows of the last fold with fixed levels and noise, so that losses can be compared.
     fn validation_batches(&self, data: &Data<'_>, stage: &Stage) -> Vec<NoisedBatch> {
-        let paths = stage.validation_paths();
+        let paths = stage.validation_paths(self.first_origin());
         let influences = stage.innovation.influences();
         let stride = paths.len().div_ceil(N_VALIDATION_WINDOWS).max(1);
         let examples: Vec<Example> = paths.iter().step_by(stride).map(|&path| data.example(stage, path)).collect();

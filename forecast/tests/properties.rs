@@ -1,5 +1,6 @@
 //! What must hold of the network, the sampler and a trained model, whatever the weights are.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
@@ -11,8 +12,8 @@ use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler, Session};
 use forecast::schedule::{PASSES_DEFAULT, ScheduleMatrix};
 use forecast::{
-    Bounds, Budget, Calendar, Error, Grid, History, Model, NoiseLevel, SampleConfig, Schedule, TrainConfig,
-    Trajectories, fit,
+    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Model, NoiseLevel, SampleConfig, Schedule, Start,
+    TrainConfig, Trajectories, WarmStart, fit, fit_from,
 };
 
 const N_SERIES: usize = 3;
@@ -642,4 +643,59 @@ fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() 
     let window = history.window(580, at_once.model.context_length(), HORIZON);
     let draw = |model: &Model| model.forecast(&window, &sample(3, 1)).expect("a window of the model");
     assert_eq!(draw(&at_once.model), draw(&later.model), "half-finished steps are not used");
+}
+
+/// Trains on a history with weights of another model to begin with.
+fn train_from(history: &History, n_steps: usize, model: &Model, n_rows_seen: usize) -> Fitted {
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
+    config.network.batch_size = 16;
+    let start = Start { model, n_rows_seen };
+    fit_from(history, &config, start, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough")
+}
+
+#[test]
+fn a_warm_start_begins_with_the_weights_and_learns_on() {
+    let later = history(380, 1);
+    let weights = |model: &Model| {
+        let folder = tempfile::tempdir().expect("a folder");
+        model.save(folder.path()).expect("written");
+        let bytes = std::fs::read(folder.path().join("weights.safetensors")).expect("a file");
+        // The file also names each part by an identifier of its own.
+        let parts = safetensors::SafeTensors::deserialize(&bytes).expect("its format");
+        parts.iter().map(|(name, part)| (name.to_owned(), part.data().to_vec())).collect::<BTreeMap<_, _>>()
+    };
+    // Without a step the weights stay what they were, if they are of any use.
+    let Fitted { model, report, .. } = train_from(&later, 0, model(), 300);
+    let Some(WarmStart::Weights { n_origins }) = report.warm_start else { panic!("{report:?}") };
+    assert_eq!((n_origins, report.best_step), (380 - HORIZON - 299, 0));
+    assert!(report.velocity_share == 0.0 || weights(&model) == weights(self::model()));
+    let of_start = |sampled: &forecast::SampledLoss| sampled.step == 0 && sampled.velocity_share == 1.0;
+    assert!(report.sampled_losses.iter().any(of_start), "they are compared with no network: {report:?}");
+    let longer = train_from(&later, 24, self::model(), 300).report;
+    assert!(longer.sampled_losses.iter().any(|sampled| sampled.step >= 10), "{longer:?}");
+    let before = report.sampled_losses.iter().find(|sampled| of_start(sampled)).expect("as above").loss;
+    let same = longer.sampled_losses.iter().find(|sampled| of_start(sampled)).expect("it starts there, too").loss;
+    assert_eq!(before, same);
+}
+
+#[test]
+fn a_warm_start_is_refused_where_shapes_differ_or_everything_has_been_seen() {
+    let refused = |history: &History, n_rows_seen| {
+        let report = train_from(history, 12, model(), n_rows_seen).report;
+        match &report.warm_start {
+            Some(WarmStart::Nothing { reason }) => (reason.clone(), report.validation_loss),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (told, loss) = refused(&history(330, 1), 300);
+    assert_eq!(told, "19 origins come after what it was trained on, and 36 are needed to choose by");
+    // What is refused is trained as if it had not been asked for.
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(12), 5);
+    config.network.batch_size = 16;
+    let cold = fit(&history(330, 1), &config, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough");
+    assert_eq!((cold.report.warm_start, cold.report.validation_loss), (None, loss));
+    let mut narrow = history(330, 1);
+    narrow.values = narrow.values.columns(&[0, 1]);
+    narrow.bounds.truncate(2);
+    assert_eq!(refused(&narrow, 0).0, "its number of series is 3, this network's is 2");
 }

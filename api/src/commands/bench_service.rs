@@ -353,7 +353,7 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     let training_config = config.clone();
     let trained = blocking::run("training", move || {
         let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
-        training::train(&history, &training_config, &test, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))
+        training::train(&history, &training_config, None, &test, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))
     })
     .await??;
     for _ in 0..2 {

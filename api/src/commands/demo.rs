@@ -135,7 +135,7 @@ async fn prepare(
     let mut display = Display::new(dataset.name);
     let (training_config, device) = (config.clone(), device.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, &test, &device, &mut |progress| display.show(progress))
+        training::train(&history, &training_config, None, &test, &device, &mut |progress| display.show(progress))
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
     let model = training::register(pool, data_dir, &data, &config, &trained, &training::new_folder()).await?;

@@ -31,6 +31,10 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub windows: Option<usize>,
 
+    /// Begin with the weights of the champion, where they fit and enough has come since it was trained.
+    #[arg(long)]
+    pub warm_start: bool,
+
     /// Minutes to train.
     #[arg(long, value_name = "MINUTES")]
     pub train_minutes: Option<f64>,
@@ -64,6 +68,7 @@ impl Args {
         };
         policy.windows = self.windows.unwrap_or(policy.windows);
         policy.seed = self.seed.unwrap_or(policy.seed);
+        policy.warm_start |= self.warm_start;
         if let Some(minutes) = self.train_minutes {
             (policy.train_minutes, policy.train_steps) = (minutes, None);
         }
@@ -97,6 +102,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let (pool, data_dir) = (database.pool(), &args.database.data_dir);
     let retrained = async {
         let judged = retrain(pool, data_dir, &device, &order, report).await?;
+        judged.warm_start().into_iter().for_each(|line| telemetry::note(format_args!("{line}")));
         let mut transaction = pool.begin().await?;
         let retrained = judged.store(&mut transaction, data_dir, &new_folder()).await?;
         transaction.commit().await?;

@@ -9,8 +9,10 @@ use forecast::{SampleConfig, TrainConfig};
 use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::progress::{Display, stop_on_interrupt};
-use crate::table;
+use crate::registry::Artefacts;
 use crate::training::{self, TestWindows};
+use crate::warm_start::{self, WarmStart};
+use crate::{table, telemetry};
 
 /// Train a model of a panel and make it the panel's champion.
 #[derive(Debug, clap::Args)]
@@ -34,6 +36,11 @@ pub struct Args {
     /// The network and how it learns, a TOML file; by default both are chosen by the panel.
     #[arg(long, value_name = "FILE")]
     pub network: Option<PathBuf>,
+
+    /// Begin with the weights of a model: `champion`, a version, or another panel's as `name/3`. Its shapes have to be the same, and
+    /// enough must have come since it was trained; otherwise training begins with nothing and says why.
+    #[arg(long, value_name = "MODEL", value_parser = model_name)]
+    pub from: Option<String>,
 
     /// Windows at the end of the data that are kept out of training and scored.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -60,6 +67,11 @@ pub struct Args {
     pub database: DatabaseConfig,
 }
 
+fn model_name(text: &str) -> Result<String, &'static str> {
+    let message = "give `champion`, a version, or one of them after the name of a panel and `/`";
+    warm_start::is_name(text).then(|| text.to_owned()).ok_or(message)
+}
+
 /// Trains and registers a model.
 ///
 /// # Errors
@@ -75,15 +87,27 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let config = TrainConfig { network, ..TrainConfig::new(args.horizon, budget, args.seed) };
     let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
     let test = TestWindows { n_windows: args.test_windows, sample };
+    let from = match &args.from {
+        Some(from) => {
+            let artefacts = Artefacts::new(&args.database.data_dir);
+            Some(WarmStart::load(pool, &artefacts, &device, &data, from).await?)
+        }
+        None => None,
+    };
     stop_on_interrupt();
     let mut display = Display::new(&args.panel);
     let (training_config, panel) = (config.clone(), args.panel.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, &test, &device, &mut |progress| display.show(progress))
+        training::train(&history, &training_config, from.as_ref(), &test, &device, &mut |progress| {
+            display.show(progress)
+        })
     })
     .await
     .context("training")?
     .with_context(|| format!("no model of panel `{panel}` was trained"))?;
+    if let Some(line) = warm_start::told(&trained.fitted.report, trained.origin.as_ref()) {
+        telemetry::note(format_args!("{line}"));
+    }
     let model =
         training::register(pool, &args.database.data_dir, &data, &config, &trained, &training::new_folder()).await?;
     if !args.candidate {

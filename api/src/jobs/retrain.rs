@@ -76,6 +76,7 @@ impl Task for RetrainOrder {
         let data_dir = &context.settings.folders.data;
         Artefacts::new(data_dir).sweep(&context.pool).await?;
         let judged = retrain(&context.pool, data_dir, &device, &order, report).await.map_err(failure)?;
+        judged.warm_start().into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
         let mut transaction = reporter.begin().await?;
         let retrained = judged.store(&mut transaction, data_dir, &reporter.folder()).await?;

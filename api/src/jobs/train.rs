@@ -14,6 +14,7 @@ use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
 use crate::registry::Artefacts;
 use crate::training::{self, MINUTES_MAX, STEPS_MAX, TestWindows};
+use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
 
 /// Most windows of a test.
@@ -49,6 +50,11 @@ pub struct TrainOrder {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub network: NetworkConfig,
+    /// A model whose weights the network begins with: `champion`, a version, or another panel's as `name/3`; its shapes have to
+    /// be the same, and enough must have come since it was trained. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "champion")]
+    pub warm_start: Option<String>,
     /// Use only what was known at this instant. Default: when the job is begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<DateTime<Utc>>,
@@ -91,6 +97,10 @@ impl Task for TrainOrder {
         let is_steps = self.train_steps.is_none_or(|steps| (1..=STEPS_MAX).contains(&steps));
         require(is_steps, "/train_steps", format!("1 and {STEPS_MAX}"));
         require(self.test_windows <= TEST_WINDOWS_MAX, "/test_windows", format!("0 and {TEST_WINDOWS_MAX}"));
+        if self.warm_start.as_deref().is_some_and(|from| !warm_start::is_name(from)) {
+            let message = "must be `champion`, a version, or one of them after the name of a panel and `/`";
+            errors.push(Violation::at("/warm_start", "invalid-value", message));
+        }
         if let Err(error) = self.network.check(self.horizon.max(1)) {
             errors.push(Violation::at("/network", "out-of-range", error.to_string()));
         }
@@ -104,7 +114,8 @@ impl Task for TrainOrder {
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let device = context.device()?;
         let data_dir = &context.settings.folders.data;
-        Artefacts::new(data_dir).sweep(&context.pool).await?;
+        let artefacts = Artefacts::new(data_dir);
+        artefacts.sweep(&context.pool).await?;
         reporter.progress(0.0, "reading observations");
         if db::panel::get(&context.pool, DEFAULT_TENANT, &self.panel).await?.is_none() {
             return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
@@ -119,9 +130,13 @@ impl Task for TrainOrder {
         let config = TrainConfig { network, ..TrainConfig::new(self.horizon, budget, self.seed) };
         let sample = SampleConfig { seed: self.seed, ..SampleConfig::default() };
         let test = TestWindows { n_windows: self.test_windows, sample };
+        let from = match &self.warm_start {
+            Some(from) => Some(WarmStart::load(&context.pool, &artefacts, &device, &data, from).await?),
+            None => None,
+        };
         let (training_config, told) = (config.clone(), reporter.clone());
         let trained = blocking::run("training", move || {
-            training::train(&history, &training_config, &test, &device, &mut |progress| {
+            training::train(&history, &training_config, from.as_ref(), &test, &device, &mut |progress| {
                 told.progress(share_done(progress), activity(progress));
                 ControlFlow::Continue(())
             })
@@ -129,6 +144,7 @@ impl Task for TrainOrder {
         .await??;
         let report = &trained.fitted.report;
         reporter.log(format!("base forecaster: {}; network: {} steps", report.base, report.best_step));
+        warm_start::told(report, trained.origin.as_ref()).into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;

@@ -34,6 +34,7 @@ use crate::db::words::ReferenceKind;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::registry::{self, Artefacts};
 use crate::training::{self, TestWindows, Trained, TrainingData};
+use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
 
 /// What is to be retrained.
@@ -116,8 +117,14 @@ pub async fn retrain(
     let network = champion.as_ref().map_or_else(NetworkConfig::default, trained_network);
     let budget = training::budget(policy.train_steps, policy.train_minutes);
     let config = TrainConfig { network, ..TrainConfig::new(horizon, budget, policy.seed) };
-    let (trained, report) = train(&seen, &config, device, report).await?;
     let opponent = opponent(pool, data_dir, device, &known, champion).await?;
+    let from = match &opponent {
+        Opponent::Champion(champion) if policy.warm_start => {
+            Some(WarmStart::new(&panel.name, &champion.row, champion.model.clone(), &seen))
+        }
+        _ => None,
+    };
+    let (trained, report) = train(&seen, &config, from, device, report).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };
     let (trained, results) = blocking::run("testing models", move || {
         let results = tests.run(&trained.fitted, report);
@@ -132,6 +139,12 @@ pub async fn retrain(
 }
 
 impl Judged {
+    /// What became of a warm start, in words; `None` where the policy asks for none.
+    #[must_use]
+    pub fn warm_start(&self) -> Option<String> {
+        warm_start::told(&self.trained.fitted.report, self.trained.origin.as_ref())
+    }
+
     /// Stores the candidate with its files in a `folder`, how it compared, and what follows from it, in a transaction of the
     /// caller's. Where that is not committed, files without a row are left, which nobody reads.
     ///
@@ -169,6 +182,7 @@ const TRAINED: f64 = 0.8;
 async fn train<R: Report>(
     seen: &TrainingData,
     config: &TrainConfig,
+    from: Option<WarmStart>,
     device: &Device,
     mut report: R,
 ) -> anyhow::Result<(Trained, R)> {
@@ -177,7 +191,7 @@ async fn train<R: Report>(
     let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
     blocking::run("training", move || {
         let mut is_stopped = false;
-        let trained = training::train(&history, &config, &test, &device, &mut |progress| {
+        let trained = training::train(&history, &config, from.as_ref(), &test, &device, &mut |progress| {
             let told = report(TRAINED * share_of_training(progress), &format!("training: {}", progress.stage));
             is_stopped |= told.is_break();
             told

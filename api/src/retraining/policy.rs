@@ -27,6 +27,8 @@ pub struct Policy {
     /// Learn from so many days before the windows; from all that is known when not given. Fewer forget sooner what was once
     /// true.
     pub history_days: Option<u32>,
+    /// Begin with the weights of the champion, where its network has the same shapes and enough has come since it was trained.
+    pub warm_start: bool,
     /// Minutes to train.
     pub train_minutes: f64,
     /// Optimiser steps to train instead of minutes: the same on every run.
@@ -46,6 +48,7 @@ impl Default for Policy {
             coverage_80_min: 0.6,
             coverage_80_max: 0.97,
             history_days: None,
+            warm_start: false,
             train_minutes: 5.0,
             train_steps: None,
             seed: 1,
