@@ -210,6 +210,10 @@ async fn forecasts_are_listed_the_newest_first_in_pages(pool: PgPool) {
     assert_eq!(ids(&second), made[2..]);
     assert_eq!(second.get("next"), None);
     assert!(ids(&service.forecasts("panel=other").await.expect(200)).is_empty());
+    let of = |hour: usize| crate::support::hour(hour).format("issue_time=%Y-%m-%dT%H:%M:%SZ").to_string();
+    assert_eq!(ids(&service.forecasts(&of(48)).await.expect(200)), made);
+    assert!(ids(&service.forecasts(&of(47)).await.expect(200)).is_empty());
+    service.forecasts("issue_time=yesterday").await.problem(400, "invalid-parameter");
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

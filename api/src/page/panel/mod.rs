@@ -128,7 +128,7 @@ pub async fn read(
         None => None,
     };
     let mut forecasts =
-        db::forecast::list(&state.pool, DEFAULT_TENANT, Some(panel.panel_id), None, EARLIER_MAX).await?;
+        db::forecast::list(&state.pool, DEFAULT_TENANT, Some(panel.panel_id), None, None, EARLIER_MAX).await?;
     // What somebody has supposed is not among what was forecast.
     forecasts.retain(|forecast| forecast.scenario.is_none());
     let champion = db::model::champion(&state.pool, DEFAULT_TENANT, panel.panel_id).await?;

@@ -12,7 +12,7 @@ pub mod trajectories;
 use std::collections::{HashMap, hash_map::Entry};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ use self::{
 };
 use super::{
     cursor,
-    extract::{Body, Query},
+    extract::{Body, FromQuery, Parameters, Query},
     idempotency,
     jobs::{self, JobBody},
     panels::{self, OfPanelQuery},
@@ -177,11 +177,25 @@ async fn read_stored(state: &State, identifier: &str) -> Result<ForecastBody, Er
 pub struct ListParameters {
     /// Name of the panel. Default: all panels.
     panel: Option<String>,
+    /// Only forecasts of this issue time. Default: of all.
+    issue_time: Option<DateTime<Utc>>,
     /// Most forecasts of the page.
     #[param(minimum = 1, default = 50)]
     limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
+}
+
+/// The query of the list.
+pub struct ListQuery {
+    issue_time: Option<DateTime<Utc>>,
+    of_panel: OfPanelQuery<Uuid>,
+}
+
+impl FromQuery for ListQuery {
+    fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
+        Ok(Self { issue_time: parameters.take_time("issue_time")?, of_panel: OfPanelQuery::from_query(parameters)? })
+    }
 }
 
 /// A page of forecasts, the newest first.
@@ -206,11 +220,12 @@ pub struct ForecastPage {
         (status = 404, description = "No such panel"),
     )
 )]
-pub async fn list(state: web::Data<State>, query: Query<OfPanelQuery<Uuid>>) -> Result<web::Json<ForecastPage>, Error> {
-    let OfPanelQuery { panel, limit, cursor } = query.0;
+pub async fn list(state: web::Data<State>, query: Query<ListQuery>) -> Result<web::Json<ForecastPage>, Error> {
+    let ListQuery { issue_time, of_panel: OfPanelQuery { panel, limit, cursor } } = query.0;
     let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
-    let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, cursor, cursor::limit_plus_one(limit)).await?;
+    let n_rows = cursor::limit_plus_one(limit);
+    let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, issue_time, cursor, n_rows).await?;
     let (rows, next) = cursor::page(rows, limit, |forecast| forecast.forecast_id)?;
 
     // A page has few panels and models, so each is read once.
