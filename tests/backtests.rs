@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::artefacts::Artefacts;
 use api::backfilling::{self, Made};
 use api::config::{Config, Limits, WorkerConfig};
 use api::db::job::queue;
@@ -207,7 +208,9 @@ async fn two_backfills_at_once_store_each_forecast_once(pool: PgPool) {
 
     // To the same moment: one has stored its forecast and not committed it while the other makes its own.
     let metrics = Metrics::new().unwrap();
-    let predictor = Predictor::start(&service.models_dir(), 2, 1, forecast::cpu(), metrics.clone()).unwrap();
+    let predictor =
+        Predictor::start(Artefacts::local(service.data_dir()).unwrap(), 2, 1, forecast::cpu(), metrics.clone())
+            .unwrap();
     let request = json!({"panel": "city", "horizon": 6, "num_samples": 5});
     let order = serde_json::from_value::<ForecastRequest>(request).unwrap().order(&Limits::default()).unwrap();
     let make = || backfilling::make(&pool, &predictor, &metrics, &order, hour(228), hour(240));

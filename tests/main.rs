@@ -9,6 +9,7 @@ mod backtests;
 mod covariates;
 mod dashboards;
 mod database;
+mod endings;
 mod fallback;
 mod faults;
 mod forecasts;

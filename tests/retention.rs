@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use api::artefacts::Artefacts;
 use api::db::forecast::{NewForecast, NewValues};
 use api::db::load::{Load, Loaded, Value as LoadedValue, load};
 use api::db::model::{Model, NewModel};
@@ -132,7 +133,14 @@ async fn census(pool: &PgPool) -> Vec<i64> {
 
 async fn retain(pool: &PgPool, data_dir: &Path, policy: &Value, now: DateTime<Utc>) -> Result<Retained, Error> {
     let policy: RetentionPolicy = serde_json::from_value(policy.clone()).unwrap();
-    let retention = Retention { pool, data_dir, policy: &policy, now, is_dry: false };
+    let retention = Retention {
+        pool,
+        data_dir,
+        artefacts: &Artefacts::local(data_dir).unwrap(),
+        policy: &policy,
+        now,
+        is_dry: false,
+    };
     retention.run(|_| ControlFlow::Continue(())).await
 }
 
@@ -288,7 +296,9 @@ async fn a_run_that_is_killed_is_made_good_by_the_next_and_what_goes_is_in_files
 
     // Told what would go, nothing goes.
     let rules: RetentionPolicy = serde_json::from_value(policy(true)).unwrap();
-    let dry = Retention { pool: &pool, data_dir: data.path(), policy: &rules, now, is_dry: true };
+    let artefacts = Artefacts::local(data.path()).unwrap();
+    let dry =
+        Retention { pool: &pool, data_dir: data.path(), artefacts: &artefacts, policy: &rules, now, is_dry: true };
     let would = dry.run(|_| ControlFlow::Continue(())).await.unwrap();
     assert_eq!(census(&pool).await, counts);
     assert!(would.n_trajectories > 0 && would.partitions.contains(&"trajectory_y2024m12".to_owned()), "{would:?}");

@@ -5,13 +5,13 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::process::Command;
 
+use api::artefacts::Artefacts;
 use api::db::load::{Load, Loaded, load};
 use api::db::panel::NewPanel;
 use api::db::series::NewSeries;
 use api::db::words::{Decision, JobState, ReferenceKind, Stage};
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::retraining::{Policy, Retrained, Retraining, Stopped, retrain};
-use api::training::new_folder;
 use serde_json::json;
 use sqlx::{ConnectOptions, PgPool};
 use tokio::task::spawn_blocking;
@@ -47,9 +47,10 @@ fn policy() -> Policy {
 
 async fn retrain_at(pool: &PgPool, data_dir: &Path, end: usize, horizon: Option<usize>) -> anyhow::Result<Retrained> {
     let order = Retraining { panel: "city".to_owned(), horizon, as_of: hour(end), policy: policy() };
-    let judged = retrain(pool, data_dir, &forecast::cpu(), &order, |_, _| ControlFlow::Continue(())).await?;
+    let artefacts = Artefacts::local(data_dir).unwrap();
+    let judged = retrain(pool, &artefacts, &forecast::cpu(), &order, |_, _| ControlFlow::Continue(())).await?;
     let mut transaction = pool.begin().await?;
-    let retrained = judged.store(&mut transaction, data_dir, &new_folder()).await?;
+    let retrained = judged.store(&mut transaction, pool, &artefacts).await?;
     transaction.commit().await?;
     Ok(retrained)
 }
@@ -201,7 +202,10 @@ async fn a_retraining_that_is_stopped_leaves_nothing_behind(pool: PgPool) {
     for stop_at in ["training: base", "training: select", "testing seasonal_naive"] {
         let report =
             move |_: f64, text: &str| if text == stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let stopped = retrain(&pool, data.path(), &forecast::cpu(), &order, report).await.err().unwrap();
+        let stopped = retrain(&pool, &Artefacts::local(data.path()).unwrap(), &forecast::cpu(), &order, report)
+            .await
+            .err()
+            .unwrap();
         assert!(stopped.is::<Stopped>(), "{stop_at}: {stopped:#}");
         assert!(!data.path().join("models").exists(), "{stop_at}");
     }

@@ -1,11 +1,12 @@
-//! Upkeep when something is in its way: partitions that others use, a run that is stopped, a disk without room, what trainings that
-//! were killed have left, and more forecasts than are worth looking at.
+//! Upkeep when something is in its way: partitions that others use, a run that is stopped, a disk without room, and more forecasts
+//! than are worth looking at.
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use api::artefacts::Artefacts;
 use api::db::load::{Load, load};
 use api::db::panel::NewPanel;
 use api::db::series::NewSeries;
@@ -16,7 +17,6 @@ use chrono::{DateTime, TimeZone, Utc};
 use forecast::Trajectories;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
-use uuid::Uuid;
 
 use crate::support::{Service, count, do_job, hour, load_panel, observation, plumecast, register, store_forecast};
 
@@ -41,7 +41,15 @@ fn summer() -> DateTime<Utc> {
 
 async fn retain(pool: &PgPool, service: &Service, tell: impl FnMut(&str) -> ControlFlow<()>) -> Retained {
     let policy = policy();
-    let retention = Retention { pool, data_dir: service.data_dir(), policy: &policy, now: summer(), is_dry: false };
+    let artefacts = Artefacts::local(service.data_dir()).unwrap();
+    let retention = Retention {
+        pool,
+        data_dir: service.data_dir(),
+        artefacts: &artefacts,
+        policy: &policy,
+        now: summer(),
+        is_dry: false,
+    };
     retention.run(tell).await.unwrap()
 }
 
@@ -79,28 +87,6 @@ async fn a_run_that_is_stopped_tells_what_went_and_not_what_was_to_go(pool: PgPo
     assert_eq!((retained.partitions.len(), retained.n_trajectories), (0, 0));
     let retained = retain(&pool, &service, |_| ControlFlow::Continue(())).await;
     assert_eq!((retained.partitions.len(), retained.n_trajectories), (1, 1));
-}
-
-#[sqlx::test(migrator = "api::MIGRATOR")]
-async fn folders_that_killed_trainings_have_left_go_with_the_next_one(pool: PgPool) {
-    let service = Service::start(&pool).await;
-    load_panel(&pool, "city", 240).await;
-    let arguments = json!({"panel": "city", "horizon": 6, "train_steps": 2});
-    let first = do_job(&pool, service.data_dir(), "train", arguments.clone(), hour(240)).await;
-    let path = "select artefact_path from model where version = 1";
-    let kept: String = sqlx::query_scalar(path).fetch_one(&pool).await.unwrap();
-    assert!(kept.starts_with(&first.job_id.to_string()), "{kept}");
-
-    // Of an earlier attempt at the same job, of a job that this database does not know, and of somebody else.
-    let [left, foreign] = [first.job_id, Uuid::now_v7()].map(|job_id| format!("{job_id}-{}", Uuid::new_v4()));
-    for folder in [&left, &foreign, &"mine".to_owned()] {
-        fs::create_dir(service.models_dir().join(folder)).unwrap();
-        fs::write(service.models_dir().join(folder).join("weights.safetensors"), "half").unwrap();
-    }
-    do_job(&pool, service.data_dir(), "train", arguments, hour(240)).await;
-    let there = |folder: &str| service.models_dir().join(folder).exists();
-    assert_eq!([there(&kept), there(&left), there(&foreign), there("mine")], [true, false, true, true]);
-    assert_eq!(fs::read_dir(service.models_dir()).unwrap().count(), 4, "two models, and what is not ours");
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

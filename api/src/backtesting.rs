@@ -1,8 +1,6 @@
 //! Backtests of registered models: forecasts of the last windows of a panel, each from what was known at its issue time, beside
 //! those of seasonal naive. `plumecast backtest` does the same for a file and a model that it trains itself.
 
-use std::path::Path;
-
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::backtest::BacktestRow;
@@ -10,10 +8,11 @@ use forecast::{Device, SampleConfig};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::artefacts::Artefacts;
 use crate::db::model::Model;
 use crate::db::panel::Panel;
 use crate::db::{self, DEFAULT_TENANT};
-use crate::registry::{self, Artefacts};
+use crate::registry;
 use crate::retraining::windows::{self, Forecaster, Scored, Tested, Windows};
 use crate::retraining::{Report, Stopped, WindowScore, trained_horizon};
 use crate::training::{self, TrainingData};
@@ -68,7 +67,7 @@ pub struct Backtested {
 /// - when the database fails
 pub async fn backtest(
     pool: &PgPool,
-    data_dir: &Path,
+    artefacts: &Artefacts,
     device: &Device,
     order: &Order,
     report: impl Report,
@@ -85,7 +84,7 @@ pub async fn backtest(
     }
     let windows = Windows::last(&known.values, horizon, order.windows)
         .with_context(|| format!("panel `{}` is too short for {} windows", panel.name, order.windows))?;
-    let model = Artefacts::new(data_dir).load(&row, device).await?;
+    let model = artefacts.load(&row, device).await?;
     let issue_times = (0..order.windows).map(|window| windows.issue_time(&known.values, window)).collect();
     let sample = SampleConfig { n_samples: order.num_samples, seed: order.seed, ..SampleConfig::default() };
     let tested = blocking::run("testing a model", move || test(&model, &known, &windows, &sample, report)).await??;

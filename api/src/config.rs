@@ -18,6 +18,7 @@ use forecast::DeviceName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::artefacts::{Artefacts, UnusableStore};
 use crate::jobs::scheduler::Declaration;
 use crate::reader::Reader;
 use crate::{database, postgres};
@@ -158,10 +159,12 @@ impl DatabaseConfig {
         }
     }
 
-    /// Folder that holds a folder per model.
-    #[must_use]
-    pub fn models_dir(&self) -> PathBuf {
-        self.data_dir.join("models")
+    /// The files of models.
+    ///
+    /// # Errors
+    /// When there can be no such place.
+    pub fn artefacts(&self) -> Result<Artefacts, UnusableStore> {
+        Artefacts::local(&self.data_dir)
     }
 }
 

@@ -1,8 +1,5 @@
 //! Training curves: how the losses moved, as JSON lines.
 
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::Instant;
 
 use forecast::Progress;
@@ -55,17 +52,17 @@ impl Curves {
         });
     }
 
-    /// Writes [`FILE_NAME`] into a folder that exists: one JSON object per line.
+    /// The content of [`FILE_NAME`]: one JSON object per line.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, folder: &Path) -> io::Result<()> {
+    /// When a point cannot be written as JSON, which finite numbers always can.
+    pub fn lines(&self) -> serde_json::Result<Vec<u8>> {
         let mut lines = vec![];
         for point in &self.points {
             serde_json::to_writer(&mut lines, point)?;
             lines.push(b'\n');
         }
-        fs::write(folder.join(FILE_NAME), lines)
+        Ok(lines)
     }
 }
 
@@ -89,9 +86,7 @@ mod tests {
             let (steps_per_second, seconds_left) = (1.0, 1.0);
             curves.record(&Progress { stage, step, n_steps, loss, validation_loss, steps_per_second, seconds_left });
         }
-        let folder = tempfile::tempdir().expect("a folder");
-        curves.write(folder.path()).expect("written");
-        let text = fs::read_to_string(folder.path().join(FILE_NAME)).expect("it is there");
+        let text = String::from_utf8(curves.lines().expect("JSON")).expect("text");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let of = |key: &str| lines.iter().map(|line| line[key].clone()).collect::<Vec<_>>();
         assert_eq!(of("stage"), ["select", "select", "select", "train"]);

@@ -1,5 +1,6 @@
 //! The Plumecast service: command line, REST, Postgres, page.
 
+pub mod artefacts;
 pub mod backfilling;
 pub mod backtesting;
 mod blocking;

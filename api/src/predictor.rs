@@ -9,7 +9,6 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,43 +19,13 @@ use std::{
 
 use forecast::{Device, Model};
 use prometheus::IntGauge;
-use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, db,
+    Error,
+    artefacts::{Artefacts, Checkpoint},
     metrics::{Metrics, Stage},
 };
-
-/// Where a model's checkpoint is.
-#[derive(Clone, Debug)]
-pub struct ModelFolder {
-    /// The model's identifier.
-    pub model_id: i32,
-    /// The folder, relative to the models folder.
-    pub folder: PathBuf,
-    /// SHA-256 of its `config.json`, which names the digests of its other files, in hexadecimal.
-    pub digest: String,
-}
-
-impl ModelFolder {
-    /// Where a registered model's checkpoint is.
-    #[must_use]
-    pub fn of(model: &db::model::Model) -> Self {
-        Self { model_id: model.model_id, folder: model.artefact_path.clone().into(), digest: model.digest.clone() }
-    }
-
-    /// Loads the checkpoint from below the models folder, every file checked against its digest.
-    ///
-    /// # Errors
-    /// [`Error::BrokenModel`] when it is missing, damaged or of another version.
-    pub fn load(&self, models_dir: &Path, device: &Device) -> Result<Model, Error> {
-        let folder = models_dir.join(&self.folder);
-        check_digest(&folder.join("config.json"), &self.digest)
-            .and_then(|()| Model::load(&folder, device))
-            .map_err(|source| Error::BrokenModel { model_id: self.model_id, source })
-    }
-}
 
 /// Hands work to the model thread. Clones share its queue.
 #[derive(Clone)]
@@ -76,7 +45,7 @@ impl Predictor {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
-        models_dir: &Path,
+        artefacts: Artefacts,
         queue_length_max: usize,
         models_loaded_max: usize,
         device: Device,
@@ -85,7 +54,7 @@ impl Predictor {
         let (jobs, queue) = sync_channel(queue_length_max);
         let predictor = Self { jobs, metrics, job_milliseconds: Arc::default() };
 
-        let models = Models::new(models_dir, models_loaded_max, device);
+        let models = Models::new(artefacts, models_loaded_max, device);
         let queue_length = predictor.metrics.queue_length.clone();
         let job_milliseconds = Arc::clone(&predictor.job_milliseconds);
         std::thread::Builder::new()
@@ -159,22 +128,22 @@ fn serve_queue(queue: &Receiver<Job>, mut models: Models, queue_length: &IntGaug
 
 /// The models that are in memory, most recently used last.
 pub struct Models {
-    dir: PathBuf,
+    artefacts: Artefacts,
     loaded_max: usize,
     device: Device,
     loaded: Vec<(i32, Model)>,
 }
 
 impl Models {
-    fn new(dir: &Path, loaded_max: usize, device: Device) -> Self {
-        Self { dir: dir.to_owned(), loaded_max: loaded_max.max(1), device, loaded: Vec::new() }
+    fn new(artefacts: Artefacts, loaded_max: usize, device: Device) -> Self {
+        Self { artefacts, loaded_max: loaded_max.max(1), device, loaded: Vec::new() }
     }
 
     /// The model, loaded if it is not in memory.
     ///
     /// # Errors
     /// [`Error::BrokenModel`] when its checkpoint is missing, damaged or of another version.
-    pub fn get(&mut self, wanted: &ModelFolder) -> Result<&Model, Error> {
+    pub fn get(&mut self, wanted: &Checkpoint) -> Result<&Model, Error> {
         let position = self.loaded.iter().position(|(model_id, _)| *model_id == wanted.model_id);
         let entry = match position {
             Some(position) => self.loaded.remove(position),
@@ -188,9 +157,9 @@ impl Models {
         Ok(model)
     }
 
-    fn load(&self, wanted: &ModelFolder) -> Result<Model, Error> {
+    fn load(&self, wanted: &Checkpoint) -> Result<Model, Error> {
         let started_at = Instant::now();
-        let model = wanted.load(&self.dir, &self.device)?;
+        let model = self.artefacts.get_model(wanted, &self.device)?;
         tracing::info!(
             model.id = wanted.model_id,
             duration_ms = started_at.elapsed().as_secs_f64() * 1e3,
@@ -201,28 +170,17 @@ impl Models {
     }
 }
 
-/// Whether a checkpoint is the one that was registered.
-fn check_digest(path: &Path, recorded: &str) -> Result<(), forecast::Error> {
-    let bytes =
-        std::fs::read(path).map_err(|source| forecast::Error::CheckpointFile { path: path.to_owned(), source })?;
-    let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == recorded {
-        Ok(())
-    } else {
-        Err(forecast::Error::CheckpointDigest { path: path.to_owned(), found, recorded: recorded.to_owned() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::mpsc::channel;
 
     use super::*;
 
     fn predictor(queue_length_max: usize) -> Predictor {
         let metrics = Metrics::new().expect("metrics are named once");
-        Predictor::start(Path::new("/nonexistent"), queue_length_max, 1, forecast::cpu(), metrics)
-            .expect("a thread starts")
+        let artefacts = Artefacts::local(Path::new("/nonexistent")).expect("a name of a folder");
+        Predictor::start(artefacts, queue_length_max, 1, forecast::cpu(), metrics).expect("a thread starts")
     }
 
     #[tokio::test]
@@ -273,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_checkpoint_fails_the_request_that_asks_for_it() {
         let predictor = predictor(4);
-        let model = ModelFolder { model_id: 7, folder: "gone".into(), digest: String::new() };
+        let model = Checkpoint { model_id: 7, folder: "gone".to_owned(), digest: String::new() };
         let failed = predictor.run(move |models| models.get(&model).map(|_| ())).await;
         assert!(matches!(failed, Err(Error::BrokenModel { model_id: 7, .. })));
         assert_eq!(predictor.run(|_| Ok(6)).await.expect("the thread lives"), 6);

@@ -1,107 +1,16 @@
 //! What happens to registered models: promotion, roll-back, archiving, deletion. A row in the database says where a
-//! model stands; the files that it needs lie in the data folder and are checked before it may serve.
+//! model stands; the files that it needs are artefacts and are checked before it may serve.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
-
-use forecast::Device;
-use ingest::pipeline::leads_down;
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
-use uuid::Uuid;
+use sqlx::PgPool;
 
+use crate::Error;
+use crate::artefacts::Artefacts;
 use crate::db::model::Model;
 use crate::db::panel::Panel;
 use crate::db::words::Stage;
 use crate::db::{self, DEFAULT_TENANT};
-use crate::predictor::ModelFolder;
-use crate::{Error, blocking};
-
-/// The files of models and of the data that they learned from.
-#[derive(Clone, Debug)]
-pub struct Artefacts {
-    data_dir: PathBuf,
-}
-
-impl Artefacts {
-    /// The files below a data folder.
-    #[must_use]
-    pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned() }
-    }
-
-    /// Loads a model, every file checked against its digest.
-    ///
-    /// # Errors
-    /// [`Error::BrokenModel`] when a file is missing or damaged.
-    pub async fn load(&self, model: &Model, device: &Device) -> Result<forecast::Model, Error> {
-        let (folder, models_dir, device) = (ModelFolder::of(model), self.data_dir.join("models"), device.clone());
-        blocking::run("loading a model", move || folder.load(&models_dir, &device)).await?
-    }
-
-    /// Whether a model could serve.
-    async fn check(&self, model: &Model) -> Result<(), Error> {
-        self.load(model, &forecast::cpu()).await.map(drop)
-    }
-
-    /// Removes the folders that attempts at jobs have left when they were ended after writing files and before storing the
-    /// model; tells how many. Only a job of this database is known to have ended: what other folders there are stays.
-    ///
-    /// # Errors
-    /// [`Error::Database`]. What cannot be removed is logged, and costs space only.
-    pub async fn sweep(&self, pool: &PgPool) -> Result<usize, Error> {
-        let models_dir = self.data_dir.join("models");
-        let names = blocking::run("looking for folders of models", {
-            let models_dir = models_dir.clone();
-            move || {
-                let entries = fs::read_dir(models_dir).into_iter().flatten().flatten();
-                entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<String>>()
-            }
-        })
-        .await?;
-        let of_attempt = |name: &String| {
-            let (job, lease) = (name.get(..36)?, name.get(36..)?.strip_prefix('-')?);
-            Some((name.clone(), Uuid::try_parse(job).ok()?, Uuid::try_parse(lease).ok()?))
-        };
-        let attempts: Vec<(String, Uuid, Uuid)> = names.iter().filter_map(of_attempt).collect();
-        let left = db::model::abandoned(pool, DEFAULT_TENANT, &attempts).await?;
-        let n_left = left.len();
-        blocking::run("removing folders of models", move || {
-            for folder in left {
-                if let Err(error) = fs::remove_dir_all(models_dir.join(&folder)) {
-                    tracing::warn!("cannot remove {folder}, which no model needs: {error}");
-                }
-            }
-        })
-        .await?;
-        Ok(n_left)
-    }
-
-    /// Removes the files of a model whose row is about to go in the transaction of `connection`. What cannot be removed is
-    /// logged, and costs space only.
-    async fn remove(&self, connection: &mut PgConnection, model: &Model) -> Result<(), Error> {
-        let folder = Path::new(&model.artefact_path);
-        // A path that leads elsewhere was not written by us.
-        let folder = leads_down(folder).then(|| self.data_dir.join("models").join(folder));
-        let is_shared = db::model::has_snapshot(connection, DEFAULT_TENANT, &model.snapshot_digest).await?;
-        let snapshot = self.data_dir.join("snapshots").join(format!("{}.parquet", model.snapshot_digest));
-        blocking::run("removing a model", move || {
-            let warn = |path: &Path, error: io::Error| {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!("cannot remove {}: {error}", path.display());
-                }
-            };
-            if let Some(folder) = folder {
-                fs::remove_dir_all(&folder).unwrap_or_else(|error| warn(&folder, error));
-            }
-            if !is_shared {
-                fs::remove_file(&snapshot).unwrap_or_else(|error| warn(&snapshot, error));
-            }
-        })
-        .await
-    }
-}
 
 /// The panel of a name.
 ///
@@ -134,7 +43,7 @@ pub async fn promote(
     model: &Model,
     reason: &str,
 ) -> Result<Model, Error> {
-    artefacts.check(model).await?;
+    artefacts.load(model, &forecast::cpu()).await?;
     db::model::promote(pool, DEFAULT_TENANT, model.model_id, reason)
         .await
         .map_err(|error| named(error, panel, model))?;
@@ -159,7 +68,7 @@ pub async fn roll_back(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, from
         None => None,
     };
     let earlier = earlier.ok_or_else(|| Error::NoEarlierChampion { panel: panel.name.clone() })?;
-    artefacts.check(&earlier).await?;
+    artefacts.load(&earlier, &forecast::cpu()).await?;
     db::model::roll_back(pool, DEFAULT_TENANT, &champion, &earlier)
         .await
         .map_err(|error| named(error, panel, &champion))?;
@@ -191,7 +100,7 @@ pub async fn delete(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, model: 
     db::model::delete(&mut transaction, DEFAULT_TENANT, model.model_id)
         .await
         .map_err(|error| named(error, panel, model))?;
-    artefacts.remove(&mut transaction, model).await?;
+    artefacts.remove_model(&mut transaction, model).await?;
     Ok(transaction.commit().await?)
 }
 

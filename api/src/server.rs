@@ -28,11 +28,11 @@ use uuid::Uuid;
 
 use crate::{
     Error,
+    artefacts::{Artefacts, UnusableStore},
     config::{Config, Folders, Limits},
     error::causes,
     metrics::Metrics,
     predictor::Predictor,
-    registry::Artefacts,
     routes,
 };
 
@@ -112,6 +112,9 @@ pub enum StartError {
     /// The build or the machine does not have the device.
     #[error("cannot use the device that models compute on")]
     Device(#[source] forecast::Error),
+    /// There can be no store of models there.
+    #[error(transparent)]
+    Artefacts(#[from] UnusableStore),
     /// Two metrics have one name.
     #[error("cannot set up the metrics")]
     Metrics(#[source] prometheus::Error),
@@ -131,8 +134,9 @@ impl Application {
         let device = config.device.open().map_err(StartError::Device)?;
         let metrics = Metrics::new().map_err(StartError::Metrics)?;
         let limits = Arc::new(config.limits.clone());
+        let artefacts = config.database.artefacts()?;
         let predictor = Predictor::start(
-            &config.database.models_dir(),
+            artefacts.clone(),
             limits.queue_length_max,
             limits.models_loaded_max,
             device,
@@ -140,7 +144,6 @@ impl Application {
         )
         .map_err(StartError::Threads)?;
 
-        let artefacts = Artefacts::new(&config.database.data_dir);
         let folders = Arc::new(config.folders());
         let (stopping, is_stopping) = watch::channel(false);
         let state = State {

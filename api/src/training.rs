@@ -1,16 +1,17 @@
 //! Training a model of a stored panel, and registering it.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{Budget, Device, Fitted, History, Progress, TrainConfig, backtest, fit, fit_from};
 use serde_json::json;
-use sqlx::{Acquire, PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::curves::Curves;
+use crate::artefacts::Artefacts;
+use crate::blocking;
+use crate::curves::{self, Curves};
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::drift::profile::Profile;
 use crate::forecaster::{Grid, known_panel};
@@ -135,33 +136,43 @@ pub fn train(
     Ok(Trained { fitted, scores, n_train, curves, origin })
 }
 
-/// Stores a trained model: checkpoint and training curves in a `folder` of its own among the models, the snapshot beside
-/// them, a row in the database. Where files cannot be written, the folder does not stay.
+/// Stores a trained model in a transaction of the caller's: checkpoint and training curves in a folder of its own, the snapshot
+/// beside them, a row in the database. Where that is not committed, the next call removes the files.
 ///
 /// # Errors
 /// When a file cannot be written or the database fails.
 pub async fn register(
-    db: impl Acquire<'_, Database = Postgres>,
-    data_dir: &Path,
+    connection: &mut PgConnection,
+    pool: &PgPool,
+    artefacts: &Artefacts,
     data: &TrainingData,
     config: &TrainConfig,
     trained: &Trained,
-    folder: &str,
 ) -> anyhow::Result<db::model::Model> {
+    artefacts.sweep(pool).await?;
     let seen = data.values.rows(0..trained.n_train);
-    let snapshot = ingest::snapshot::write(&data_dir.join("snapshots"), &seen).context("writing the snapshot")?;
-    let path = data_dir.join("models").join(folder);
-    let digest = write(trained, &path).inspect_err(|_| {
-        // It takes room on a disk that may be full, and no row names it.
-        let _ = std::fs::remove_dir_all(&path);
-    })?;
+    let inputs = Profile::of(&seen, config.horizon);
+    let folder = Uuid::now_v7().to_string();
+    db::artefact_folder::note(connection, pool, DEFAULT_TENANT, &folder).await?;
+    let written = blocking::run("writing a model", {
+        let (artefacts, model, folder) = (artefacts.clone(), trained.fitted.model.clone(), folder.clone());
+        let (seen, curves) = (seen.clone(), trained.curves.lines().context("writing the training curves")?);
+        move || {
+            let snapshot = ingest::snapshot::of(&seen).context("writing the snapshot")?;
+            let snapshot_digest = snapshot.digest.clone();
+            artefacts.put_snapshot(snapshot).context("writing the snapshot")?;
+            let others = vec![(curves::FILE_NAME, curves)];
+            let (digest, n_bytes) = artefacts.put_model(&folder, &model, others).context("writing the checkpoint")?;
+            anyhow::Ok((snapshot_digest, digest, n_bytes))
+        }
+    });
+    let (snapshot_digest, digest, n_bytes) = written.await??;
     let budget = match config.budget {
         Budget::Steps(steps) => json!({ "steps": steps }),
         Budget::Seconds(seconds) => json!({ "seconds": seconds }),
     };
     // What was kept out of training was known to nobody who trained.
     let data_cutoff = if trained.n_train < data.values.n_steps() { seen.end() } else { data.as_of };
-    let inputs = Profile::of(&seen, config.horizon);
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
@@ -174,31 +185,12 @@ pub async fn register(
             "trained_until": seen.end().min(data_cutoff),
         }),
         digest: &digest,
-        snapshot_digest: &snapshot.digest,
-        artefact_path: folder,
-        artefact_bytes: Some(folder_bytes(&path).context("measuring the checkpoint")?),
+        snapshot_digest: &snapshot_digest,
+        artefact_path: &folder,
+        artefact_bytes: Some(i64::try_from(n_bytes).unwrap_or(i64::MAX)),
         data_cutoff,
     };
-    Ok(db::model::insert(db, DEFAULT_TENANT, &new).await?)
-}
-
-/// Writes checkpoint and training curves; gives the digest.
-fn write(trained: &Trained, folder: &Path) -> anyhow::Result<String> {
-    let digest = trained.fitted.model.save(folder).context("writing the checkpoint")?;
-    trained.curves.write(folder).context("writing the training curves")?;
-    Ok(digest)
-}
-
-/// A name for the folder of a model that no job makes.
-#[must_use]
-pub fn new_folder() -> String {
-    Uuid::now_v7().to_string()
-}
-
-/// Bytes of the files of a folder.
-fn folder_bytes(folder: &Path) -> std::io::Result<i64> {
-    std::fs::read_dir(folder)?.try_fold(0, |bytes, entry| {
-        let length = entry?.metadata()?.len();
-        Ok(bytes + i64::try_from(length).unwrap_or(i64::MAX))
-    })
+    let model = db::model::insert(&mut *connection, DEFAULT_TENANT, &new).await?;
+    db::artefact_folder::forget(connection, DEFAULT_TENANT, &folder).await?;
+    Ok(model)
 }

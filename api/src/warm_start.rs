@@ -9,9 +9,10 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::Error;
+use crate::artefacts::Artefacts;
 use crate::db::model::Model;
 use crate::db::{self, DEFAULT_TENANT};
-use crate::registry::{self, Artefacts};
+use crate::registry;
 use crate::training::TrainingData;
 
 /// The word for the model that serves a panel.

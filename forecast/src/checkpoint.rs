@@ -97,17 +97,14 @@ fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::CheckpointFile { path: path.into(), source })
-}
+/// Reads a file by its path.
+type Read<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let write = || -> io::Result<()> {
-        let file = fs::File::create(path)?;
-        io::Write::write_all(&mut &file, bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| Error::CheckpointFile { path: path.into(), source })
+fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let file = fs::File::create(path)?;
+    io::Write::write_all(&mut &file, bytes)?;
+    file.sync_all()
 }
 
 fn content(path: &Path, problem: impl ToString) -> Error {
@@ -122,20 +119,34 @@ impl Model {
     /// # Errors
     /// [`Error::CheckpointFile`] or [`Error::CheckpointContent`] with the file at fault.
     pub fn save(&self, folder: &Path) -> Result<String, Error> {
-        fs::create_dir_all(folder).map_err(|source| Error::CheckpointFile { path: folder.into(), source })?;
+        self.save_with(folder, &mut write_file)
+    }
+
+    /// As [`Model::save`], with `write` for each file; it makes the folders that it needs.
+    ///
+    /// # Errors
+    /// Those of [`Model::save`].
+    pub fn save_with(
+        &self,
+        folder: &Path,
+        write: &mut dyn FnMut(&Path, &[u8]) -> io::Result<()>,
+    ) -> Result<String, Error> {
+        let mut put = |path: &Path, bytes: &[u8]| {
+            write(path, bytes).map_err(|source| Error::CheckpointFile { path: path.into(), source })
+        };
         let weights_path = folder.join(WEIGHTS);
         let mut store = SafetensorsStore::from_bytes(None);
         self.denoiser.save_into(&mut store).map_err(|error| content(&weights_path, error))?;
         let weights = store.get_bytes().map_err(|error| content(&weights_path, error))?;
         let base = self.base_tensors().map_err(|error| content(&folder.join(BASE), error))?;
-        write(&weights_path, &weights)?;
-        write(&folder.join(BASE), &base)?;
+        put(&weights_path, &weights)?;
+        put(&folder.join(BASE), &base)?;
         let covariates = match &self.covariates {
             None => None,
             Some(Covariates { law, effects, .. }) => Some(CovariatesConfig {
                 with_calendar: effects.functions.with_calendar,
                 hinges: effects.functions.hinges.iter().map(|&(covariate, _)| covariate).collect(),
-                law: law.save(&folder.join(COVARIATES))?,
+                law: law.save_with(&folder.join(COVARIATES), write)?,
             }),
         };
         let config = Config {
@@ -154,7 +165,7 @@ impl Model {
         };
         let path = folder.join(CONFIG);
         let json = serde_json::to_vec_pretty(&config).map_err(|error| content(&path, error))?;
-        write(&path, &json)?;
+        write(&path, &json).map_err(|source| Error::CheckpointFile { path, source })?;
         Ok(digest(&json))
     }
 
@@ -165,8 +176,27 @@ impl Model {
     /// - [`Error::CheckpointVersion`] when a later version wrote it
     /// - [`Error::CheckpointDigest`], [`Error::CheckpointContent`] when a file is damaged
     pub fn load(folder: &Path, device: &Device) -> Result<Model, Error> {
+        let read = |path: &Path| fs::read(path);
+        Self::load_any(folder, None, &read, device)
+    }
+
+    /// As [`Model::load`], with `read` for each file, and only the model of the digest that [`Model::save`] gave.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn load_with(folder: &Path, digest: &str, read: Read<'_>, device: &Device) -> Result<Model, Error> {
+        Self::load_any(folder, Some(digest), read, device)
+    }
+
+    fn load_any(folder: &Path, recorded: Option<&str>, read: Read<'_>, device: &Device) -> Result<Model, Error> {
+        let get = |path: &Path| read(path).map_err(|source| Error::CheckpointFile { path: path.into(), source });
         let path = folder.join(CONFIG);
-        let json = read(&path)?;
+        let json = get(&path)?;
+        if let (found, Some(recorded)) = (digest(&json), recorded)
+            && found != recorded
+        {
+            return Err(Error::CheckpointDigest { path, found, recorded: recorded.to_owned() });
+        }
         let version: Version = serde_json::from_slice(&json).map_err(|error| content(&path, error))?;
         if version.format_version > FORMAT_VERSION {
             return Err(Error::CheckpointVersion { path, found: version.format_version, supported: FORMAT_VERSION });
@@ -174,7 +204,7 @@ impl Model {
         let config: Config = serde_json::from_slice(&json).map_err(|error| content(&path, error))?;
         let checked = |name: &str| {
             let path = folder.join(name);
-            let bytes = read(&path)?;
+            let bytes = get(&path)?;
             let (found, recorded) = (digest(&bytes), config.digests.get(name).cloned().unwrap_or_default());
             if found == recorded { Ok(bytes) } else { Err(Error::CheckpointDigest { path, found, recorded }) }
         };
@@ -188,13 +218,7 @@ impl Model {
         let covariates = match &config.covariates {
             None => None,
             Some(of_config) => {
-                let law_path = folder.join(COVARIATES).join(CONFIG);
-                let found = digest(&read(&law_path)?);
-                if found != of_config.law {
-                    let recorded = of_config.law.clone();
-                    return Err(Error::CheckpointDigest { path: law_path, found, recorded });
-                }
-                let law = Model::load(&folder.join(COVARIATES), device)?;
+                let law = Model::load_any(&folder.join(COVARIATES), Some(&of_config.law), read, device)?;
                 Some(read_covariates(&base, &config, of_config, law).map_err(of_base)?)
             }
         };

@@ -12,7 +12,7 @@ use chrono_tz::Tz;
 use forecast::History;
 use polars::prelude::*;
 
-use crate::{Error, Frequency, LoadConfig, Loaded, Observation, Panel, PanelConfig, load, snapshot};
+use crate::{Error, Frequency, LoadConfig, Loaded, Observation, Panel, PanelConfig, load, snapshot, whole};
 
 /// Series of the generated data.
 const N_SERIES: usize = 1_000;
@@ -108,7 +108,7 @@ impl Files {
     /// Writes the snapshot of a panel, and reads it as training would: the history in it, and the seconds that this took.
     ///
     /// # Errors
-    /// Those of [`snapshot::write`] and [`load`].
+    /// Those of [`snapshot::of`] and [`load`]; [`Error::File`].
     pub fn read_snapshot(folder: &Path) -> Result<(History, f64), Error> {
         let series: Vec<String> = (0..SNAPSHOT_SERIES).map(|series| format!("meter_{series:04}")).collect();
         let cells = (0..SNAPSHOT_SERIES).flat_map(|series| (0..SNAPSHOT_HOURS).map(move |hour| (series, hour)));
@@ -121,9 +121,10 @@ impl Files {
         });
         let panel_config = || PanelConfig::new("bench", Frequency::HOUR, Tz::UTC);
         let panel = Panel::from_observations(panel_config(), series, observations)?;
-        let snapshot = snapshot::write(folder, &panel)?;
+        let path = folder.join("snapshot.parquet");
+        whole::write(&path, &snapshot::of(&panel)?.bytes)?;
         let start = Instant::now();
-        let loaded = load(&snapshot.path, &config(SNAPSHOT_HOURS))?;
+        let loaded = load(&path, &config(SNAPSHOT_HOURS))?;
         let history = Panel::from_frame(panel_config(), &loaded.frame)?.history()?;
         Ok((history, start.elapsed().as_secs_f64()))
     }

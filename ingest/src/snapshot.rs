@@ -3,41 +3,33 @@
 //! A model records the digest, so it can be traced to what it saw. The same data give the same file, which is then
 //! written once.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use polars::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Panel, whole};
+use crate::{Error, Panel};
 
 /// Name of the time column.
 const VALID_TIME: &str = "valid_time";
 
-/// A snapshot on disk.
+/// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The file, `<digest>.parquet`.
-    pub path: PathBuf,
     /// SHA-256 of the file, in hexadecimal.
     pub digest: String,
+    /// The file, in the format of Parquet.
+    pub bytes: Vec<u8>,
 }
 
-/// Writes a panel as a wide table (`valid_time`, then a column per series, gaps null) into a folder, which is created.
+/// A panel as a wide table: `valid_time`, then a column per series, gaps null.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Table`] when it cannot be written.
-pub fn write(folder: &Path, panel: &Panel) -> Result<Snapshot, Error> {
-    fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-    let bytes = bytes(panel).map_err(|source| Error::Table { path: folder.to_owned(), source })?;
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = folder.join(format!("{digest}.parquet"));
-    if !path.exists() {
-        whole::write(&path, &bytes)?;
-    }
-    Ok(Snapshot { path, digest })
+/// [`Error::Table`] when it cannot be written.
+pub fn of(panel: &Panel) -> Result<Snapshot, Error> {
+    let bytes = bytes(panel).map_err(|source| Error::Table { path: Path::new("snapshot").into(), source })?;
+    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Snapshot { digest, bytes })
 }
 
 fn bytes(panel: &Panel) -> PolarsResult<Vec<u8>> {
@@ -77,18 +69,14 @@ mod tests {
 
     #[test]
     fn the_same_data_give_the_same_file_and_others_another() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let first = write(folder.path(), &panel(3.0)).expect("written");
-        assert_eq!(first, write(folder.path(), &panel(3.0)).expect("written"));
-        assert_ne!(first.digest, write(folder.path(), &panel(4.0)).expect("written").digest);
-        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2);
+        let first = of(&panel(3.0)).expect("written");
+        assert_eq!(first, of(&panel(3.0)).expect("written"));
+        assert_ne!(first.digest, of(&panel(4.0)).expect("written").digest);
     }
 
     #[test]
     fn gaps_are_null_in_the_file() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let snapshot = write(folder.path(), &panel(3.0)).expect("written");
-        let file = fs::File::open(snapshot.path).expect("a file");
+        let file = std::io::Cursor::new(of(&panel(3.0)).expect("written").bytes);
         let table = ParquetReader::new(file).finish().expect("a table");
         assert_eq!((table.height(), table.column("a").expect("a column").null_count()), (5, 2));
     }

@@ -80,7 +80,7 @@ async fn backfill(args: &Args, order: &Order, database: &Database) -> anyhow::Re
     let Plan { issue_times, mut n_stored } = backfilling::plan(pool, order, &period).await?;
     let metrics = Metrics::new().context("setting up the metrics")?;
     let device = args.device.open()?;
-    let predictor = Predictor::start(&args.database.models_dir(), 1, 1, device, metrics.clone())
+    let predictor = Predictor::start(args.database.artefacts()?, 1, 1, device, metrics.clone())
         .context("starting the model thread")?;
     let n_all = issue_times.len();
     let (mut n_made, mut n_unknown, mut n_left) = (0, 0, n_all);

@@ -160,7 +160,9 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     drop(display);
     let result = result.context("the backtest failed")?;
 
-    curves.write(&args.out).with_context(|| format!("writing {} in {}", curves::FILE_NAME, args.out.display()))?;
+    let lines = curves.lines().context("writing the training curves")?;
+    fs::write(args.out.join(curves::FILE_NAME), lines)
+        .with_context(|| format!("writing {} in {}", curves::FILE_NAME, args.out.display()))?;
     let mut metrics = json!({
         "data": {
             "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::bench::Line;
 use super::dev_db::TemporaryFolder;
 use super::work;
+use crate::artefacts::Artefacts;
 use crate::config::{Config, DatabaseConfig};
 use crate::database::Database;
 use crate::db::forecast::{NewForecast, NewValues};
@@ -357,8 +358,11 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     })
     .await??;
     for _ in 0..2 {
-        let model = training::register(pool, data_dir, &data, &config, &trained, &training::new_folder()).await?;
-        db::model::promote(pool, DEFAULT_TENANT, model.model_id, SUITE).await?;
+        let mut transaction = pool.begin().await?;
+        let artefacts = Artefacts::local(data_dir)?;
+        let model = training::register(&mut transaction, pool, &artefacts, &data, &config, &trained).await?;
+        db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, SUITE).await?;
+        transaction.commit().await?;
     }
     let mut service = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Config::default() };
     service.database.data_dir = data_dir.to_owned();

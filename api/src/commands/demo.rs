@@ -12,6 +12,7 @@ use ingest::demo::Dataset;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
+use crate::config::DatabaseConfig;
 use crate::db::{self, DEFAULT_TENANT, model::Model, series::NewSeries, words::Kind};
 use crate::forecaster::Grid;
 use crate::progress::Display;
@@ -66,7 +67,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let pool = database.pool();
     let mut prepared = vec![];
     for show in &SHOWS {
-        let model = prepare(pool, &args.config.database.data_dir, show, args.train_seconds, &device).await?;
+        let model = prepare(pool, &args.config.database, show, args.train_seconds, &device).await?;
         let windows = test_windows(pool, show, &model).await?;
         prepared.push((model, windows));
     }
@@ -113,7 +114,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 /// Loads a data set and trains its model, unless both are there.
 async fn prepare(
     pool: &PgPool,
-    data_dir: &Path,
+    database: &DatabaseConfig,
     show: &Show,
     train_seconds: f64,
     device: &Device,
@@ -126,7 +127,7 @@ async fn prepare(
         return Ok(model);
     }
     println!("\n{} ({})", dataset.description, dataset.license);
-    load(pool, data_dir, dataset).await?;
+    load(pool, &database.data_dir, dataset).await?;
     let data = training::read(pool, dataset.name, Utc::now()).await?;
     let history = data.values.history()?;
     let config = TrainConfig::new(show.horizon, Budget::Seconds(train_seconds), SEED);
@@ -138,8 +139,10 @@ async fn prepare(
         training::train(&history, &training_config, None, &test, &device, &mut |progress| display.show(progress))
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
-    let model = training::register(pool, data_dir, &data, &config, &trained, &training::new_folder()).await?;
-    db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast demo`").await?;
+    let mut transaction = pool.begin().await?;
+    let model = training::register(&mut transaction, pool, &database.artefacts()?, &data, &config, &trained).await?;
+    db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by `plumecast demo`").await?;
+    transaction.commit().await?;
     let report = &trained.fitted.report;
     println!(
         "base forecaster: {}; network: {} numbers, {} steps, {:.0} s",

@@ -84,7 +84,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let metrics = Metrics::new().context("setting up the metrics")?;
-    let predictor = Predictor::start(&args.database.models_dir(), 1, 1, device, metrics.clone())
+    let predictor = Predictor::start(args.database.artefacts()?, 1, 1, device, metrics.clone())
         .context("starting the model thread")?;
     let order = ImputationOrder {
         panel: args.panel.clone(),

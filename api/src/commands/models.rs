@@ -7,13 +7,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::artefacts::Artefacts;
 use crate::backtesting;
 use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::db::{self, DEFAULT_TENANT, model::Model};
 use crate::jobs::Task;
 use crate::jobs::backtest::BacktestOrder;
 use crate::progress::{is_stopped, stop_on_interrupt};
-use crate::registry::{self, Artefacts};
+use crate::registry;
 use crate::table;
 
 /// Most models that are listed.
@@ -121,7 +122,7 @@ impl Action {
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let PanelArgs { panel, database: config } = args.action.panel();
     let database = super::open(config).await?;
-    let done = act(database.pool(), &Artefacts::new(&config.data_dir), panel, &args.action).await;
+    let done = act(database.pool(), &config.artefacts()?, panel, &args.action).await;
     database.close().await;
     Ok(super::say(&done?)?)
 }
@@ -145,7 +146,7 @@ async fn test(pool: &PgPool, args: &BacktestArgs) -> anyhow::Result<String> {
     stop_on_interrupt();
     let report = |_: f64, _: &str| if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let order = order.order(now, limits.job_cost_max);
-    let found = backtesting::backtest(pool, &database.data_dir, &device, &order, report).await?;
+    let found = backtesting::backtest(pool, &database.artefacts()?, &device, &order, report).await?;
     let row = found.row(Uuid::now_v7(), now)?;
     db::backtest::insert(pool, DEFAULT_TENANT, &row).await?;
     let mut text = format!("{:25} {:>10} {:>14}  coverage_80 of both", "window", "plumecast", "seasonal_naive");

@@ -41,9 +41,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let database = super::open(&args.database).await?;
     stop_on_interrupt();
     let now = Utc::now();
+    let artefacts = args.database.artefacts()?;
     let retention = Retention {
         pool: database.pool(),
         data_dir: &args.database.data_dir,
+        artefacts: &artefacts,
         policy: &policy,
         // What lies ahead is not old, whatever is asked for.
         now: args.as_of.map_or(now, |as_of| as_of.min(now)),

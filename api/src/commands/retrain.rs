@@ -10,7 +10,6 @@ use crate::db::comparison::Comparison;
 use crate::progress::{is_stopped, stop_on_interrupt};
 use crate::retraining::{Policy, Retrained, Retraining, retrain};
 use crate::telemetry;
-use crate::training::new_folder;
 
 /// Train a candidate, compare it with the champion on windows that neither has seen, and promote it if it is better.
 #[derive(Debug, clap::Args)]
@@ -99,12 +98,12 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         }
         if is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let (pool, data_dir) = (database.pool(), &args.database.data_dir);
+    let (pool, artefacts) = (database.pool(), args.database.artefacts()?);
     let retrained = async {
-        let judged = retrain(pool, data_dir, &device, &order, report).await?;
+        let judged = retrain(pool, &artefacts, &device, &order, report).await?;
         judged.warm_start().into_iter().for_each(|line| telemetry::note(format_args!("{line}")));
         let mut transaction = pool.begin().await?;
-        let retrained = judged.store(&mut transaction, data_dir, &new_folder()).await?;
+        let retrained = judged.store(&mut transaction, pool, &artefacts).await?;
         transaction.commit().await?;
         Ok::<_, anyhow::Error>(retrained)
     }

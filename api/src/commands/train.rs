@@ -9,7 +9,6 @@ use forecast::{SampleConfig, TrainConfig};
 use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::progress::{Display, stop_on_interrupt};
-use crate::registry::Artefacts;
 use crate::training::{self, TestWindows};
 use crate::warm_start::{self, WarmStart};
 use crate::{table, telemetry};
@@ -79,7 +78,7 @@ fn model_name(text: &str) -> Result<String, &'static str> {
 pub async fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let database = super::open(&args.database).await?;
-    let pool = database.pool();
+    let (pool, artefacts) = (database.pool(), args.database.artefacts()?);
     let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
     let history = data.values.history()?;
     let network = super::network(args.network.as_deref(), args.horizon)?;
@@ -88,10 +87,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let sample = SampleConfig { seed: args.seed, ..SampleConfig::default() };
     let test = TestWindows { n_windows: args.test_windows, sample };
     let from = match &args.from {
-        Some(from) => {
-            let artefacts = Artefacts::new(&args.database.data_dir);
-            Some(WarmStart::load(pool, &artefacts, &device, &data, from).await?)
-        }
+        Some(from) => Some(WarmStart::load(pool, &artefacts, &device, &data, from).await?),
         None => None,
     };
     stop_on_interrupt();
@@ -108,11 +104,12 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(line) = warm_start::told(&trained.fitted.report, trained.origin.as_ref()) {
         telemetry::note(format_args!("{line}"));
     }
-    let model =
-        training::register(pool, &args.database.data_dir, &data, &config, &trained, &training::new_folder()).await?;
+    let mut transaction = pool.begin().await?;
+    let model = training::register(&mut transaction, pool, &artefacts, &data, &config, &trained).await?;
     if !args.candidate {
-        db::model::promote(pool, DEFAULT_TENANT, model.model_id, "trained by `plumecast train`").await?;
+        db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by `plumecast train`").await?;
     }
+    transaction.commit().await?;
     let stage = if args.candidate { "candidate" } else { "champion" };
     println!("model {} of panel `{}` (version {}) is {stage}", model.model_id, args.panel, model.version);
     println!("{}", serde_json::to_string_pretty(&trained.fitted.report)?);

@@ -5,6 +5,7 @@
 //!
 //! [`load::load`] and [`forecast::insert`] are the two ways in which much data is written; each is one transaction.
 
+pub mod artefact_folder;
 pub mod backtest;
 pub mod comparison;
 mod copy;

@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection, PgExecutor, PgPool, Postgres};
-use uuid::Uuid;
 
 use super::Error;
 use super::words::Stage;
@@ -138,28 +137,6 @@ pub async fn insert(
     .await?;
     transaction.commit().await?;
     Ok(stored)
-}
-
-/// Of folders of models that attempts at jobs have written, each with its job and lease, those that no model names and whose
-/// attempt is over.
-pub async fn abandoned(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    attempts: &[(String, Uuid, Uuid)],
-) -> Result<Vec<String>, Error> {
-    Ok(sqlx::query_scalar(
-        "select folder
-         from unnest($2::text[], $3::uuid[], $4::uuid[]) as written (folder, job_id, lease_id)
-         join job using (job_id)
-         where tenant_id = $1 and job.lease_id is distinct from written.lease_id
-           and not exists (select from model where model.tenant_id = $1 and artefact_path = folder)",
-    )
-    .bind(tenant_id)
-    .bind(attempts.iter().map(|(folder, ..)| folder.as_str()).collect::<Vec<_>>())
-    .bind(attempts.iter().map(|(_, job_id, _)| *job_id).collect::<Vec<_>>())
-    .bind(attempts.iter().map(|(.., lease_id)| *lease_id).collect::<Vec<_>>())
-    .fetch_all(db)
-    .await?)
 }
 
 /// One model.

@@ -68,7 +68,7 @@ pub async fn impute(
 ) -> Result<Imputation, Error> {
     let mut serving = Serving::find(pool, &order.panel).await?;
     let Learned { context_length: n_before, horizon: n_after } = serving.load(predictor).await?;
-    let Serving { panel, model, series, grid, folder } = serving;
+    let Serving { panel, model, series, grid, checkpoint } = serving;
     let n_steps = grid.frequency.index_between(order.start, order.end, grid.time_zone).max(0);
     let n_steps = usize::try_from(n_steps).unwrap_or(usize::MAX).saturating_add(n_before + n_after);
     let cost = [n_steps, order.sampling.n_samples, series.len()]
@@ -93,7 +93,7 @@ pub async fn impute(
     let timed = metrics.clone();
     let imputed = predictor.run(move |models| {
         let started_at = std::time::Instant::now();
-        let imputed = models.get(&folder)?.impute(&window, &sampling);
+        let imputed = models.get(&checkpoint)?.impute(&window, &sampling);
         timed.observe_stage(Stage::Sample, started_at.elapsed());
         Ok(imputed)
     });

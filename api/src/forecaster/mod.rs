@@ -30,7 +30,9 @@ pub use self::{
     warning::Warning,
 };
 use crate::{
-    Error, blocking, db,
+    Error,
+    artefacts::Checkpoint,
+    blocking, db,
     db::{
         DEFAULT_TENANT,
         forecast::{Idempotency, NewForecast, NewValues},
@@ -42,7 +44,7 @@ use crate::{
     },
     drift::profile::Profile,
     metrics::{Metrics, Stage},
-    predictor::{ModelFolder, Models, Predictor},
+    predictor::{Models, Predictor},
     schedule,
 };
 
@@ -183,7 +185,7 @@ async fn make_by_model(
     let mut serving = Serving::find(pool, &order.panel).await?;
     check_cost(order, serving.series.len())?;
     let Learned { context_length, horizon: trained_horizon } = serving.load(predictor).await?;
-    let Serving { panel, model, mut series, grid, folder } = serving;
+    let Serving { panel, model, mut series, grid, checkpoint } = serving;
     let issue_time =
         issue_time::of_order(pool, order, &panel, model.panel_version_id, grid, trained_horizon, now).await?;
     let context_start = grid.advance(issue_time, -(context_length as i64));
@@ -229,7 +231,7 @@ async fn make_by_model(
         None => None,
     };
     let draw = Draw {
-        folder,
+        checkpoint,
         panel: panel.clone(),
         grid,
         series: series.clone(),
@@ -305,7 +307,7 @@ async fn summarise(
 
 /// What the model thread needs to draw trajectories.
 struct Draw {
-    folder: ModelFolder,
+    checkpoint: Checkpoint,
     panel: Panel,
     grid: Grid,
     series: Vec<Series>,
@@ -330,7 +332,7 @@ struct Supposed {
 impl Draw {
     /// Trajectories of the targets, and the covariates whose future is not known to the end.
     fn run(self, models: &mut Models) -> Result<(Guided, Vec<UnknownCovariate>), Error> {
-        let model = models.get(&self.folder)?;
+        let model = models.get(&self.checkpoint)?;
         let mut window = known_panel(&self.panel, self.grid, &self.series, &self.observations)?
             .window(self.issue_time, self.context_length, self.horizon)
             .map_err(|error| Error::ModelFailed { source: error.into() })?;

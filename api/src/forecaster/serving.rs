@@ -5,8 +5,9 @@ use sqlx::PgPool;
 use super::Grid;
 use crate::{
     Error,
+    artefacts::Checkpoint,
     db::{self, DEFAULT_TENANT, model::Model, panel::Panel, series::Series},
-    predictor::{ModelFolder, Predictor},
+    predictor::Predictor,
     registry,
 };
 
@@ -17,7 +18,7 @@ pub(super) struct Serving {
     /// The series of the model, in its order.
     pub series: Vec<Series>,
     pub grid: Grid,
-    pub folder: ModelFolder,
+    pub checkpoint: Checkpoint,
 }
 
 /// What a model has learned, in steps.
@@ -37,8 +38,8 @@ impl Serving {
         let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
         let model = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
         let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
-        let (grid, folder) = (Grid::of(&panel)?, ModelFolder::of(&model));
-        Ok(Self { panel, model, series, grid, folder })
+        let (grid, checkpoint) = (Grid::of(&panel)?, Checkpoint::of(&model));
+        Ok(Self { panel, model, series, grid, checkpoint })
     }
 
     /// Loads the model. From then on the series have the roles that they had when it was trained: these count.
@@ -46,10 +47,10 @@ impl Serving {
     /// # Errors
     /// [`Error::QueueFull`], [`Error::BrokenModel`].
     pub(super) async fn load(&mut self, predictor: &Predictor) -> Result<Learned, Error> {
-        let folder = self.folder.clone();
+        let checkpoint = self.checkpoint.clone();
         let (learned, roles) = predictor
             .run(move |models| {
-                let model = models.get(&folder)?;
+                let model = models.get(&checkpoint)?;
                 let learned = Learned { context_length: model.context_length(), horizon: model.horizon() };
                 Ok((learned, model.roles().to_vec()))
             })

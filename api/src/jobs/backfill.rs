@@ -93,8 +93,7 @@ impl Task for BackfillOrder {
         let Plan { issue_times, mut n_stored } = backfilling::plan(pool, &order, &period).await?;
         reporter.log(format!("{} forecasts to make, {n_stored} are stored", issue_times.len()));
         let metrics = Metrics::new().map_err(|error| Error::internal("setting up the metrics", error))?;
-        let models_dir = context.settings.folders.data.join("models");
-        let predictor = Predictor::start(&models_dir, 1, 1, context.device()?, metrics.clone())
+        let predictor = Predictor::start(context.artefacts()?, 1, 1, context.device()?, metrics.clone())
             .map_err(|error| Error::internal("starting the model thread", error))?;
         let n_all = issue_times.len();
         let (mut n_made, mut n_unknown) = (0, 0);

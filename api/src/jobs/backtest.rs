@@ -110,8 +110,8 @@ impl Task for BacktestOrder {
             told.progress(share, text);
             ControlFlow::Continue(())
         };
-        let (data_dir, device) = (&context.settings.folders.data, context.device()?);
-        let found = backtesting::backtest(&context.pool, data_dir, &device, &order, report).await.map_err(failure)?;
+        let (artefacts, device) = (context.artefacts()?, context.device()?);
+        let found = backtesting::backtest(&context.pool, &artefacts, &device, &order, report).await.map_err(failure)?;
         // A job makes one backtest, whoever does it in the end.
         let row = found.row(reporter.lease().job_id, context.now()).map_err(anyhow::Error::from)?;
         let mut transaction = reporter.begin().await?;

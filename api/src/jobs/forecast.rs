@@ -34,8 +34,7 @@ impl Task for ForecastRequest {
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let order = self.order(&context.settings.limits())?;
         let metrics = Metrics::new().map_err(|error| Error::internal("setting up the metrics", error))?;
-        let models_dir = context.settings.folders.data.join("models");
-        let predictor = Predictor::start(&models_dir, 1, 1, context.device()?, metrics.clone())
+        let predictor = Predictor::start(context.artefacts()?, 1, 1, context.device()?, metrics.clone())
             .map_err(|error| Error::internal("starting the model thread", error))?;
         reporter.progress(0.0, "drawing trajectories");
         let mut forecast = forecaster::make(&context.pool, &predictor, &metrics, &order, context.now()).await?;

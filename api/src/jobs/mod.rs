@@ -45,6 +45,7 @@ pub use reporter::{Reporter, Succeeded};
 pub use work::{Task, Work};
 
 use crate::Error;
+use crate::artefacts::Artefacts;
 use crate::config::{DatabaseConfig, DeviceConfig, Folders, Limits, LogFormat, PipelineConfig, WorkerConfig};
 use crate::db::job::{Inserted, NewJob, Occasion};
 use crate::db::{self, DEFAULT_TENANT};
@@ -137,6 +138,14 @@ impl Context {
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         (self.clock)()
+    }
+
+    /// Where files of models are.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] when there can be no such place.
+    pub fn artefacts(&self) -> Result<Artefacts, Failure> {
+        Artefacts::local(&self.settings.folders.data).map_err(|error| Failure::Refused(error.into()))
     }
 
     /// Where models compute.

@@ -56,13 +56,6 @@ impl Reporter {
         &self.lease
     }
 
-    /// The name of the folder for a model that this attempt makes: [`crate::registry::Artefacts::sweep`] finds by it what an
-    /// attempt that was ended has left.
-    #[must_use]
-    pub fn folder(&self) -> String {
-        format!("{}-{}", self.lease.job_id, self.lease.lease_id)
-    }
-
     /// Tells which share of the work is done, 0 to 1, and what is being done.
     pub fn progress(&self, share: f64, activity: impl Into<String>) {
         self.with_untold(|untold| untold.progress = Some((share as f32, activity.into())));

@@ -35,9 +35,11 @@ impl Task for RetentionPolicy {
             told.progress(0.0, format!("looking through {what}"));
             ControlFlow::Continue(())
         };
+        let artefacts = context.artefacts()?;
         let retention = Retention {
             pool: &context.pool,
             data_dir: &context.settings.folders.data,
+            artefacts: &artefacts,
             policy: self,
             now: context.now(),
             is_dry: false,

@@ -11,7 +11,6 @@ use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::Error;
 use crate::config::Limits;
 use crate::problem::Violation;
-use crate::registry::Artefacts;
 use crate::retraining::{Policy, Retraining, retrain};
 
 /// A panel to be retrained.
@@ -73,13 +72,12 @@ impl Task for RetrainOrder {
             told.progress(share, text);
             ControlFlow::Continue(())
         };
-        let data_dir = &context.settings.folders.data;
-        Artefacts::new(data_dir).sweep(&context.pool).await?;
-        let judged = retrain(&context.pool, data_dir, &device, &order, report).await.map_err(failure)?;
+        let artefacts = context.artefacts()?;
+        let judged = retrain(&context.pool, &artefacts, &device, &order, report).await.map_err(failure)?;
         judged.warm_start().into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
         let mut transaction = reporter.begin().await?;
-        let retrained = judged.store(&mut transaction, data_dir, &reporter.folder()).await?;
+        let retrained = judged.store(&mut transaction, &context.pool, &artefacts).await?;
         let (model, comparison) = (&retrained.model, &retrained.comparison);
         reporter.log(format!("model version {} is {}: {}", model.version, model.stage, comparison.reason));
         let result = json!({

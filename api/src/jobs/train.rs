@@ -12,7 +12,6 @@ use super::{Context, Failure, Reporter, Succeeded, Task};
 use crate::config::Limits;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
-use crate::registry::Artefacts;
 use crate::training::{self, MINUTES_MAX, STEPS_MAX, TestWindows};
 use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
@@ -113,9 +112,7 @@ impl Task for TrainOrder {
 
     async fn perform(&self, context: &Context, reporter: &Reporter) -> Result<Succeeded, Failure> {
         let device = context.device()?;
-        let data_dir = &context.settings.folders.data;
-        let artefacts = Artefacts::new(data_dir);
-        artefacts.sweep(&context.pool).await?;
+        let artefacts = context.artefacts()?;
         reporter.progress(0.0, "reading observations");
         if db::panel::get(&context.pool, DEFAULT_TENANT, &self.panel).await?.is_none() {
             return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
@@ -148,8 +145,7 @@ impl Task for TrainOrder {
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;
-        let model =
-            training::register(&mut *transaction, data_dir, &data, &config, &trained, &reporter.folder()).await?;
+        let model = training::register(&mut transaction, &context.pool, &artefacts, &data, &config, &trained).await?;
         if self.promote {
             db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by a job").await?;
         }

@@ -23,10 +23,11 @@ use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 pub use self::policy::{Cutoffs, Days, Forever, Keep, RetentionPolicy};
+use crate::artefacts::Artefacts;
 use crate::db::partition::Partitioned;
 use crate::db::retention::{self as store, Partition, Rules, export::Selection, records};
 use crate::db::{self, DEFAULT_TENANT};
-use crate::registry::{self, Artefacts};
+use crate::registry;
 use crate::{Error, blocking};
 
 /// Forecasts whose rows are deleted in one transaction.
@@ -70,8 +71,10 @@ pub struct Retained {
 pub struct Retention<'a> {
     /// Connections to Postgres; it uses two at a time.
     pub pool: &'a PgPool,
-    /// Folder below which models, rejected rows and exports are.
+    /// Folder below which rejected rows and exports are.
     pub data_dir: &'a Path,
+    /// Files of models.
+    pub artefacts: &'a Artefacts,
     /// How long what is kept.
     pub policy: &'a RetentionPolicy,
     /// From when ages count.
@@ -329,7 +332,6 @@ impl Retention<'_> {
             retained.n_loads = records::n_old_loads(self.pool, DEFAULT_TENANT, &rules.load, other.load).await?;
             return Ok(ControlFlow::Continue(()));
         }
-        let artefacts = Artefacts::new(self.data_dir);
         for model_id in models {
             if tell("model").is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -337,7 +339,7 @@ impl Retention<'_> {
             let Some(model) = db::model::get(self.pool, DEFAULT_TENANT, model_id).await? else { continue };
             let panel = db::panel::get_by_id(self.pool, DEFAULT_TENANT, model.panel_id).await?;
             let Some(panel) = panel else { continue };
-            match registry::delete(self.pool, &artefacts, &panel, &model).await {
+            match registry::delete(self.pool, self.artefacts, &panel, &model).await {
                 Ok(()) => retained.n_models += 1,
                 // It was promoted, or has made a forecast, just now.
                 Err(Error::ChampionServes { .. } | Error::ModelInUse { .. } | Error::UnknownModel { .. }) => {}

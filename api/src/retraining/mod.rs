@@ -16,7 +16,6 @@ mod policy;
 pub(crate) mod windows;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use chrono::{DateTime, Days, Utc};
@@ -28,11 +27,12 @@ use sqlx::{PgConnection, PgPool};
 pub use self::comparison::{Difference, Reference, Verdict, WindowPair, WindowScore, judge};
 pub use self::policy::{Policy, PolicyError};
 use self::windows::{Forecaster, Scored, Windows};
+use crate::artefacts::Artefacts;
 use crate::db::comparison::Comparison;
 use crate::db::model::Model;
 use crate::db::words::ReferenceKind;
 use crate::db::{self, DEFAULT_TENANT};
-use crate::registry::{self, Artefacts};
+use crate::registry;
 use crate::training::{self, TestWindows, Trained, TrainingData};
 use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
@@ -89,7 +89,7 @@ pub struct Stopped;
 /// - when the database fails
 pub async fn retrain(
     pool: &PgPool,
-    data_dir: &Path,
+    artefacts: &Artefacts,
     device: &Device,
     order: &Retraining,
     report: impl Report,
@@ -117,7 +117,7 @@ pub async fn retrain(
     let network = champion.as_ref().map_or_else(NetworkConfig::default, trained_network);
     let budget = training::budget(policy.train_steps, policy.train_minutes);
     let config = TrainConfig { network, ..TrainConfig::new(horizon, budget, policy.seed) };
-    let opponent = opponent(pool, data_dir, device, &known, champion).await?;
+    let opponent = opponent(pool, artefacts, device, &known, champion).await?;
     let from = match &opponent {
         Opponent::Champion(champion) if policy.warm_start => {
             Some(WarmStart::new(&panel.name, &champion.row, champion.model.clone(), &seen))
@@ -145,19 +145,18 @@ impl Judged {
         warm_start::told(&self.trained.fitted.report, self.trained.origin.as_ref())
     }
 
-    /// Stores the candidate with its files in a `folder`, how it compared, and what follows from it, in a transaction of the
-    /// caller's. Where that is not committed, files without a row are left, which nobody reads.
+    /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
     ///
     /// # Errors
     /// When files cannot be written or the database fails.
     pub async fn store(
         &self,
         transaction: &mut PgConnection,
-        data_dir: &Path,
-        folder: &str,
+        pool: &PgPool,
+        artefacts: &Artefacts,
     ) -> anyhow::Result<Retrained> {
         let Self { order, seen, config, trained, results } = self;
-        let model = training::register(&mut *transaction, data_dir, seen, config, trained, folder).await?;
+        let model = training::register(&mut *transaction, pool, artefacts, seen, config, trained).await?;
         let comparison = row(&model, order, config.horizon, results)?;
         let comparison = db::comparison::decide(&mut *transaction, DEFAULT_TENANT, comparison).await?;
         let model = db::model::get(transaction, DEFAULT_TENANT, model.model_id).await?;
@@ -231,7 +230,7 @@ struct Champion {
 
 async fn opponent(
     pool: &PgPool,
-    data_dir: &Path,
+    artefacts: &Artefacts,
     device: &Device,
     known: &TrainingData,
     champion: Option<Model>,
@@ -239,7 +238,7 @@ async fn opponent(
     let Some(row) = champion else {
         return Ok(Opponent::None { why: "the panel had no champion".to_owned() });
     };
-    let model = match Artefacts::new(data_dir).load(&row, device).await {
+    let model = match artefacts.load(&row, device).await {
         Ok(model) => model,
         Err(Error::BrokenModel { source, .. }) => {
             let why = format!("the champion, version {}, cannot be used ({source})", row.version);
