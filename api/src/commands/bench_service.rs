@@ -31,7 +31,7 @@ use crate::db::words::Quality;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::postgres::{Config as PostgresConfig, PrivatePostgres};
 use crate::training::{self, TestWindows};
-use crate::{Application, blocking};
+use crate::{Application, blocking, telemetry};
 
 const SUITE: &str = "service";
 /// Share of the rate of `COPY` that storing a forecast should keep.
@@ -52,9 +52,12 @@ const N_STORED: usize = 7;
 /// Reads of the latest forecasts of a week.
 const N_READS: usize = 500;
 const N_HOURS_READ: i64 = 7 * 24;
-/// How long requests are made, with and without changes of the model, and while there are retrainings.
-const LOAD_SECONDS: u64 = 8;
-const RETRAINING_SECONDS: u64 = 30;
+/// How long requests are made, with and without changes of the model, and at least while there are retrainings.
+const LOAD: Duration = Duration::from_secs(8);
+/// Pause between two changes, and between two looks at a job.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a retraining may take beside the load.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Clients at a time.
 const N_CLIENTS: usize = 4;
 
@@ -97,7 +100,9 @@ async fn measure(database: &Database, url: &str, data_dir: &Path, n_values: usiz
         theirs / ours,
         Some(GOAL_STORE),
     )?;
+    let begun = Instant::now();
     let n_forecasts = fill(pool, &loaded, &model, n_values).await?;
+    telemetry::note(format_args!("stored {n_values} values in {:.0} s", begun.elapsed().as_secs_f64()));
     let times = latest(pool, &loaded, n_forecasts).await?;
     let name = format!("a week at lead >= 23 h of {:.1} M values", n_values as f64 / 1e6);
     for (percent, goal) in [(50, None), (99, Some(1.0))] {
@@ -371,9 +376,9 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     let (address, stop) = (application.address(), application.stop_handle());
     let worker = work::start_beside(&service, database, &application).await?;
     let served = tokio::spawn(application.run());
-    let still = requests(address, LOAD_SECONDS, |_, _| Ok(0)).await?;
-    let changing = requests(address, LOAD_SECONDS, change).await?;
-    let retraining = requests(address, RETRAINING_SECONDS, retrain).await?;
+    let still = requests(address, rest).await?;
+    let changing = requests(address, change).await?;
+    let retraining = requests(address, retrain).await?;
     if let Some(worker) = worker {
         worker.stop().await;
     }
@@ -382,12 +387,8 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     Ok([still, changing, retraining])
 }
 
-/// Requests of some clients for some seconds, while `other` is done until it is over.
-async fn requests(
-    address: SocketAddr,
-    seconds: u64,
-    other: fn(SocketAddr, &AtomicBool) -> anyhow::Result<usize>,
-) -> anyhow::Result<Beside> {
+/// Requests of some clients for as long as `other` takes.
+async fn requests(address: SocketAddr, other: fn(SocketAddr) -> anyhow::Result<usize>) -> anyhow::Result<Beside> {
     let is_over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..N_CLIENTS)
         .map(|_| {
@@ -395,19 +396,14 @@ async fn requests(
             tokio::task::spawn_blocking(move || ask(address, &is_over))
         })
         .collect();
-    let beside = tokio::task::spawn_blocking({
-        let is_over = Arc::clone(&is_over);
-        move || other(address, &is_over)
-    });
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let beside = tokio::task::spawn_blocking(move || other(address)).await;
     is_over.store(true, Ordering::Relaxed);
     let mut times = vec![];
     for client in clients {
         times.extend(client.await??);
     }
-    let n_changes = beside.await??;
     times.sort_unstable_by(f64::total_cmp);
-    Ok(Beside { times, n_changes })
+    Ok(Beside { times, n_changes: beside?? })
 }
 
 /// Asks for forecasts until it is over. Any answer but a success is an error.
@@ -425,46 +421,45 @@ fn ask(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// Rolls back to the first model, and promotes the second again, ten times a second.
-fn change(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
-    let mut n_changes = 0;
-    while !is_over.load(Ordering::Relaxed) {
+/// Does nothing for a while.
+fn rest(_: SocketAddr) -> anyhow::Result<usize> {
+    std::thread::sleep(LOAD);
+    Ok(0)
+}
+
+/// Rolls back to the first model, and promotes the second again, ten times a second for a while.
+fn change(address: SocketAddr) -> anyhow::Result<usize> {
+    let (begun, mut n_changes) = (Instant::now(), 0);
+    while begun.elapsed() < LOAD {
         for action in ["rollback?from=2", "2/promote"] {
             let answer = ureq::post(format!("http://{address}/v1/models/narrow/{action}")).send_empty();
             answer.with_context(|| format!("{action} was refused"))?;
             n_changes += 1;
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(LOOK);
     }
     Ok(n_changes)
 }
 
-/// Asks for one retraining after the other; tells how many came to their end.
-fn retrain(address: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
-    let policy = json!({"windows": 4, "num_samples": 20, "train_steps": 30});
+/// Asks for one retraining after the other for a while, and until one has come to its end; tells how many have.
+fn retrain(address: SocketAddr) -> anyhow::Result<usize> {
+    let policy = json!({"windows": 4, "num_samples": 10, "train_steps": 2});
     let body = json!({"kind": "retrain", "arguments": {"panel": "narrow", "horizon": 12, "policy": policy}});
-    let mut n_retrained = 0;
-    while !is_over.load(Ordering::Relaxed) {
+    let (begun, mut n_retrained) = (Instant::now(), 0);
+    while n_retrained == 0 || begun.elapsed() < LOAD {
         let asked = ureq::post(format!("http://{address}/v1/jobs")).send_json(&body).context("a job was refused")?;
         let job: serde_json::Value = asked.into_body().read_json()?;
         let place = format!("http://{address}/v1/jobs/{}", job["job_id"].as_str().context("a job without a name")?);
         loop {
-            std::thread::sleep(Duration::from_millis(100));
-            if is_over.load(Ordering::Relaxed) {
-                // It may have ended just now.
-                let _ = ureq::post(format!("{place}/cancel")).send_empty();
-                break;
-            }
             let job: serde_json::Value = ureq::get(&place).call()?.into_body().read_json()?;
             match job["state"].as_str() {
-                Some("succeeded") => {
-                    n_retrained += 1;
-                    break;
-                }
+                Some("succeeded") => break,
                 Some("failed") => anyhow::bail!("a retraining failed: {}", job["failure"]),
-                _ => {}
+                _ => anyhow::ensure!(begun.elapsed() < PATIENCE, "no retraining came to its end in {PATIENCE:?}"),
             }
+            std::thread::sleep(LOOK);
         }
+        n_retrained += 1;
     }
     Ok(n_retrained)
 }
