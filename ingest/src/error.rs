@@ -87,6 +87,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A Parquet or Arrow input is damaged in a way that its reader does not expect.
+    #[error("{} is damaged: its reader has given up", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The source names no file.
     #[error("`{source_name}` names no file")]
     NoFiles {

@@ -1,6 +1,9 @@
 //! What all blocks hold of each series: sorted, each time once, looked at.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use chrono_tz::Tz;
 use forecast::Bounds;
@@ -502,18 +505,18 @@ impl Block {
         let mut off_grid = Vec::new();
         match &mut self.values {
             Held::Wide(wide) => {
+                let mut n_empty = 0;
                 for (row, time) in wide.times.iter_mut().enumerate().filter(|(_, time)| **time != NO_TIME) {
                     *time = place(*time).unwrap_or_else(|| {
                         off_grid.push(row);
-                        let n_empty = wide.columns.iter().filter(|column| column[row].is_nan()).count();
-                        self.n_gaps -= n_empty;
+                        n_empty += wide.columns.iter().filter(|column| column[row].is_nan()).count();
                         NO_TIME
                     });
                 }
                 // What is no number there is no gap either, and was not counted as one.
                 let is_off =
                     |rejected: &&Rejected| rejected.time != NO_TIME && off_grid.binary_search(&rejected.row).is_ok();
-                self.n_gaps += self.rejected.iter().filter(is_off).count();
+                self.n_gaps -= n_empty - self.rejected.iter().filter(is_off).count();
             }
             Held::Long(long) => off_grid = place_long(long, &self.rejected, &mut self.n_gaps, place),
         }
@@ -560,8 +563,8 @@ fn place_long(
     long.sd.iter_mut().for_each(|cells| cells.truncate(n_kept));
     let n_taken = off_grid.len();
     off_grid.extend(long.void.iter().filter(|(_, time)| place(*time).is_none()).map(|(row, _)| *row as usize));
-    let is_rejected = |row: &&usize| rejected.iter().any(|rejected| rejected.row == **row);
-    *n_gaps -= off_grid[n_taken..].iter().filter(|row| !is_rejected(row)).count();
+    let rejected: HashSet<usize> = rejected.iter().map(|rejected| rejected.row).collect();
+    *n_gaps -= off_grid[n_taken..].iter().filter(|row| !rejected.contains(*row)).count();
     off_grid
 }
 

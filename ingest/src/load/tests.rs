@@ -627,3 +627,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_no_number_in_a_row_off_the_grid_is_no_gap() {
+    let text = "time,b,a\n2024-01-01T00:00Z,1,2\n2024-01-01T00:30Z,NaN,6\n2024-01-01T01:00Z,3,4\n";
+    let report = load_text(text, &hourly()).expect("a frame").report;
+    assert_eq!((report.n_gaps, report.accepted), (0, 4));
+    assert_eq!(report.n_rejected.iter().collect::<Vec<_>>(), [(&OffGrid, &1)]);
+}

@@ -131,6 +131,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_damaged_is_read_or_refused() {
+        let batch = batch();
+        let mut file = FileWriter::try_new(Vec::new(), &batch.schema()).expect("a file");
+        file.write(&batch).expect("written");
+        let bytes = file.into_inner().expect("bytes");
+        let mut n_damaged = 0;
+        // Of many of these the reader panics, which takes a while.
+        for position in (0..bytes.len()).step_by(9) {
+            let mut bytes = bytes.clone();
+            bytes[position] = 0x7f;
+            let limits = Limits { n_bytes_max: 1 << 20, ..Limits::default() };
+            let input = Input::bytes("a", bytes);
+            let opened = crate::source::open(&input, Some(crate::Format::Arrow), b',', &limits);
+            n_damaged += usize::from(matches!(opened.err(), Some(Error::Damaged { .. })));
+        }
+        assert!(n_damaged > 0, "the reader panics of some, which is what is tested here");
+    }
+
+    #[test]
     fn a_stream_that_is_cut_off_is_refused() {
         let batch = batch();
         let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema()).expect("a stream");

@@ -9,6 +9,7 @@ mod parquet;
 use std::{
     io::Read,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -208,13 +209,13 @@ pub(crate) fn open<'a>(
             decoder.first_line = first_line;
             Stream::Lines(Box::new(lines))
         }
-        Format::Parquet => Stream::Groups(parquet::Groups::open(input, limits)?),
+        Format::Parquet => Stream::Groups(guarded(&path, || parquet::Groups::open(input, limits))?),
         Format::Ndjson => Stream::Table(json::read_lines(input, limits)?),
         Format::Json => {
             decoder.pointer = Some(json::POINTER);
             Stream::Table(json::read_body(input, limits)?)
         }
-        Format::Arrow => Stream::Table(arrow::read(input, limits)?),
+        Format::Arrow => Stream::Table(guarded(&path, || arrow::read(input, limits))?),
     };
     decoder.first_line += input.n_lines_before;
     Ok((Reader { stream, input, before }, decoder))
@@ -240,7 +241,7 @@ pub(crate) fn shape(input: &Input, format: Option<Format>) -> Result<Shape, Erro
         Some(Format::Csv) if head.is_packed() => Shape::PackedText { is_ndjson: false },
         Some(Format::Ndjson) if head.is_packed() => Shape::PackedText { is_ndjson: true },
         Some(Format::Parquet) => {
-            let (n_rows, n_columns) = parquet::groups(input)?;
+            let (n_rows, n_columns) = guarded(&input.path(), || parquet::groups(input))?;
             Shape::Groups { n_rows, n_columns }
         }
         _ => Shape::Other { n_bytes: bytes::stored_length(&input.content)? },
@@ -271,7 +272,7 @@ impl Reader<'_> {
                 }
             }
             Stream::Groups(groups) => {
-                if let Some(data) = groups.next()? {
+                if let Some(data) = guarded(&self.input.path(), || groups.next())? {
                     pieces = split(Table { data, malformed: Vec::new() });
                 }
             }
@@ -336,6 +337,12 @@ impl Decoder<'_> {
         let columns = columns.map(|name| Column::new_empty(name.clone(), &DataType::String)).collect();
         self.table(Piece::Table(Table { data: DataFrame::new(0, columns)?, malformed: Vec::new() }))
     }
+}
+
+/// Calls a reader that is not ours: of some damaged inputs it panics.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    read.unwrap_or_else(|_| Err(Error::Damaged { path: path.to_owned() }))
 }
 
 /// Splits rows into pieces.
