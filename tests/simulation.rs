@@ -41,6 +41,8 @@ pub struct Plan {
     pub forecast_hours: usize,
     /// Optimiser steps of a training.
     pub train_steps: usize,
+    /// Days that the first model learns from; all that there are when `None`.
+    pub first_history_days: Option<usize>,
     /// Days that a retraining learns from.
     pub history_days: usize,
 }
@@ -144,14 +146,13 @@ fn arrivals(truth: &[[f64; 3]], now: usize) -> Vec<Value> {
 }
 
 /// How models are trained and compared.
-fn policy(plan: &Plan) -> serde_json::Value {
-    let Plan { train_steps, history_days, .. } = plan;
-    json!({"windows": 8, "num_samples": 50, "train_steps": train_steps, "history_days": history_days})
+fn policy(plan: &Plan, history_days: Option<usize>) -> serde_json::Value {
+    json!({"windows": 8, "num_samples": 50, "train_steps": plan.train_steps, "history_days": history_days})
 }
 
 /// The schedules of a service that is left alone.
 fn schedules(plan: &Plan) -> Vec<Declaration> {
-    let policy = policy(plan);
+    let policy = policy(plan, Some(plan.history_days));
     let declare = |name: &str, cron: &str, kind: &str, arguments| Declaration {
         name: name.to_owned(),
         cron: cron.to_owned(),
@@ -186,7 +187,8 @@ pub async fn run(pool: &PgPool, data_dir: &Path, plan: &Plan, mut tell: impl FnM
 
     let before: Vec<Value> = (1..=first).flat_map(|now| arrivals(&truth, now)).collect();
     store(pool, &before, hour(first)).await;
-    let work = Work::parse("retrain", json!({"panel": PANEL, "horizon": HORIZON, "policy": policy(plan)})).unwrap();
+    let first_policy = policy(plan, plan.first_history_days);
+    let work = Work::parse("retrain", json!({"panel": PANEL, "horizon": HORIZON, "policy": first_policy})).unwrap();
     let ask = api::jobs::Ask { by: "simulation", run_after: hour(first), now: hour(first), key: None };
     let mut connection = pool.acquire().await.unwrap();
     api::jobs::enqueue(&mut connection, &work, &ask, &limits).await.unwrap();
@@ -297,8 +299,15 @@ mod tests {
     #[sqlx::test(migrator = "api::MIGRATOR")]
     async fn a_change_is_noticed_and_retraining_repairs_it(pool: PgPool) {
         let data = tempfile::tempdir().unwrap();
-        let plan =
-            Plan { n_days_before: 9, n_days: 9, shift_day: 2, forecast_hours: 6, train_steps: 2, history_days: 4 };
+        let plan = Plan {
+            n_days_before: 9,
+            n_days: 9,
+            shift_day: 2,
+            forecast_hours: 6,
+            train_steps: 2,
+            first_history_days: Some(4),
+            history_days: 4,
+        };
         let outcome = run(&pool, data.path(), &plan, |_| {}).await;
         let Outcome { shift, alarms, comparisons, repaired_at, days, phases, jobs } = outcome;
         assert!(jobs.iter().all(|(_, state, _)| state == "succeeded"), "{jobs:?}");
