@@ -146,7 +146,7 @@ async fn fallbacks_of_a_schedule_are_stored_but_no_part_of_a_models_scores(pool:
     let scored = do_job(&pool, service.data_dir(), "score", json!({"panel": "city"}), hour(244)).await;
     assert_eq!(scored.result.unwrap()["n_values"], 0);
     assert_eq!(count(&pool, "select count(*) from score").await, 0);
-    let scores = db::score::recent(&pool, TENANT, loaded.panel.panel_id, model.model_id, 1e6).await.unwrap();
+    let scores = db::score_sum::recent(&pool, TENANT, loaded.panel.panel_id, model.model_id, 1e6).await.unwrap();
     assert_eq!(scores.coverage_80, None);
 
     // It is what is known of the future all the same.

@@ -12,7 +12,7 @@ use api::db::words::JobState;
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::drift::{self, DriftPolicy};
 use api::scoring::{self, Scored};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use forecast::metrics::score_value;
 use forecast::{QuantileLevel, Trajectories};
 use serde_json::{Value, json};
@@ -170,8 +170,82 @@ async fn sums_are_what_a_full_count_says_whatever_is_scored_corrected_or_deleted
         sqlx::query(statement).execute(&pool).await.unwrap();
         assert_eq!(check_score_sums(&pool).await, n_values, "{statement}");
     }
-    let rows: i64 = sqlx::query_scalar("select count(*) from score_sum").fetch_one(&pool).await.unwrap();
+    let rows: i64 =
+        sqlx::query_scalar("select (select count(*) from score_sum) + (select count(*) from score_step_sum)")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
     assert_eq!(rows, 0);
+}
+
+/// Scores of one step and what is said of them: number, CRPS, skill, coverage of two intervals.
+type OfStep = (i32, i64, f64, Option<f64>, f64, f64);
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn what_is_said_of_leads_is_what_single_scores_say_for_any_range_of_time(pool: PgPool) {
+    let (loaded, model) = stored(&pool).await;
+    let read = async |statement: &'static str, since: DateTime<Utc>, until: DateTime<Utc>| -> Vec<OfStep> {
+        let query = sqlx::query_as(statement).bind(loaded.panel.panel_id).bind(&loaded.series_ids);
+        query.bind(since).bind(until).fetch_all(&pool).await.unwrap()
+    };
+    for (frequency, n_rows) in [("1h", 2 * 3 * 4), ("1d", 2 * 3)] {
+        sqlx::query("delete from score").execute(&pool).await.unwrap();
+        sqlx::query("update panel set frequency = $1").bind(frequency).execute(&pool).await.unwrap();
+        // Four days, the first and the last cut.
+        sqlx::query(
+            "insert into score (tenant_id, panel_id, series_id, step, valid_time, forecast_id, model_id, issue_time, value,
+                 crps, pinball, absolute_error, naive_absolute_error, inside_50, inside_80, inside_90, pit, scored_at)
+             select 1, panel_id, series_id, step, time, forecast_id, $1, time, 1 + mark, 0.1 * step + mark, '{}', mark,
+                 case when step < 3 then 2 * mark end, mark < 0.5, mark < 0.9, true, mark, time
+             from forecast
+             cross join series
+             cross join generate_series(1, 3) as step
+             cross join generate_series($2::timestamptz, $3, interval '1 hour') as time
+             cross join lateral (
+                 select (hashtextextended(concat(series_id, step, time at time zone 'UTC'), 0) & 1023) / 1024.0
+             ) as marked (mark)",
+        )
+        .bind(model.model_id)
+        .bind(hour(40))
+        .bind(hour(110))
+        .execute(&pool)
+        .await
+        .unwrap();
+        assert_eq!(check_score_sums(&pool).await, 2 * 3 * 71);
+        let rows: i64 = sqlx::query_scalar("select count(*) from score_step_sum").fetch_one(&pool).await.unwrap();
+        assert_eq!(rows, n_rows, "{frequency}");
+
+        for (first, last) in [(40, 110), (48, 71), (48, 72), (49, 50), (50, 100), (47, 48), (72, 72), (0, 2_000)] {
+            // All of the last hour, as of a day that ends.
+            let (since, until) = (hour(first), hour(last + 1) - TimeDelta::microseconds(1));
+            let said = read(
+                "select step, n_values, crps, skill, coverage_50, coverage_80
+                 from dashboard_accuracy_by_step('1', $1::text, $2::text[], $3, $4)",
+                since,
+                until,
+            );
+            let counted = read(
+                "select step, count(*), sum(crps) / sum(value),
+                     1 - sum(absolute_error) filter (where naive_absolute_error is not null) / sum(naive_absolute_error),
+                     avg(inside_50::integer)::float8, avg(inside_80::integer)::float8
+                 from score where panel_id = $1 and series_id = any ($2) and valid_time between $3 and $4
+                 group by step order by step",
+                since,
+                until,
+            );
+            let (said, counted) = (said.await, counted.await);
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+            let alike = |(a, b): (&OfStep, &OfStep)| {
+                (a.0, a.1, a.3.is_some()) == (b.0, b.1, b.3.is_some())
+                    && near(a.2, b.2)
+                    && near(a.3.unwrap_or(0.0), b.3.unwrap_or(0.0))
+                    && near(a.4, b.4)
+                    && near(a.5, b.5)
+            };
+            assert_eq!((said.len(), counted.len()), (3, 3));
+            assert!(said.iter().zip(&counted).all(alike), "{frequency}, {first}–{last}: {said:?}, not {counted:?}");
+        }
+    }
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

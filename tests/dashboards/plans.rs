@@ -92,3 +92,42 @@ async fn queries_read_the_partitions_of_their_time_by_index(pool: PgPool) {
         assert!(by_index, "{call}");
     }
 }
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn scores_are_read_one_by_one_only_where_a_time_range_cuts_a_day(pool: PgPool) {
+    let loaded = load_panel(&pool, "city", 48).await;
+    let model = register(&pool, &loaded, "none", &"a".repeat(64)).await;
+    let trajectories = Trajectories::new(2, 1, 2, 2, vec![1.0; 8]).unwrap();
+    let id = store_forecast(&pool, &loaded, &model, &trajectories).await;
+    ensure(&pool, Partitioned::Score, [month(2025, 2), month(2025, 3), month(2025, 4)]).await.unwrap();
+    let (heat, panel) = (loaded.series_ids[0], loaded.panel.panel_id);
+    let times = "generate_series('2025-02-27 00:00Z'::timestamptz, '2025-04-02 23:00Z', interval '1 hour') as time";
+    let score = format!(
+        "insert into score (tenant_id, panel_id, series_id, step, valid_time, forecast_id, model_id, issue_time, value, crps,
+             pinball, absolute_error, inside_50, inside_80, inside_90, pit, scored_at)
+         select 1, {panel}, {heat}, 1, time, '{id}', {}, time, 1, 1, '{{}}', 1, true, true, true, 0.5, time from {times}",
+        model.model_id
+    );
+    sqlx::query(AssertSqlSafe(score)).execute(&pool).await.unwrap();
+    // Whole days of UTC; 19 hours of the first day and 13 of the last; 19 of the first.
+    for (since, until, expected) in [
+        ("2025-03-02 00:00Z", "2025-03-08 23:59:59.999999Z", 0),
+        ("2025-03-02 05:00Z", "2025-03-08 12:00Z", 19 + 13),
+        ("2025-02-28 05:00Z", "2025-03-08 23:59:59.999999Z", 19),
+    ] {
+        let call = format!("dashboard_accuracy_by_step('1', '{panel}', array['{heat}'], '{since}', '{until}')");
+        let mut connection = PgConnection::connect_with(&pool.connect_options()).await.unwrap();
+        let mut transaction = connection.begin().await.unwrap();
+        sqlx::query("set local enable_seqscan = off").execute(&mut *transaction).await.unwrap();
+        let read = format!("select n_values from {call}");
+        sqlx::query(AssertSqlSafe(read)).fetch_one(&mut *transaction).await.unwrap();
+        let n_read: i64 = sqlx::query_scalar(
+            "select coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint from pg_stat_xact_user_tables
+             where relname ~ '^score_(y|default)'",
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
+        assert_eq!(n_read, expected, "{call}");
+    }
+}

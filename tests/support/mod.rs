@@ -351,7 +351,11 @@ pub async fn check_score_sums(pool: &PgPool) -> i64 {
              (select * from score_sum except select * from score_sum_recounted)
              union all
              (select * from score_sum_recounted except select * from score_sum)
-         ) as wrong",
+         ) as wrong) + (select count(*) from (
+             (select * from score_step_sum except select * from score_step_sum_recounted)
+             union all
+             (select * from score_step_sum_recounted except select * from score_step_sum)
+         ) as wrong)",
     )
     .fetch_one(pool)
     .await

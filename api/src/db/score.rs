@@ -5,9 +5,9 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor};
 
-use super::Error;
 use super::forecast::Forecast;
 use super::words::GroupBy;
+use super::{Error, score_sum};
 
 /// A value that a forecast is to be scored against.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -287,6 +287,12 @@ pub async fn groups(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Group>, Error> {
+    match selection.by {
+        GroupBy::Lead | GroupBy::Series | GroupBy::Model => {
+            return score_sum::groups(db, tenant_id, selection, after, limit).await;
+        }
+        GroupBy::Day | GroupBy::Hour => {}
+    }
     Ok(sqlx::query_as(
         "select key, count(*) as n_values, sum(abs(value)) as magnitude, sum(naive_absolute_error) as naive_error,
              sum(crps) / nullif(sum(abs(value)), 0) as crps,
@@ -306,9 +312,6 @@ pub async fn groups(
          join forecast f on f.tenant_id = sc.tenant_id and f.forecast_id = sc.forecast_id
          cross join lateral (
              select case $3
-                 when 'lead' then step
-                 when 'series' then series_id
-                 when 'model' then m.version
                  when 'day' then (valid_time at time zone $4)::date - date '1970-01-01'
                  when 'hour' then 4 * extract(hour from valid_time at time zone $4) + ceil(4.0 * step / f.horizon) - 1
              end::bigint as key
@@ -330,38 +333,6 @@ pub async fn groups(
     .bind(after)
     .bind(limit)
     .fetch_all(db)
-    .await?)
-}
-
-/// CRPS and coverage of a model's forecasts of the last seconds that were scored.
-#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
-pub struct Recent {
-    /// Sum of CRPS over sum of magnitudes.
-    pub crps: Option<f64>,
-    /// Share inside the central 80 % intervals.
-    pub coverage_80: Option<f64>,
-}
-
-/// Scores of a model's forecasts from `seconds` before the newest scored value on.
-pub async fn recent(
-    db: impl PgExecutor<'_>,
-    tenant_id: i32,
-    panel_id: i32,
-    model_id: i32,
-    seconds: f64,
-) -> Result<Recent, Error> {
-    Ok(sqlx::query_as(
-        "select sum(crps) / nullif(sum(abs(value)), 0) as crps, avg(inside_80::integer)::float8 as coverage_80
-         from score
-         where tenant_id = $1 and panel_id = $2 and model_id = $3
-           and valid_time > (select max(valid_time) from score where tenant_id = $1 and panel_id = $2)
-               - make_interval(secs => $4)",
-    )
-    .bind(tenant_id)
-    .bind(panel_id)
-    .bind(model_id)
-    .bind(seconds)
-    .fetch_one(db)
     .await?)
 }
 

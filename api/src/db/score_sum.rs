@@ -1,10 +1,11 @@
-//! Sums of scores: what is said of months of them without reading each one. Triggers keep them (`0023_score_sum.sql`).
+//! Sums of scores: what is said of months of them without reading each one. Triggers keep them (`0023_score_sum.sql` by value,
+//! `0028_score_step_sum.sql` by step and model).
 
 use chrono::{DateTime, Utc};
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 
 use super::Error;
-use super::score::Group;
+use super::score::{Group, Selection};
 
 /// The newest value of a panel that any forecast was scored by.
 pub async fn newest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<DateTime<Utc>>, Error> {
@@ -24,40 +25,84 @@ pub async fn newest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> R
     .await?)
 }
 
-/// Scores by series (the key of a group is its identifier) of a panel's values from `start` on; at most `limit`.
-pub async fn by_series(
+/// Scores by lead, series or model, as [`super::score::groups`] has them.
+pub(super) async fn groups(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
-    panel_id: i32,
-    start: DateTime<Utc>,
+    selection: &Selection<'_>,
+    after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Group>, Error> {
     Ok(sqlx::query_as(
-        "select n.series_id::bigint as key, sum(s.n_values)::bigint as n_values, sum(s.magnitude)::float8 as magnitude,
-             nullif(sum(s.naive_absolute_error), 0)::float8 as naive_error,
-             (sum(s.crps) / nullif(sum(s.magnitude), 0))::float8 as crps,
-             (sum(s.n_inside_50) / sum(s.n_values))::float8 as coverage_50,
-             (sum(s.n_inside_80) / sum(s.n_values))::float8 as coverage_80,
-             (sum(s.n_inside_90) / sum(s.n_values))::float8 as coverage_90,
-             (sum(s.pit) / sum(s.n_values))::float8 as pit,
+        "select key, sum(n_values)::bigint as n_values, sum(magnitude) as magnitude,
+             nullif(sum(naive_absolute_error), 0) as naive_error,
+             sum(crps) / nullif(sum(magnitude), 0) as crps,
+             (sum(n_inside_50) / sum(n_values))::float8 as coverage_50,
+             (sum(n_inside_80) / sum(n_values))::float8 as coverage_80,
+             (sum(n_inside_90) / sum(n_values))::float8 as coverage_90,
+             sum(pit) / sum(n_values)::float8 as pit,
              array[
-                 sum(s.pit_counts[1]), sum(s.pit_counts[2]), sum(s.pit_counts[3]), sum(s.pit_counts[4]),
-                 sum(s.pit_counts[5]), sum(s.pit_counts[6]), sum(s.pit_counts[7]), sum(s.pit_counts[8]),
-                 sum(s.pit_counts[9]), sum(s.pit_counts[10])
+                 sum(pit_counts[1]), sum(pit_counts[2]), sum(pit_counts[3]), sum(pit_counts[4]), sum(pit_counts[5]),
+                 sum(pit_counts[6]), sum(pit_counts[7]), sum(pit_counts[8]), sum(pit_counts[9]), sum(pit_counts[10])
              ]::bigint[] as pit_counts,
-             (1 - sum(s.absolute_error) / nullif(sum(s.naive_absolute_error), 0))::float8 as skill
-         from series n
-         join score_sum s using (tenant_id, panel_id, series_id)
-         where n.tenant_id = $1 and n.panel_id = $2 and s.valid_time >= $3
-         group by n.series_id
-         order by n.series_id
-         limit $4",
+             1 - sum(absolute_error) / nullif(sum(naive_absolute_error), 0) as skill
+         from score_part(
+             $1, $2, array(select series_id from series where tenant_id = $1 and panel_id = $2),
+             coalesce($4, '-infinity'), coalesce($5 - interval '1 microsecond', 'infinity')
+         ) as part
+         join model m on m.tenant_id = $1 and m.model_id = part.model_id
+         cross join lateral (
+             select case $3 when 'lead' then step when 'series' then series_id when 'model' then m.version end::bigint as key
+         ) as place
+         where ($6::integer is null or m.version = $6) and ($7::bigint is null or key > $7)
+         group by key
+         order by key
+         limit $8",
+    )
+    .bind(tenant_id)
+    .bind(selection.panel_id)
+    .bind(selection.by)
+    .bind(selection.start)
+    .bind(selection.end)
+    .bind(selection.version)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// CRPS and coverage of a model's forecasts of the last seconds that were scored.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
+pub struct Recent {
+    /// Sum of CRPS over sum of magnitudes.
+    pub crps: Option<f64>,
+    /// Share inside the central 80 % intervals.
+    pub coverage_80: Option<f64>,
+}
+
+/// Scores of a model's forecasts from `seconds` before the newest scored value on.
+pub async fn recent(
+    pool: &PgPool,
+    tenant_id: i32,
+    panel_id: i32,
+    model_id: i32,
+    seconds: f64,
+) -> Result<Recent, Error> {
+    let newest = newest(pool, tenant_id, panel_id).await?;
+    Ok(sqlx::query_as(
+        "select sum(crps) / nullif(sum(magnitude), 0) as crps, (sum(n_inside_80) / sum(n_values))::float8 as coverage_80
+         from score_part(
+             $1, $2, array(select series_id from series where tenant_id = $1 and panel_id = $2),
+             $4 - make_interval(secs => $5) + interval '1 microsecond', 'infinity'
+         )
+         where model_id = $3",
     )
     .bind(tenant_id)
     .bind(panel_id)
-    .bind(start)
-    .bind(limit)
-    .fetch_all(db)
+    .bind(model_id)
+    .bind(newest)
+    .bind(seconds)
+    .fetch_one(pool)
     .await?)
 }
 

@@ -76,17 +76,11 @@ pub async fn read(
     let panel = panels::find(pool, &name).await?;
     let newest = db::score_sum::newest(pool, DEFAULT_TENANT, panel.panel_id).await?;
     let start = newest.unwrap_or_else(Utc::now) - TimeDelta::days(i64::from(days));
-    let selection = Selection {
-        panel_id: panel.panel_id,
-        time_zone: &panel.time_zone,
-        by: GroupBy::Lead,
-        start: Some(start),
-        end: None,
-        version: None,
-    };
+    let (panel_id, time_zone) = (panel.panel_id, panel.time_zone.as_str());
+    let selected = |by| Selection { panel_id, time_zone, by, start: Some(start), end: None, version: None };
     let leads_max = i64::try_from(state.limits.horizon_max).unwrap_or(i64::MAX);
-    let by_lead = db::score::groups(pool, DEFAULT_TENANT, &selection, None, leads_max).await?;
-    let groups = db::score_sum::by_series(pool, DEFAULT_TENANT, panel.panel_id, start, LISTED_MAX).await?;
+    let by_lead = db::score::groups(pool, DEFAULT_TENANT, &selected(GroupBy::Lead), None, leads_max).await?;
+    let groups = db::score::groups(pool, DEFAULT_TENANT, &selected(GroupBy::Series), None, LISTED_MAX).await?;
     let ids: Vec<i32> = groups.iter().filter_map(|group| i32::try_from(group.key).ok()).collect();
     let names = db::series::names(pool, DEFAULT_TENANT, panel.panel_id, &ids).await?;
     let named = |group: Group| {

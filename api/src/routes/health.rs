@@ -197,7 +197,7 @@ async fn measure_panels(state: &State) -> Result<(), Error> {
         }
         if let (Some(model_id), Some(version)) = (panel.champion_model_id, panel.champion) {
             metrics.model_info.with_label_values(&[&panel.name, &version.to_string()]).set(1);
-            let recent = db::score::recent(pool, DEFAULT_TENANT, panel.panel_id, model_id, RECENT_SECONDS).await?;
+            let recent = db::score_sum::recent(pool, DEFAULT_TENANT, panel.panel_id, model_id, RECENT_SECONDS).await?;
             if let Some(coverage) = recent.coverage_80 {
                 metrics.coverage_80.with_label_values(&labels).set(coverage);
             }
