@@ -19,6 +19,7 @@ mod latest;
 mod openapi;
 mod page;
 mod pipelines;
+mod plots;
 mod postgres;
 mod problems;
 mod properties;

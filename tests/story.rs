@@ -210,10 +210,13 @@ async fn a_file_becomes_a_served_forecast(pool: PgPool) {
         }
         assert!(!drawn.contains("heat (MW)") && !drawn.contains("\nheat\n"), "{name} has the named series alone");
     }
-    let complaint = user.fail(&[draw.as_slice(), &["fan.png"]].concat()).await;
-    assert!(complaint.contains("save it as PNG from a browser"), "{complaint}");
+    let file = user.folder.path().join("fan.png");
+    user.say(&[draw.as_slice(), &[path(&file)]].concat()).await;
+    let picture = fs::read(&file).unwrap();
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x07\x80"), "1920 pixels wide");
+    assert!(picture.len() > 20_000, "{} bytes", picture.len());
     let complaint = user.fail(&[draw.as_slice(), &["fan.pdf"]].concat()).await;
-    assert!(complaint.contains("a file that ends in .svg or .html"), "{complaint}");
+    assert!(complaint.contains("a file that ends in .svg, .png or .html"), "{complaint}");
     let unknown = ["forecast", "--panel", "plant", "--horizon", "6", "--plot", "--plot-series", "sun"];
     let complaint = user.fail(&unknown).await;
     assert!(complaint.contains("no series `sun`"), "{complaint}");

@@ -33,6 +33,7 @@ use crate::{
         forecasts::trajectories::read,
         forecasts::aggregate::read,
         forecasts::events::read,
+        forecasts::plot::read,
         forecasts::latest::read,
         panels::list,
         panels::read,

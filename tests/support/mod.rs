@@ -121,6 +121,11 @@ impl Service {
         self.send(Request::delete(path).body(Vec::new()).unwrap()).await
     }
 
+    /// `GET`, with what is accepted.
+    pub async fn get_as(&self, path: &str, accept: &str) -> Answer {
+        self.send(Request::get(path).header("accept", accept).body(Vec::new()).unwrap()).await
+    }
+
     /// `POST /v1/forecasts`.
     pub async fn make_forecast(&self, body: &Value) -> Answer {
         self.post_forecast(body, None).await
@@ -167,8 +172,7 @@ impl Service {
 
     /// `GET /v1/forecasts/{id}/trajectories` as an Arrow IPC stream.
     pub async fn trajectories_arrow(&self, forecast_id: &str) -> Answer {
-        let request = Request::get(format!("/v1/forecasts/{forecast_id}/trajectories"));
-        self.send(request.header("accept", "application/vnd.apache.arrow.stream").body(Vec::new()).unwrap()).await
+        self.get_as(&format!("/v1/forecasts/{forecast_id}/trajectories"), "application/vnd.apache.arrow.stream").await
     }
 
     /// `GET /v1/forecasts/{id}/aggregate`.
@@ -347,7 +351,7 @@ pub async fn store_forecast(pool: &PgPool, loaded: &Loaded, model: &Model, traje
 /// Checks that sums of scores are what a full count says; tells how many scores they sum up.
 pub async fn check_score_sums(pool: &PgPool) -> i64 {
     let wrong: i64 = sqlx::query_scalar(
-        "select count(*) from (
+        "select (select count(*) from (
              (select * from score_sum except select * from score_sum_recounted)
              union all
              (select * from score_sum_recounted except select * from score_sum)

@@ -9,22 +9,18 @@ use sqlx::PgPool;
 
 use crate::config::{DatabaseConfig, DeviceConfig, Limits};
 use crate::forecaster::scenario::ConditionGuidance;
-use crate::forecaster::{self, Forecast, Grid, Guidance, Order, Scenario};
+use crate::forecaster::{self, Forecast, Guidance, Order, Scenario};
 use crate::metrics::Metrics;
 use crate::page::{
     self,
-    chart::{Drawn, Fan, SeriesChart, value_title},
-    panel::{Placement, read_observed, wall_time},
+    chart::{Drawn, SeriesChart, value_title},
 };
-use crate::plot;
+use crate::plot::{self, Pictured, SERIES_MAX};
 use crate::predictor::Predictor;
 use crate::routes::forecasts::request::SEED_MAX;
 
 /// Stands for a chart in the terminal where a file is expected.
 const TERMINAL: &str = "-";
-
-/// Most series that are drawn.
-const SERIES_DRAWN: usize = 12;
 
 /// Make and store a forecast of a panel by its champion.
 #[derive(Debug, clap::Args)]
@@ -61,8 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub fallback: bool,
 
-    /// Draw the forecast instead of listing it: in the terminal, in an .svg file, or as a page in an .html file, which a
-    /// browser also saves as PNG.
+    /// Draw the forecast instead of listing it: in the terminal, in an .svg or .png file, or as a page in an .html file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = TERMINAL)]
     pub plot: Option<PathBuf>,
 
@@ -174,6 +169,8 @@ enum Picture<'a> {
     Html(&'a Path),
     /// For documents.
     Svg(&'a Path),
+    /// For what reads no SVG.
+    Png(&'a Path),
 }
 
 impl<'a> Picture<'a> {
@@ -184,35 +181,27 @@ impl<'a> Picture<'a> {
             _ if file == Path::new(TERMINAL) => Ok(Self::Terminal),
             Some("html") => Ok(Self::Html(file)),
             Some("svg") => Ok(Self::Svg(file)),
-            Some("png") => anyhow::bail!("--plot draws no .png: draw an .html file, and save it as PNG from a browser"),
-            _ => anyhow::bail!("--plot draws in the terminal, or into a file that ends in .svg or .html"),
+            Some("png") => Ok(Self::Png(file)),
+            _ => anyhow::bail!("--plot draws in the terminal, or into a file that ends in .svg, .png or .html"),
         }
     }
 }
 
 /// Draws some series; what is printed of it.
 async fn draw(pool: &PgPool, forecast: &Forecast, picture: &Picture<'_>, wanted: &[String]) -> anyhow::Result<String> {
-    let grid = Grid::of(&forecast.panel)?;
-    let last_valid_time = *forecast.valid_times.last().context("the forecast has no steps")?;
-    let placement = Placement { issue_time: forecast.issue_time, horizon: forecast.horizon(), last_valid_time };
+    let Forecast { panel, issue_time, valid_times, series, trajectories, .. } = forecast;
     let position = |name: &String| {
-        let position = forecast.series.iter().position(|series| series.name == *name);
+        let position = series.iter().position(|series| series.name == *name);
         position.with_context(|| format!("--plot-series: the forecast has no series `{name}`"))
     };
     let mut positions: Vec<usize> = wanted.iter().map(position).collect::<anyhow::Result<_>>()?;
     if positions.is_empty() {
-        positions.extend(0..forecast.series.len().min(SERIES_DRAWN));
+        positions.extend(0..series.len().min(SERIES_MAX));
     }
-    let mut charts = Vec::new();
-    for &position in &positions {
-        let series = &forecast.series[position];
-        let observed = read_observed(pool, grid, series, Some(placement)).await?;
-        let valid_times = forecast.valid_times.iter().map(|&time| wall_time(grid, time)).collect();
-        let issue_time = wall_time(grid, forecast.issue_time);
-        let fan = Fan::of(issue_time, valid_times, &forecast.trajectories, position, &Drawn::default())?;
-        charts.push(SeriesChart { name: series.name.clone(), unit: series.unit.clone(), observed, fan });
-    }
-    let left_out = if wanted.is_empty() { forecast.series.len() - positions.len() } else { 0 };
+    let pictured = Pictured { panel, issue_time: *issue_time, valid_times, series, trajectories };
+    let observed = pictured.observed(pool, &positions).await?;
+    let charts = pictured.charts(&positions, observed, &Drawn::default())?;
+    let left_out = if wanted.is_empty() { series.len() - positions.len() } else { 0 };
     let note = if left_out == 0 { String::new() } else { format!("\n{left_out} more series are not drawn") };
     let (file, content) = match picture {
         Picture::Terminal => {
@@ -221,8 +210,11 @@ async fn draw(pool: &PgPool, forecast: &Forecast, picture: &Picture<'_>, wanted:
             };
             return Ok(charts.iter().map(chart).collect::<Vec<_>>().join("\n") + &note);
         }
-        Picture::Html(file) => (file, page::report::forecast(&forecast.panel, &charts)),
-        Picture::Svg(file) => (file, plot::svg::fans(&charts, &forecast.panel.time_zone).map_err(anyhow::Error::msg)?),
+        Picture::Html(file) => (file, page::report::forecast(panel, &charts).into_bytes()),
+        Picture::Svg(file) => {
+            (file, plot::fans::svg(&charts, &panel.time_zone).map_err(anyhow::Error::msg)?.into_bytes())
+        }
+        Picture::Png(file) => (file, plot::fans::png(&charts, &panel.time_zone).map_err(anyhow::Error::msg)?),
     };
     std::fs::write(file, content).with_context(|| format!("writing {}", file.display()))?;
     Ok(format!("drawn: {}{note}", file.display()))

@@ -40,6 +40,7 @@ pub fn configure(service: &mut ServiceConfig, limits: &Limits) {
         .service(web::resource("/v1/forecasts/{forecast_id}/trajectories").get(forecasts::trajectories::read))
         .service(web::resource("/v1/forecasts/{forecast_id}/aggregate").get(forecasts::aggregate::read))
         .service(web::resource("/v1/forecasts/{forecast_id}/events").get(forecasts::events::read))
+        .service(web::resource("/v1/forecasts/{forecast_id}/plot").get(forecasts::plot::read))
         .service(web::resource("/v1/panels").get(panels::list))
         .service(web::resource("/v1/panels/{panel}").get(panels::read))
         .service(web::resource("/v1/panels/{panel}/series").get(panels::list_series))

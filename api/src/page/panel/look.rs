@@ -31,20 +31,9 @@ pub struct Look {
 
 impl FromQuery for Look {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        let default = Drawn::default();
-        let expected = format!("at most {INTERVALS_MAX} percentages between 1 and 99, separated by commas");
-        let intervals = parameters.take_parsed("intervals", &expected, intervals)?;
-        let n_paths = parameters.take_parsed("paths", &format!("a number from 0 to {PATHS_MAX}"), |text| {
-            text.parse().ok().filter(|&n: &usize| n <= PATHS_MAX)
-        })?;
         let expected = format!("a number from 0 to {N_EARLIER_MAX}");
         let n_earlier = parameters
             .take_parsed("earlier", &expected, |text| text.parse().ok().filter(|&n: &usize| n <= N_EARLIER_MAX))?;
-        let highlighted =
-            parameters.take_parsed("path", "the number of a trajectory, from 1 on", |text| match text.trim() {
-                "" => Some(None),
-                number => number.parse().ok().filter(|&number: &usize| number > 0).map(Some),
-            })?;
         Ok(Self {
             forecast: parameters
                 .take_parsed("forecast", "the identifier of a forecast", |text| match text {
@@ -52,14 +41,38 @@ impl FromQuery for Look {
                     identifier => Uuid::try_parse(identifier).ok().map(Some),
                 })?
                 .flatten(),
-            drawn: Drawn {
-                intervals: intervals.unwrap_or(default.intervals),
-                n_paths: n_paths.unwrap_or(default.n_paths),
-                highlighted: highlighted.flatten(),
-            },
+            drawn: take_drawn(parameters, "intervals", "paths", "path")?,
             n_earlier: n_earlier.unwrap_or(N_EARLIER_DEFAULT),
         })
     }
+}
+
+/// How a fan is drawn, by the parameters that are called so.
+///
+/// # Errors
+/// [`Error::InvalidParameter`].
+pub fn take_drawn(
+    parameters: &mut Parameters,
+    of_intervals: &'static str,
+    of_paths: &'static str,
+    of_highlighted: &'static str,
+) -> Result<Drawn, Error> {
+    let default = Drawn::default();
+    let expected = format!("at most {INTERVALS_MAX} percentages between 1 and 99, separated by commas");
+    let intervals = parameters.take_parsed(of_intervals, &expected, intervals)?;
+    let n_paths = parameters.take_parsed(of_paths, &format!("a number from 0 to {PATHS_MAX}"), |text| {
+        text.parse().ok().filter(|&n: &usize| n <= PATHS_MAX)
+    })?;
+    let highlighted =
+        parameters.take_parsed(of_highlighted, "the number of a trajectory, from 1 on", |text| match text.trim() {
+            "" => Some(None),
+            number => number.parse().ok().filter(|&number: &usize| number > 0).map(Some),
+        })?;
+    Ok(Drawn {
+        intervals: intervals.unwrap_or(default.intervals),
+        n_paths: n_paths.unwrap_or(default.n_paths),
+        highlighted: highlighted.flatten(),
+    })
 }
 
 /// Reads percentages, and puts the widest first.

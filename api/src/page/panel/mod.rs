@@ -3,7 +3,7 @@
 
 mod earlier;
 mod html;
-mod look;
+pub mod look;
 mod question;
 
 use actix_web::{HttpResponse, web};

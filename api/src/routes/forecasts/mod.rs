@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod body;
 pub mod events;
 pub mod latest;
+pub mod plot;
 pub mod quantiles;
 pub mod request;
 pub mod stored;

@@ -1,7 +1,9 @@
-//! A forecast as an SVG file, for documents: a chart for each series, one below the other.
+//! A forecast as a file for documents, SVG or PNG: a chart for each series, one below the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use plotters::coord::Shift;
@@ -9,6 +11,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::{canvas::Canvas, png};
 use crate::page::chart::{Fan, Path, SeriesChart};
 use crate::page::format::number;
 
@@ -24,35 +27,55 @@ const INK: RGBColor = RGBColor(29, 35, 39);
 const QUIET: RGBColor = RGBColor(102, 112, 120);
 const GRID: RGBColor = RGBColor(225, 228, 224);
 const FORECAST: RGBColor = RGBColor(11, 110, 168);
+const HIGHLIGHTED: RGBColor = RGBColor(180, 84, 10);
 
 /// How much of the colour a band has.
 const BAND: f64 = 0.15;
+/// The same of a trajectory.
+const PATH: f64 = 0.35;
 
 /// Room for the heading and for the labels of values, in pixels.
 const HEADING: u32 = 62;
 const LEFT: u32 = 72;
 
-/// Draws charts of a panel whose clock is that of `time_zone`.
+/// Draws charts of a panel whose clock is that of `time_zone`, as SVG.
 ///
 /// # Errors
 /// In words, when a chart cannot be drawn.
-pub fn fans(charts: &[SeriesChart], time_zone: &str) -> Result<String, String> {
+pub fn svg(charts: &[SeriesChart], time_zone: &str) -> Result<String, String> {
     let mut text = String::new();
-    let n_charts = charts.len().max(1);
-    let height = HEIGHT * u32::try_from(n_charts).map_err(|error| error.to_string())?;
-    let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
+    let root = SVGBackend::with_string(&mut text, (WIDTH, height(charts))).into_drawing_area();
     root.fill(&WHITE).map_err(|error| error.to_string())?;
-    for (area, chart) in root.split_evenly((n_charts, 1)).iter().zip(charts) {
-        draw(area, chart, time_zone).map_err(|error| error.to_string())?;
-    }
+    draw_all(&root, charts, time_zone).map_err(|error| error.to_string())?;
     root.present().map_err(|error| error.to_string())?;
     drop(root);
     Ok(text)
 }
 
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+/// The same as PNG.
+///
+/// # Errors
+/// In words, when a chart cannot be drawn, or there are too many.
+pub fn png(charts: &[SeriesChart], time_zone: &str) -> Result<Vec<u8>, String> {
+    let canvas = Rc::new(RefCell::new(Canvas::new(WIDTH, height(charts))?));
+    draw_all(&DrawingArea::from(&canvas), charts, time_zone).map_err(|error| error.to_string())?;
+    let (width, height, pixels) = canvas.borrow().pixels();
+    png::encode(width, height, &pixels).map_err(|error| error.to_string())
+}
 
-fn draw<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, chart: &SeriesChart, time_zone: &str) -> Drawn<'a> {
+fn height(charts: &[SeriesChart]) -> u32 {
+    HEIGHT.saturating_mul(u32::try_from(charts.len().max(1)).unwrap_or(u32::MAX))
+}
+
+type Area<B> = DrawingArea<B, Shift>;
+type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
+
+fn draw_all<B: DrawingBackend>(root: &Area<B>, charts: &[SeriesChart], time_zone: &str) -> Drawn<B> {
+    let areas = root.split_evenly((charts.len().max(1), 1));
+    areas.iter().zip(charts).try_for_each(|(area, chart)| draw(area, chart, time_zone))
+}
+
+fn draw<B: DrawingBackend>(area: &Area<B>, chart: &SeriesChart, time_zone: &str) -> Drawn<B> {
     let SeriesChart { name, unit, observed, fan } = chart;
     let times: BTreeSet<NaiveDateTime> = observed.valid_time.iter().chain(&fan.valid_time).copied().collect();
     let (first, last) =
@@ -95,9 +118,12 @@ fn draw<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, chart: &SeriesChart, time
         context.draw_series([Polygon::new(outline, FORECAST.mix(BAND))])?;
     }
     for path in &fan.paths {
-        context.draw_series(LineSeries::new(points(path), FORECAST.mix(0.35).stroke_width(1)))?;
+        context.draw_series(LineSeries::new(points(path), FORECAST.mix(PATH).stroke_width(1)))?;
     }
     context.draw_series(LineSeries::new(points(&fan.median), FORECAST.stroke_width(2)))?;
+    if let Some((_, path)) = &fan.highlighted {
+        context.draw_series(LineSeries::new(points(path), HIGHLIGHTED.stroke_width(2)))?;
+    }
     // A gap ends a line.
     let rows: Vec<(NaiveDateTime, Option<f64>)> =
         observed.valid_time.iter().copied().zip(observed.value.iter().copied()).collect();
@@ -158,15 +184,22 @@ fn font(size: u32, colour: RGBColor) -> TextStyle<'static> {
 }
 
 /// The name of the series, and below it what is drawn how.
-fn heading<'a>(area: &DrawingArea<SVGBackend<'a>, Shift>, name: &str, fan: &Fan) -> Drawn<'a> {
+fn heading<B: DrawingBackend>(area: &Area<B>, name: &str, fan: &Fan) -> Drawn<B> {
     let (left, line) = (i32::try_from(LEFT).unwrap_or(0) + 14, 44);
     area.draw(&Text::new(name.to_owned(), (left, 12), font(20, INK)))?;
     let bands = (1..).zip(&fan.bands).map(|(depth, band)| {
         let shade = FORECAST.mix(1.0 - (1.0 - BAND).powi(depth));
         (format!("{} % interval", band.percent), shade.filled(), 5)
     });
-    let lines = [("Median", FORECAST), ("Observed", INK)].map(|(name, colour)| (name.to_owned(), colour.filled(), 1));
-    for ((name, style, half), x) in bands.chain(lines).zip((left..).step_by(122)) {
+    let paths = ("Trajectories", FORECAST.mix(PATH));
+    let lines = (!fan.paths.is_empty())
+        .then_some(paths)
+        .into_iter()
+        .chain([("Median", FORECAST.mix(1.0)), ("Observed", INK.mix(1.0))]);
+    let lines = lines.map(|(name, colour)| (name.to_owned(), colour.filled(), 1));
+    let highlighted =
+        fan.highlighted.iter().map(|(number, _)| (format!("Trajectory {number}"), HIGHLIGHTED.filled(), 1));
+    for ((name, style, half), x) in bands.chain(lines).chain(highlighted).zip((left..).step_by(122)) {
         area.draw(&Rectangle::new([(x, line - half), (x + 20, line + half)], style))?;
         let beside = font(13, INK).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Text::new(name, (x + 27, line), beside))?;
@@ -205,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_file_has_a_chart_for_each_series_with_unit_zone_and_bands() {
-        let text = fans(&[chart("load <north>"), chart("wind")], "Europe/Madrid").expect("it is drawn");
+        let text = svg(&[chart("load <north>"), chart("wind")], "Europe/Madrid").expect("it is drawn");
         for part in ["load &lt;north&gt;", "wind", "MW", "Time (Europe/Madrid)", "90 % interval", "issue time"] {
             assert!(text.contains(part), "{part}");
         }
@@ -228,6 +261,6 @@ mod tests {
             highlighted: None,
         };
         let chart = SeriesChart { name: "still".to_owned(), unit: None, observed: Path::default(), fan };
-        assert!(fans(&[chart], "UTC").expect("it is drawn").contains("still"));
+        assert!(svg(&[chart], "UTC").expect("it is drawn").contains("still"));
     }
 }
