@@ -10,6 +10,10 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
+// On a phone, in pixels, names in one column would leave no room for what they name.
+const NARROW = 560;
+const IN_TWO_COLUMNS = { entrywidth: 0.5, entrywidthmode: "fraction", font: { size: 11 } };
+
 function colour(role) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${role}`).trim();
 }
@@ -52,28 +56,78 @@ function paintLayout(layout) {
 function draw() {
   for (const element of document.querySelectorAll("[data-figure]")) {
     const { data, layout } = JSON.parse(document.getElementById(element.dataset.figure).textContent);
-    Plotly.react(element, data.map(paintTrace), paintLayout(layout), CONFIG);
+    const painted = paintLayout(layout);
+    if (element.clientWidth < NARROW) painted.legend = { ...painted.legend, ...IN_TWO_COLUMNS };
+    Plotly.react(element, data.map(paintTrace), painted, CONFIG).then(() => reach(element));
   }
 }
 
-// A changed question is asked at once; the page comes back where it was asked.
+// The buttons of a figure (closer, further, all of it, as a picture) are reached by the keyboard, too.
+function reach(element) {
+  for (const button of element.querySelectorAll(".modebar-btn")) {
+    button.tabIndex = 0;
+    button.role = "button";
+    button.ariaLabel = button.dataset.title;
+    button.onkeydown = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      button.click();
+    };
+  }
+}
+
+// A changed question is asked at once. Some forms name the element that answers them: it is put in place, and the form stays as
+// it is. Of others the page comes back, where it was asked.
 for (const form of document.querySelectorAll("form[method=get]")) {
+  const place = form.dataset.answer;
   for (const field of form.elements) {
-    // Of several that are ticked, nobody knows which is the last.
-    if (field.type === "checkbox") continue;
     field.addEventListener("change", () => {
+      if (place) return answer(form, place);
       const section = field.closest("section[id]");
       form.action = form.getAttribute("action").replace(/#.*/, "") + (section ? `#${section.id}` : "");
       form.requestSubmit();
     });
   }
+  if (place) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      answer(form, place);
+    });
+  }
+}
+
+let nAsked = 0;
+
+async function answer(form, place) {
+  const number = ++nAsked;
+  const address = `${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`;
+  document.getElementById(place).ariaBusy = "true";
+  try {
+    const response = await fetch(address);
+    const text = await response.text();
+    // What was asked in the meantime counts instead.
+    if (number !== nAsked) return;
+    if (!response.ok) return complain(JSON.parse(text));
+    complain({});
+    const page = new DOMParser().parseFromString(text, "text/html");
+    document.getElementById(place).replaceWith(page.getElementById(place));
+    history.replaceState(null, "", address);
+    draw();
+  } catch (error) {
+    complain({ detail: `The service cannot be reached: ${error.message}` });
+  }
+}
+
+// What went wrong, as a problem says it; nothing, where nothing did.
+function complain({ title, detail, errors }) {
+  const details = (errors ?? []).map((error) => `${error.pointer ?? error.parameter ?? ""} ${error.message}`);
+  document.getElementById("answer").textContent = [detail ?? title ?? "", ...details].filter(Boolean).join("; ");
 }
 
 // A button says which request it makes: the same that a program would.
 async function call({ method, address, body, confirm: question }) {
   if (question && !confirm(question)) return;
-  const answer = document.getElementById("answer");
-  answer.textContent = "";
+  complain({});
   try {
     const response = await fetch(address, {
       method,
@@ -82,8 +136,7 @@ async function call({ method, address, body, confirm: question }) {
     });
     const content = response.status === 204 ? {} : await response.json();
     if (!response.ok) {
-      const details = (content.errors ?? []).map((error) => `${error.pointer ?? error.parameter ?? ""} ${error.message}`);
-      answer.textContent = [content.detail ?? content.title, ...details].join("; ");
+      complain(content);
     } else if (response.status === 202) {
       location.href = `/jobs/${content.job_id}`;
     } else if (content.forecast_id) {
@@ -94,7 +147,7 @@ async function call({ method, address, body, confirm: question }) {
       location.reload();
     }
   } catch (error) {
-    answer.textContent = `The service cannot be reached: ${error.message}`;
+    complain({ detail: `The service cannot be reached: ${error.message}` });
   }
 }
 

@@ -117,8 +117,11 @@ fn content(view: &View) -> Markup {
             (summary(view))
             (figures(view))
             (heat_map(&view.leans, &view.panel.time_zone))
+            @if view.leans.iter().any(|lean| lean.hour != view.leans[0].hour) {
+                (shell::as_json(&[("by hour", address(view, "hour"))]))
+            }
             (by_series(&view.by_series))
-            (addresses(view))
+            (shell::as_json(&[("by series", address(view, "series")), ("by model", address(view, "model"))]))
         }
     }
 }
@@ -127,7 +130,7 @@ fn summary(view: &View) -> Markup {
     let all = combined(&view.by_lead);
     html! {
         p.lead {
-            strong { (format::number(all.n_values as f64).split('.').next().unwrap_or_default()) } " values scored"
+            strong { (format::whole(all.n_values)) } " values scored"
             @if let Some(crps) = all.crps { " · CRPS " strong { (format::number(crps)) } }
             @if let Some(skill) = all.skill { " · " strong { (format::percent(skill)) } " better than one season before" }
             " · 80 % intervals held " strong { (format::percent(all.coverage_80)) }
@@ -152,21 +155,26 @@ fn figures(view: &View) -> Markup {
     let tenths: Vec<String> = (0..10).map(|tenth| format!("{} to {} %", 10 * tenth, 10 * (tenth + 1))).collect();
     let shares = pit_counts.iter().map(|&count| Some(count as f64 / n_values.max(1) as f64)).collect();
     let pit = chart::bars("Share of the truth", "Of what was forecast", &tenths, &[("total", "Share", shares)], &[0.1]);
+    let by_lead = || shell::as_json(&[("by lead", address(view, "lead"))]);
     html! {
         h2 { "How far off, by how far ahead?" }
         (shell::figure("crps", "CRPS by lead", &crps))
+        (by_lead())
         h2 { "How much better than one season before?" }
         (shell::figure("skill", "Skill against seasonal naive by lead", &skill))
         p.quiet {
             "By how much the error of the medians is lower than that of the values one season before: 0 is as good, 1 without "
             "error, below 0 worse."
         }
+        (by_lead())
         h2 { "Do intervals hold what they promise?" }
         (shell::figure("coverage", "Coverage of intervals by lead", &coverage))
         p.quiet { "Dotted: what should be." }
+        (by_lead())
         h2 { "Where in the predictive distribution did the truth fall?" }
         (shell::figure("pit", "Histogram of the probability integral transform", &pit))
         p.quiet { "High ends: intervals are too narrow. High middle: too wide. A slope: the forecast is biased." }
+        (by_lead())
     }
 }
 
@@ -256,16 +264,10 @@ fn by_series(series: &[(String, Group)]) -> Markup {
     }
 }
 
-fn addresses(view: &View) -> Markup {
+/// Where scores by something are read by REST.
+fn address(view: &View, by: &str) -> String {
     let start = encode(&view.start.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-    let address = |by: &str| format!("/v1/scores?panel={}&by={by}&start={start}", encode(&view.panel.name));
-    shell::as_json(&[
-        ("by lead", address("lead")),
-        ("by series", address("series")),
-        ("by model", address("model")),
-        ("by day", address("day")),
-        ("by hour", address("hour")),
-    ])
+    format!("/v1/scores?panel={}&by={by}&start={start}", encode(&view.panel.name))
 }
 
 /// Groups of neighbouring leads, named by them.

@@ -11,6 +11,7 @@ use plotly::{
         ShapeType, TraceOrder,
     },
 };
+use uuid::Uuid;
 
 use super::format::number;
 use crate::Error;
@@ -69,6 +70,8 @@ pub struct SeriesChart {
 /// The median of an earlier forecast.
 #[derive(Clone, Debug)]
 pub struct Earlier {
+    /// Its identifier.
+    pub forecast_id: Uuid,
     /// When it was made, as wall time.
     pub issue_time: NaiveDateTime,
     /// The median.
@@ -224,7 +227,7 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fans: &[Fan], ea
         }
         layout = mark(layout, &time(&fan.issue_time), if is_first { "issue time" } else { "" });
     }
-    for Earlier { issue_time, path } in earlier {
+    for Earlier { issue_time, path, .. } in earlier {
         plot.add_trace(
             Scatter::new(times(&path.valid_time), path.value.clone())
                 .mode(Mode::Lines)
@@ -388,7 +391,8 @@ mod tests {
             paths: vec![vec![1.0, 2.0], vec![0.5, 0.25]],
             highlighted: Some((2, vec![0.5, 0.25])),
         };
-        let earlier = [Earlier { issue_time: at(1), path: Path { valid_time: vec![at(2)], value: vec![Some(1.25)] } }];
+        let path = Path { valid_time: vec![at(2)], value: vec![Some(1.25)] };
+        let earlier = [Earlier { forecast_id: Uuid::nil(), issue_time: at(1), path }];
         let figure: serde_json::Value =
             serde_json::from_str(&fan("NO2 (µg/m³)", "UTC", &observed, &[forecast], &earlier).to_json())
                 .expect("it is JSON");

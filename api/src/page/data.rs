@@ -146,7 +146,7 @@ fn loads(view: &View) -> Markup {
                             td { @if let Some(pipeline) = &load.pipeline { (pipeline) } }
                             td { @if load.status == "failed" { span.alarm { "failed" } } @else { (load.status) } }
                             @for count in [load.n_inserted, load.n_corrected, load.n_unchanged, load.n_rejected] {
-                                td.number { (count) }
+                                td.number { (format::whole(count)) }
                             }
                         }
                     }

@@ -32,14 +32,25 @@ pub fn number(value: f64) -> String {
     let (whole, fraction) = digits.split_at(digits.find('.').unwrap_or(digits.len()));
     let (sign, whole) = whole.split_at(usize::from(whole.starts_with('-')));
 
+    format!("{sign}{}{fraction}", grouped(whole))
+}
+
+/// A count, its digits in groups of three.
+pub fn whole(count: i64) -> String {
+    let sign = if count < 0 { "-" } else { "" };
+    format!("{sign}{}", grouped(&count.unsigned_abs().to_string()))
+}
+
+/// Digits in groups of three.
+fn grouped(digits: &str) -> String {
     let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
     }
-    format!("{sign}{grouped}{fraction}")
+    grouped
 }
 
 /// An instant as wall time, with the zone's abbreviation.
@@ -60,8 +71,7 @@ pub fn age(age: TimeDelta) -> String {
     let Some((length, unit)) = UNITS.into_iter().find(|(length, _)| magnitude >= 2 * length) else {
         return "now".to_owned();
     };
-    let count = number((magnitude / length) as f64);
-    let count = count.split('.').next().unwrap_or_default();
+    let count = whole(magnitude / length);
     if seconds < 0 { format!("in {count} {unit}s") } else { format!("{count} {unit}s ago") }
 }
 
@@ -95,6 +105,13 @@ mod tests {
             (1e-12, "0.00000000"),
         ] {
             assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn counts_have_all_their_digits() {
+        for (count, expected) in [(0, "0"), (-999, "-999"), (212_178, "212,178"), (-1_000, "-1,000")] {
+            assert_eq!(whole(count), expected);
         }
     }
 

@@ -52,8 +52,8 @@ pub fn age(now: DateTime<Utc>, time: DateTime<Utc>) -> Markup {
     html! { time datetime=(time.to_rfc3339()) title=(time.to_rfc3339()) { (format::age(now - time)) } }
 }
 
-/// Where the numbers of a page are, for programs.
-pub fn as_json(addresses: &[(&str, String)]) -> Markup {
+/// Where the numbers of a page, or of the picture above, are for programs.
+pub fn as_json(addresses: &[(impl Render, String)]) -> Markup {
     html! {
         p.quiet.links { "As JSON: " @for (name, address) in addresses { a href=(address) { (name) } } }
     }
@@ -141,7 +141,7 @@ pub fn figure(name: &str, label: &str, plot: &Plot) -> Markup {
     let description = plot.to_json().replace('<', "\\u003c");
     html! {
         figure {
-            div.plot id=(name) role="img" aria-label=(label) data-figure={ (name) "-data" } {}
+            div.plot id=(name) role="group" aria-label=(label) data-figure={ (name) "-data" } {}
             script type="application/json" id={ (name) "-data" } { (PreEscaped(description)) }
             noscript { p { "The figure needs JavaScript; its numbers are in the JSON." } }
         }

@@ -215,9 +215,11 @@ fn content(view: &View) -> Markup {
             None => p { "There is no forecast of this panel yet." },
             Some(shown) => {
                 (question(view, shown))
-                @match &shown.answer {
-                    Some(answer) => (answered(view, shown, answer)),
-                    None => p { "The trajectories of this forecast are no longer stored." },
+                div #answered aria-live="polite" {
+                    @match &shown.answer {
+                        Some(answer) => (answered(view, shown, answer)),
+                        None => p { "The trajectories of this forecast are no longer stored." },
+                    }
                 }
             },
         }
@@ -231,7 +233,7 @@ fn question(view: &View, shown: &Shown) -> Markup {
     let value = |index: usize| shown.boundaries[index].to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let is_chosen = |series: &Series| shown.chosen.iter().any(|chosen| chosen.series_id == series.series_id);
     html! {
-        form method="get" action={ (address_of_panel(&view.panel.name, None)) "/totals" } {
+        form method="get" action={ (address_of_panel(&view.panel.name, None)) "/totals" } data-answer="answered" {
             div.question {
                 label {
                     "Made at "
@@ -390,6 +392,7 @@ fn happens(view: &View, shown: &Shown, event: &Event, n_draws: usize, addresses:
                 "So far: that it has happened by then. In this step: that it happens there. "
                 "On average " (number(passage.mean_steps)) " steps."
             }
+            (shell::as_json(&[("when", addresses.event(""))]))
         }
     }
 }

@@ -38,7 +38,7 @@ pub async fn read(
             path.valid_time.push(wall_time(grid, value.valid_time));
             path.value.push(median(&one.quantile_levels, &value.quantiles));
         }
-        earlier.push(Earlier { issue_time: wall_time(grid, one.issue_time), path });
+        earlier.push(Earlier { forecast_id: one.forecast_id, issue_time: wall_time(grid, one.issue_time), path });
     }
     Ok(earlier)
 }

@@ -5,13 +5,13 @@ use std::slice;
 use maud::{Markup, html};
 
 use super::{
-    Answer, ShownForecast, ShownSeries, View,
+    Answer, ShownForecast, ShownSeries, View, links,
     look::{N_EARLIER_MAX, PATHS_MAX},
 };
 use crate::{
     db::words::Quality,
     page::{
-        address_of_panel, chart,
+        address_of_panel, chart, encode,
         format::{FUNCTIONS, capital, number, time, words},
         shell::{self, Tab},
     },
@@ -81,6 +81,10 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
         }
         @if shown.forecast.is_some() || !view.forecasts.is_empty() { (look(view, shown)) }
         (shell::figure("fan", "Observations, and the forecast that follows them", &fan))
+        div.beside {
+            (shell::as_json(&links::of_fan(view, shown)))
+            @if let Some(forecast) = &shown.forecast { (files(view, shown, forecast)) }
+        }
         @if let Some(forecast) = &shown.forecast { (warnings(forecast)) }
         @match &shown.forecast {
             Some(forecast) => {
@@ -101,6 +105,21 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
                 }
                 (ask(view))
             },
+        }
+    }
+}
+
+/// What can be kept of the fan: its picture, and all trajectories of the series as a table.
+fn files(view: &View, shown: &ShownSeries, forecast: &ShownForecast) -> Markup {
+    let series = encode(&shown.series.name);
+    let table = |format: &str| format!("{}/trajectories?format={format}&series={series}", links::address(forecast));
+    html! {
+        p.quiet.links {
+            "Download: "
+            a href=(links::picture(view, shown, forecast, "png")) download { "PNG" }
+            a href=(links::picture(view, shown, forecast, "svg")) download { "SVG" }
+            a href=(table("csv")) { "CSV" }
+            a href=(table("parquet")) { "Parquet" }
         }
     }
 }
@@ -182,18 +201,8 @@ fn value(view: &View, shown: &ShownSeries, forecast: &ShownForecast) -> Markup {
             "How the value is distributed over the trajectories",
             &chart::distribution(&title, answer.draws.clone(), threshold),
         ))
-        @if answer.steps == (1..=forecast.horizon()) {
-            p.quiet { "As JSON: " a href=(aggregate_address(forecast, function)) { "the quantiles of this value" } }
-        }
+        (shell::as_json(&links::of_answer(forecast, function)))
     }
-}
-
-/// Where the same distribution is read by REST.
-fn aggregate_address(forecast: &ShownForecast, function: &str) -> String {
-    let over = if forecast.added_up.len() > 1 { "horizon,series" } else { "horizon" };
-    let series: String =
-        forecast.added_up.iter().map(|name| format!("&series={}", crate::page::encode(name))).collect();
-    format!("/v1/forecasts/{}/aggregate?fn={function}&over={over}{series}", forecast.stored.forecast.forecast_id)
 }
 
 /// The question as a form, which works without a script, too.
@@ -251,7 +260,6 @@ fn sentences(answer: &Answer, word: &str, unit: Option<&str>) -> Markup {
 
 fn facts(view: &View, forecast: &ShownForecast) -> Markup {
     let facts = &forecast.stored.forecast;
-    let link = format!("/v1/forecasts/{}", facts.forecast_id);
     html! {
         dl {
             dt { "Model" }
@@ -268,16 +276,11 @@ fn facts(view: &View, forecast: &ShownForecast) -> Markup {
             dt { "Seed" } dd { (facts.seed) }
             dt { "Sampling" } dd { (facts.schedule) ", " (facts.passes) " passes" }
             dt { "JSON" }
+            dd.links { a href=(links::address(forecast)) { "forecast" } }
+            dt { "All series" }
             dd.links {
-                a href=(link) { "forecast" }
-                a href={ (link) "/quantiles?quantiles=0.01,0.5,0.99" } { "quantiles" }
-                a href={ (link) "/trajectories?samples=3" } { "trajectories" }
-                a href={ (link) "/aggregate?fn=sum&over=series" } { "totals" }
-            }
-            dt { "All trajectories" }
-            dd.links {
-                a href={ (link) "/trajectories?format=csv" } { "CSV" }
-                a href={ (link) "/trajectories?format=parquet" } { "Parquet" }
+                a href={ (links::address(forecast)) "/trajectories?format=csv" } { "CSV" }
+                a href={ (links::address(forecast)) "/trajectories?format=parquet" } { "Parquet" }
             }
         }
     }

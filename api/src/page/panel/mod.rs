@@ -3,11 +3,14 @@
 
 mod earlier;
 mod html;
+mod links;
 pub mod look;
 mod question;
 
+use std::ops::Range;
+
 use actix_web::{HttpResponse, web};
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -75,12 +78,16 @@ struct View {
 struct ShownSeries {
     series: Series,
     observed: Path,
+    /// Where observations were looked for; none where there are none.
+    observed_times: Option<Range<DateTime<Utc>>>,
     forecast: Option<ShownForecast>,
 }
 
 /// The forecast of the series that is shown.
 struct ShownForecast {
     stored: Stored,
+    /// Starts of the steps of the horizon, and the end of the last one.
+    boundaries: Vec<DateTime<Utc>>,
     warnings: Vec<Warning>,
     fan: Fan,
     /// What earlier forecasts said, the latest first.
@@ -163,8 +170,12 @@ async fn show(
         None => None,
     };
     let placement = forecast.as_ref().map(ShownForecast::placement);
-    let observed = read_observed(pool, grid, &series, placement).await?;
-    Ok(ShownSeries { series, observed, forecast })
+    let observed_times = observed_times(pool, grid, &series, placement).await?;
+    let observed = match &observed_times {
+        Some(times) => read_between(pool, grid, &series, times.clone()).await?,
+        None => Path::default(),
+    };
+    Ok(ShownSeries { series, observed, observed_times, forecast })
 }
 
 /// The forecast of one series, unless the series is newer than the forecast or its trajectories are gone.
@@ -196,8 +207,8 @@ async fn read_forecast(
         Ok::<_, Error>((Fan::of(issue_time, valid_times, &trajectories, position, &drawn)?, answer))
     })
     .await??;
-    let warnings = stored_warnings(&stored.forecast)?;
-    Ok(Some(ShownForecast { stored, warnings, fan, earlier, added_up, answer }))
+    let (warnings, boundaries) = (stored_warnings(&stored.forecast)?, stored.boundaries()?);
+    Ok(Some(ShownForecast { stored, boundaries, warnings, fan, earlier, added_up, answer }))
 }
 
 /// Where a forecast lies in time.
@@ -218,27 +229,36 @@ pub async fn read_observed(
     series: &Series,
     forecast: Option<Placement>,
 ) -> Result<Path, Error> {
-    let (from, until) = match forecast {
+    match observed_times(pool, grid, series, forecast).await? {
+        Some(times) => read_between(pool, grid, series, times).await,
+        None => Ok(Path::default()),
+    }
+}
+
+/// Where they are looked for; none where there are none.
+async fn observed_times(
+    pool: &PgPool,
+    grid: Grid,
+    series: &Series,
+    forecast: Option<Placement>,
+) -> Result<Option<Range<DateTime<Utc>>>, Error> {
+    Ok(match forecast {
         Some(Placement { issue_time, horizon, last_valid_time }) => {
             let horizon = i64::try_from(horizon).unwrap_or(OBSERVED_MAX);
             let n_steps = horizon.saturating_mul(OBSERVED_PER_HORIZON).clamp(OBSERVED_MIN, OBSERVED_MAX);
-            (grid.advance(issue_time, -n_steps), last_valid_time)
+            Some(grid.advance(issue_time, -n_steps)..grid.advance(last_valid_time, 1))
         }
-        None => match db::observation::newest_valid_time(pool, DEFAULT_TENANT, series.series_id).await? {
-            Some(newest) => (grid.advance(newest, -OBSERVED_MAX / 4), newest),
-            None => return Ok(Path::default()),
-        },
-    };
-    let rows = db::observation::page(
-        pool,
-        DEFAULT_TENANT,
-        &[series.series_id],
-        None,
-        Some(from)..Some(until + TimeDelta::microseconds(1)),
-        None,
-        2 * OBSERVED_MAX,
-    )
-    .await?;
+        None => {
+            let newest = db::observation::newest_valid_time(pool, DEFAULT_TENANT, series.series_id).await?;
+            newest.map(|newest| grid.advance(newest, -OBSERVED_MAX / 4)..grid.advance(newest, 1))
+        }
+    })
+}
+
+async fn read_between(pool: &PgPool, grid: Grid, series: &Series, times: Range<DateTime<Utc>>) -> Result<Path, Error> {
+    let times = Some(times.start)..Some(times.end);
+    let rows =
+        db::observation::page(pool, DEFAULT_TENANT, &[series.series_id], None, times, None, 2 * OBSERVED_MAX).await?;
     Ok(on_grid(grid, rows.into_iter().map(|row| (row.valid_time, row.value))))
 }
 
@@ -266,6 +286,7 @@ pub fn wall_time(grid: Grid, time: DateTime<Utc>) -> NaiveDateTime {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use ingest::Frequency;
 
     use super::*;
