@@ -66,6 +66,8 @@ async fn queries_read_the_partitions_of_their_time_by_index(pool: PgPool) {
         (format!("select median from dashboard_total_fan({of_both}, 'sum', array['80'])"), &sampled),
         (format!("select total from dashboard_total({of_both}, 'sum')"), &sampled),
         (format!("select joint_lower from dashboard_total_interval({of_both}, 'sum')"), &sampled),
+        (format!("select total from dashboard_total({of_both}, 'sum', {days})"), &sampled),
+        (format!("select joint_lower from dashboard_total_interval({of_both}, 'sum', {days})"), &sampled),
         (format!("select median from dashboard_peak({of_both}, 'sum')"), &sampled),
         (format!("select probability from dashboard_exceedance({of_both}, 'sum', '1')"), &sampled),
         (format!("select by_then from dashboard_passage({of_both}, 'sum', '1')"), &sampled),

@@ -299,6 +299,16 @@ async fn what_dashboards_compute_is_what_the_service_computes(pool: PgPool) {
         close(column(connection, name, interval.clone()).await, vec![quantile(&total["distributions"][0], level)]);
     }
 
+    // The same of one hour, the second of the two.
+    let hour = "start=2025-03-03T01:00:00Z&quantiles=0.05,0.5,0.95&fn=sum&over=horizon,series";
+    let total = service.aggregate(&id, hour).await.expect(200);
+    let of_hour = format!("{both}, 'sum', '2025-03-03 00:30Z', '2025-03-03 01:00Z'");
+    for (name, level) in [("joint_lower", "0.05"), ("joint_median", "0.5"), ("joint_upper", "0.95")] {
+        let interval = format!("dashboard_total_interval({of_hour})");
+        close(column(connection, name, interval).await, vec![quantile(&total["distributions"][0], level)]);
+    }
+    close(column(connection, "total", format!("dashboard_total({of_hour})")).await, vec![23.0, 22.0, 27.0]);
+
     let peak = service.aggregate(&id, "fn=max&over=horizon&series=heat&quantiles=0.05,0.5,0.95").await.expect(200);
     let peaks = format!("dashboard_peak('1', '{id}', array['{heat}'], 'sum')");
     for (name, level) in [("lower_90", "0.05"), ("median", "0.5"), ("upper_90", "0.95")] {
