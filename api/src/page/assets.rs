@@ -8,10 +8,11 @@ use actix_web::{
     web::{self, Bytes},
 };
 use plotly::Plot;
+use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// A year: the addresses carry the version, so a new release has new addresses.
+/// A year: the addresses carry digests, so that what has changed has a new address.
 const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 
 /// The style sheet.
@@ -37,28 +38,54 @@ pub fn plotly() -> &'static str {
 /// # Errors
 /// [`Error::UnknownPath`] when there is no such file.
 pub async fn asset(name: web::Path<String>) -> Result<HttpResponse, Error> {
-    let (content_type, bytes) = match name.as_str() {
-        "page.css" => ("text/css; charset=utf-8", Bytes::from_static(STYLE.as_bytes())),
-        "page.js" => ("text/javascript; charset=utf-8", Bytes::from_static(SCRIPT.as_bytes())),
-        "plotly.min.js" => ("text/javascript; charset=utf-8", Bytes::from_static(plotly().as_bytes())),
-        _ => return Err(Error::UnknownPath),
-    };
+    let (content_type, text) = file(&name).ok_or(Error::UnknownPath)?;
     Ok(HttpResponse::Ok()
         .content_type(content_type)
         .insert_header((header::CACHE_CONTROL, CACHE_CONTROL))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(bytes))
+        .body(Bytes::from_static(text.as_bytes())))
 }
 
-/// The address of an asset, with the version of the program.
+/// The media type of an asset, and what is in it.
+fn file(name: &str) -> Option<(&'static str, &'static str)> {
+    match name {
+        "page.css" => Some(("text/css; charset=utf-8", STYLE)),
+        "page.js" => Some(("text/javascript; charset=utf-8", SCRIPT)),
+        "plotly.min.js" => Some(("text/javascript; charset=utf-8", plotly())),
+        _ => None,
+    }
+}
+
+/// The beginnings of the digests of the assets.
+static DIGESTS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let digest = |name| {
+        let (_, text) = file(name)?;
+        let bytes = Sha256::digest(text);
+        Some((name, bytes.iter().take(6).map(|byte| format!("{byte:02x}")).collect()))
+    };
+    ["page.css", "page.js", "plotly.min.js"].into_iter().filter_map(digest).collect()
+});
+
+/// The address of an asset, with the digest of what is in it.
 #[must_use]
 pub fn address(name: &str) -> String {
-    format!("/assets/{name}?v={}", env!("CARGO_PKG_VERSION"))
+    let digest = DIGESTS.iter().find(|(one, _)| *one == name).map_or("", |(_, digest)| digest);
+    format!("/assets/{name}?v={digest}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_address_says_what_is_in_it() {
+        let digests: Vec<String> = ["page.css", "page.js", "plotly.min.js"].map(address).to_vec();
+        assert!(
+            digests.iter().all(|address| address.len() == address.find('=').expect("it has one") + 13),
+            "{digests:?}"
+        );
+        assert_ne!(digests[0].split('=').next_back(), digests[1].split('=').next_back());
+    }
 
     #[test]
     fn the_script_is_plotly_alone() {
