@@ -31,6 +31,7 @@ VARIANTS = {
     "width 32": ("d_model = 32", []),
     "width 128": ("d_model = 128", []),
     "4 layers": ("n_layers = 4", []),
+    "joint attention, schedule full": ("attention = 'joint'", ["--schedule", "full"]),
     "schedule full": ("", ["--schedule", "full"]),
     "schedule pyramid:6": ("", ["--schedule", "pyramid:6"]),
     "6 passes": ("", ["--passes", "6"]),

@@ -1,9 +1,10 @@
-//! Causal self-attention with rotary positions and a cache of what came before.
+//! Self-attention with rotary positions and a cache of what came before.
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use crate::noise::Stream;
 
@@ -79,11 +80,26 @@ impl Rotation {
     }
 }
 
-/// Additive mask `[1, 1, time, time]`: a token sees itself and what is before it.
-pub fn causal_mask(n_tokens: usize, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> =
-        (0..n_tokens).flat_map(|query| (0..n_tokens).map(move |key| if key <= query { 0.0 } else { -1e9 })).collect();
-    Tensor::from_data(TensorData::new(values, [1, 1, n_tokens, n_tokens]), device)
+/// What a token of the horizon sees of the horizon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sight {
+    /// Itself and what is before it: what a forecast says of its first steps does not depend on how far it goes.
+    #[default]
+    Causal,
+    /// All of it, for comparison: what is drawn together depends on what else is drawn. The context stays causal.
+    Joint,
+}
+
+impl Sight {
+    /// Additive mask `[1, 1, time, time]` among tokens of which the first `n_context` are of the context.
+    pub fn mask(self, n_context: usize, n_tokens: usize, device: &Device) -> Tensor<4> {
+        let sees = |query: usize, key: usize| key <= query || (self == Self::Joint && query >= n_context);
+        let values: Vec<f32> = (0..n_tokens)
+            .flat_map(|query| (0..n_tokens).map(move |key| if sees(query, key) { 0.0 } else { -1e9 }))
+            .collect();
+        Tensor::from_data(TensorData::new(values, [1, 1, n_tokens, n_tokens]), device)
+    }
 }
 
 /// A linear layer with normal weights of standard deviation `gain / √d_input`.
@@ -97,7 +113,7 @@ pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, stream: &mut St
     }
 }
 
-/// Multi-head causal self-attention.
+/// Multi-head self-attention.
 #[derive(Module, Debug)]
 pub struct Attention {
     query_key_value: Linear,

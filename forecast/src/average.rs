@@ -54,6 +54,7 @@ impl ModuleMapper for Towards {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::Sight;
     use crate::denoiser::DenoiserConfig;
     use crate::noise::Stream;
 
@@ -64,8 +65,15 @@ mod tests {
     }
 
     fn network(seed: u64) -> Denoiser {
-        let config =
-            DenoiserConfig { n_elements: 2, n_calendar: 1, n_horizon_tokens: 2, d_model: 4, n_heads: 2, n_layers: 1 };
+        let config = DenoiserConfig {
+            n_elements: 2,
+            n_calendar: 1,
+            n_horizon_tokens: 2,
+            d_model: 4,
+            n_heads: 2,
+            n_layers: 1,
+            attention: Sight::Causal,
+        };
         Denoiser::new(&config, &mut Stream::new(seed, 0), &crate::cpu())
     }
 

@@ -3,7 +3,8 @@
 //! A token is a patch of time steps of all series. The network sees, for each element, its noisy value, its
 //! noise level, whether it is a gap and its standard value (observed, or as the base forecaster expects it);
 //! for each token the calendar and its place in the horizon. The mean noise level of a token modulates every layer (adaptive
-//! normalisation with zero-initialised gates, Peebles and Xie 2023). A token attends only to tokens at or before it.
+//! normalisation with zero-initialised gates, Peebles and Xie 2023). A token attends to tokens at or before it, and to later
+//! ones only where that is asked for.
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
@@ -11,7 +12,7 @@ use burn::tensor::activation::{gelu, silu};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{Attention, KeyValue, LayerCache, Rotation, causal_mask, linear};
+use crate::attention::{Attention, KeyValue, LayerCache, Rotation, Sight, linear};
 use crate::noise::Stream;
 
 /// Sines and cosines that encode a noise level.
@@ -32,6 +33,9 @@ pub struct DenoiserConfig {
     pub n_heads: usize,
     /// Transformer blocks.
     pub n_layers: usize,
+    /// What a token of the horizon attends to.
+    #[serde(default)]
+    pub attention: Sight,
 }
 
 /// Tokens as the network takes them. All parts have the same time, and but for the levels the same batch.
@@ -51,6 +55,8 @@ pub struct Tokens {
     pub level: Tensor<3>,
     /// 0 for context tokens, 1.. for the tokens of the horizon, `[batch, time]`.
     pub place: Tensor<2, Int>,
+    /// Tokens at the start that are of the context.
+    pub n_context: usize,
     /// Position of the first token in the sequence.
     pub first_position: usize,
 }
@@ -125,6 +131,7 @@ pub struct Denoiser {
     modulation: Linear,
     output: Linear,
     skip: Linear,
+    is_joint: bool,
 }
 
 impl Denoiser {
@@ -142,6 +149,7 @@ impl Denoiser {
             modulation: linear(d, 2 * d, 0.0, stream, device),
             output: linear(d, config.n_elements, 0.0, stream, device),
             skip: linear(d, config.n_elements, 0.0, stream, device),
+            is_joint: config.attention == Sight::Joint,
         }
     }
 
@@ -169,7 +177,8 @@ impl Denoiser {
         let level = silu(self.level_out.forward(silu(self.level_in.forward(tokens.level.clone()))));
         let n_channels = d / self.blocks.first().map_or(1, |block| block.attention.n_heads());
         let rotation = Rotation::new(tokens.first_position, time, n_channels, &device);
-        let mask = causal_mask(time, &device);
+        let sight = if self.is_joint { Sight::Joint } else { Sight::Causal };
+        let mask = sight.mask(tokens.n_context, time, &device);
         let empty = LayerCache::default();
         let mut key_values = Vec::with_capacity(self.blocks.len());
         for (index, block) in self.blocks.iter().enumerate() {

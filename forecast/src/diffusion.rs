@@ -68,6 +68,7 @@ impl TokenRows {
         device: &Device,
     ) -> Tokens {
         let time = self.place.len() / batch;
+        let n_context = self.place[..time].iter().take_while(|&&place| place == 0).count();
         let tensor_of = |values: Vec<f32>, batch: usize| {
             let width = values.len() / (batch * time);
             Tensor::<3>::from_data(TensorData::new(values, [batch, time, width]), device)
@@ -83,6 +84,7 @@ impl TokenRows {
             calendar: tensor(calendar),
             level: tensor_of(self.level, n_levels),
             place: Tensor::<2, Int>::from_data(TensorData::new(self.place, [batch, time]), device),
+            n_context,
             first_position,
         }
     }

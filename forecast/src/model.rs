@@ -325,6 +325,7 @@ mod walk {
     use nalgebra::DMatrix;
 
     use super::*;
+    use crate::attention::Sight;
     use crate::correction::Correction;
     use crate::correlation::Correlation;
     use crate::linear::Linear;
@@ -353,6 +354,7 @@ mod walk {
                 d_model: 16,
                 n_heads: 1,
                 n_layers: 2,
+                attention: Sight::Causal,
             };
             let device = crate::cpu();
             Self {

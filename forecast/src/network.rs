@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attention::Sight;
 use crate::conditioning::TokenLayout;
 use crate::denoiser::DenoiserConfig;
 use crate::noising::LevelMix;
@@ -22,6 +23,8 @@ pub struct NetworkConfig {
     pub d_model: Option<usize>,
     /// Layers of the network.
     pub n_layers: usize,
+    /// What a token of the horizon attends to.
+    pub attention: Sight,
     /// Windows in a batch.
     pub batch_size: usize,
     /// How noise levels are drawn in training.
@@ -35,6 +38,7 @@ impl Default for NetworkConfig {
             patch: None,
             d_model: None,
             n_layers: 2,
+            attention: Sight::Causal,
             batch_size: 64,
             levels: LevelMix::default(),
         }
@@ -100,6 +104,7 @@ pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainCon
         d_model,
         n_heads: (d_model / N_HEAD_CHANNELS).max(1),
         n_layers: config.network.n_layers,
+        attention: config.network.attention,
     }
 }
 

@@ -165,10 +165,18 @@ impl Prepared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::Sight;
 
     /// Two steps of three series in a token, one calendar feature.
-    const NETWORK: DenoiserConfig =
-        DenoiserConfig { n_elements: 6, n_calendar: 1, n_horizon_tokens: 2, d_model: 4, n_heads: 2, n_layers: 1 };
+    const NETWORK: DenoiserConfig = DenoiserConfig {
+        n_elements: 6,
+        n_calendar: 1,
+        n_horizon_tokens: 2,
+        d_model: 4,
+        n_heads: 2,
+        n_layers: 1,
+        attention: Sight::Causal,
+    };
     const LAYOUT: TokenLayout =
         TokenLayout { n_series: 3, n_calendar: 1, patch: 2, n_context_tokens: 3, n_horizon_tokens: 2, n_known: 0 };
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use forecast::attention::Sight;
 use forecast::conditioning::{Conditioning, TokenLayout};
 use forecast::denoise::{Denoise, NoisyToken, denoise};
 use forecast::denoiser::{Cache, Denoiser, DenoiserConfig, Tokens, level_harmonics};
@@ -75,6 +76,20 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 /// A network whose every weight is random, so that nothing is zero by its start.
 fn random_network(n_elements: usize, n_horizon_tokens: usize) -> (DenoiserConfig, Denoiser) {
+    let config = DenoiserConfig {
+        n_elements,
+        n_calendar: 2,
+        n_horizon_tokens,
+        d_model: 32,
+        n_heads: 2,
+        n_layers: 2,
+        attention: Sight::Causal,
+    };
+    let denoiser = shaken(&config);
+    (config, denoiser)
+}
+
+fn shaken(config: &DenoiserConfig) -> Denoiser {
     use burn::module::{Module, ModuleMapper, Param};
     struct Shake(Stream);
     impl ModuleMapper for Shake {
@@ -87,9 +102,7 @@ fn random_network(n_elements: usize, n_horizon_tokens: usize) -> (DenoiserConfig
             })
         }
     }
-    let config = DenoiserConfig { n_elements, n_calendar: 2, n_horizon_tokens, d_model: 32, n_heads: 2, n_layers: 2 };
-    let denoiser = Denoiser::new(&config, &mut Stream::new(3, 0), &device());
-    (config, denoiser.map(&mut Shake(Stream::new(4, 0))))
+    Denoiser::new(config, &mut Stream::new(3, 0), &device()).map(&mut Shake(Stream::new(4, 0)))
 }
 
 /// Random tokens, each with a noise level of its own.
@@ -113,6 +126,7 @@ fn random_tokens(batch: usize, time: usize, n_elements: usize, seed: u64) -> Tok
         calendar,
         level: Tensor::from_data(TensorData::new(levels, [batch, time, 16]), &device()),
         place: Tensor::<2, Int>::from_data(TensorData::new(place, [batch, time]), &device()),
+        n_context: 2,
         first_position: 0,
     }
 }
@@ -128,6 +142,7 @@ fn cut(tokens: &Tokens, first: usize, n: usize) -> Tokens {
         calendar: part(&tokens.calendar),
         level: part(&tokens.level),
         place: tokens.place.clone().narrow(1, first, n),
+        n_context: tokens.n_context.saturating_sub(first).min(n),
         first_position: tokens.first_position + first,
     }
 }
@@ -138,8 +153,15 @@ fn numbers(tensor: Tensor<3>) -> Vec<f32> {
 
 #[test]
 fn an_untrained_network_leaves_white_noise_as_it_is() {
-    let config =
-        DenoiserConfig { n_elements: 6, n_calendar: 2, n_horizon_tokens: 4, d_model: 32, n_heads: 2, n_layers: 2 };
+    let config = DenoiserConfig {
+        n_elements: 6,
+        n_calendar: 2,
+        n_horizon_tokens: 4,
+        d_model: 32,
+        n_heads: 2,
+        n_layers: 2,
+        attention: Sight::Causal,
+    };
     let denoiser = Denoiser::new(&config, &mut Stream::new(1, 0), &device());
     let (velocity, _) = denoiser.forward(&random_tokens(2, 5, 6, 1), &Cache::default());
     assert!(numbers(velocity).iter().all(|&value| value == 0.0));
@@ -167,6 +189,21 @@ fn a_token_does_not_see_what_comes_after_it() {
         let after = |tokens: &Tokens| numbers(denoiser.forward(tokens, &Cache::default()).0.narrow(1, t + 1, 4 - t));
         assert!(largest_difference(&after(&tokens), &after(&changed)) > 1e-3, "the change itself is seen");
     }
+}
+
+#[test]
+fn with_joint_attention_tokens_of_the_horizon_see_each_other_and_the_context_stays_causal() {
+    let (config, _) = random_network(6, 4);
+    let denoiser = shaken(&DenoiserConfig { attention: Sight::Joint, ..config });
+    let tokens = random_tokens(2, 5, 6, 1);
+    let last =
+        |a: &Tensor<3>, b: &Tensor<3>| Tensor::cat(vec![a.clone().narrow(1, 0, 4), b.clone().narrow(1, 4, 1)], 1);
+    let changed = Tokens { noisy: last(&tokens.noisy, &random_tokens(2, 5, 6, 2).noisy), ..tokens.clone() };
+    let part = |tokens: &Tokens, first: usize, n: usize| {
+        numbers(denoiser.forward(tokens, &Cache::default()).0.narrow(1, first, n))
+    };
+    assert!(largest_difference(&part(&tokens, 0, 2), &part(&changed, 0, 2)) < 1e-6, "the context");
+    assert!(largest_difference(&part(&tokens, 2, 1), &part(&changed, 2, 1)) > 1e-4, "the first of the horizon");
 }
 
 #[test]
@@ -211,6 +248,7 @@ fn a_context_shared_by_all_samples_equals_one_for_each() {
         calendar: context.calendar.clone().repeat_dim(0, 4),
         level: context.level.clone().repeat_dim(0, 4),
         place: context.place.clone().repeat_dim(0, 4),
+        n_context: 2,
         first_position: 0,
     };
     let next = cut(&random_tokens(4, 5, 6, 2), 3, 2);

@@ -154,6 +154,7 @@ fn the_network_predicts_what_numpy_does() {
         calendar: tensor(case.calendar),
         level: tensor(case.angle.iter().flat_map(|&angle| level_harmonics(angle)).collect()),
         place: Tensor::<2, Int>::from_data(TensorData::new(case.place, [1, time]), &device),
+        n_context: 0,
         first_position: 0,
     };
     let (velocity, _) = denoiser(&network).forward(&tokens, &Cache::default());
