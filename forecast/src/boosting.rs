@@ -48,6 +48,8 @@ pub enum Loss {
     Squared,
     /// Half its square up to a threshold and linear beyond (Huber 1964): outliers do not rule the fit.
     Huber(f32),
+    /// Its size: trees tell the median. A leaf adds the median of its residuals (Friedman 2001, algorithm 3).
+    Absolute,
 }
 
 impl Loss {
@@ -56,12 +58,27 @@ impl Loss {
         match self {
             Self::Squared => residual,
             Self::Huber(threshold) => residual.clamp(-threshold, threshold),
+            Self::Absolute if residual == 0.0 => 0.0,
+            Self::Absolute => residual.signum(),
+        }
+    }
+
+    /// What the rows of a leaf have in common, of their residuals.
+    fn centre(self, residuals: &mut [f32]) -> f64 {
+        match self {
+            Self::Squared | Self::Huber(_) => {
+                residuals.iter().map(|&residual| f64::from(self.pull(residual))).sum::<f64>() / residuals.len() as f64
+            }
+            Self::Absolute => {
+                let middle = residuals.len() / 2;
+                f64::from(*residuals.select_nth_unstable_by(middle, f32::total_cmp).1)
+            }
         }
     }
 }
 
 /// A node of a tree. The children of a split lie behind it in the tree's list.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Node {
     /// The feature that is compared; a leaf has none.
     pub feature: Option<u16>,
@@ -98,7 +115,10 @@ impl Boosting {
             }
             let sampled = (0..n_rows as u32).filter(|_| stream.uniform() < ROW_SHARE).collect();
             let features = (0..rows.n_features).filter(|_| stream.uniform() < FEATURE_SHARE).collect();
-            let tree = Grower { binned: &binned, pulls: &pulls, features, rows: sampled }.grow();
+            let tree = Grower { binned: &binned, pulls: &pulls, features, rows: sampled }.grow(|rows| {
+                let residual = |&row: &u32| targets[row as usize] - fitted[row as usize];
+                loss.centre(&mut rows.iter().map(residual).collect::<Vec<f32>>())
+            });
             for (row, fitted) in fitted.iter_mut().enumerate() {
                 *fitted +=
                     evaluate(&tree, |feature, threshold| rows.values[row * rows.n_features + feature] <= threshold);
@@ -106,6 +126,13 @@ impl Boosting {
             trees.push(tree);
         }
         Self { trees }
+    }
+
+    /// What lies halfway between this and another one.
+    pub fn halfway(&self, other: &Self) -> Self {
+        let halved = |node: &Node| Node { value: 0.5 * node.value, ..*node };
+        let trees = self.trees.iter().chain(&other.trees).map(|tree| tree.iter().map(halved).collect());
+        Self { trees: trees.collect() }
     }
 
     /// The sum of all trees for one row of features.
@@ -214,10 +241,11 @@ struct Grower<'a> {
 }
 
 impl Grower<'_> {
-    fn grow(mut self) -> Vec<Node> {
+    /// Grows a tree whose leaves add what a function says of their rows.
+    fn grow(mut self, centre: impl Fn(&[u32]) -> f64) -> Vec<Node> {
         let all = 0..self.rows.len();
         let histogram = self.histogram(all.clone());
-        let mut nodes = vec![self.leaf_node(all.clone())];
+        let mut nodes = vec![Node::default()];
         let split = self.best_split(&histogram);
         let mut leaves = vec![Leaf { node: 0, rows: all, histogram, split }];
         while leaves.len() < N_LEAVES {
@@ -225,7 +253,8 @@ impl Grower<'_> {
             let Some(best) = (0..leaves.len()).max_by(|&a, &b| gain(&leaves[a]).total_cmp(&gain(&leaves[b]))) else {
                 break;
             };
-            let Leaf { node, rows, mut histogram, split: Some(split) } = leaves.swap_remove(best) else { break };
+            let Some(split) = leaves[best].split.take() else { break };
+            let Leaf { node, rows, mut histogram, .. } = leaves.swap_remove(best);
             let middle = self.partition(rows.clone(), &split);
             let (left, right) = (rows.start..middle, middle..rows.end);
             // The histogram of the larger child is what the smaller one leaves over.
@@ -239,30 +268,28 @@ impl Grower<'_> {
             let threshold = self.binned.thresholds[split.feature][split.bin];
             let child = nodes.len();
             nodes[node] = Node { feature: Some(split.feature as u16), threshold, left: child as u16, value: 0.0 };
-            for (offset, (rows, histogram)) in
-                [(left, left_histogram), (right, right_histogram)].into_iter().enumerate()
-            {
-                nodes.push(self.leaf_node(rows.clone()));
+            nodes.extend([Node::default(); 2]);
+            for (node, rows, histogram) in [(child, left, left_histogram), (child + 1, right, right_histogram)] {
                 let split = self.best_split(&histogram);
-                leaves.push(Leaf { node: child + offset, rows, histogram, split });
+                leaves.push(Leaf { node, rows, histogram, split });
             }
+        }
+        for Leaf { node, rows, .. } in leaves {
+            let n = rows.len() as f64;
+            nodes[node].value = (LEARNING_RATE * n / (n + LEAF_PENALTY) * centre(&self.rows[rows])) as f32;
         }
         nodes
     }
 
-    fn leaf_node(&self, rows: std::ops::Range<usize>) -> Node {
-        let n = rows.len() as f64;
-        let sum: f64 = self.rows[rows].iter().map(|&row| f64::from(self.pulls[row as usize])).sum();
-        Node { feature: None, threshold: 0.0, left: 0, value: (LEARNING_RATE * sum / (n + LEAF_PENALTY)) as f32 }
-    }
-
     fn histogram(&self, rows: std::ops::Range<usize>) -> Histogram {
+        let rows = &self.rows[rows];
+        let pulls: Vec<f64> = rows.iter().map(|&row| f64::from(self.pulls[row as usize])).collect();
         let mut histogram = vec![(0.0, 0.0); self.features.len() * N_BINS];
         for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact_mut(N_BINS)) {
             let column = self.binned.column(feature);
-            for &row in &self.rows[rows.clone()] {
+            for (&row, pull) in rows.iter().zip(&pulls) {
                 let bin = &mut bins[usize::from(column[row as usize])];
-                bin.0 += f64::from(self.pulls[row as usize]);
+                bin.0 += pull;
                 bin.1 += 1.0;
             }
         }
@@ -346,13 +373,28 @@ mod tests {
     }
 
     #[test]
-    fn outliers_do_not_rule_the_huber_fit() {
+    fn outliers_do_not_rule_a_robust_fit() {
         let (rows, mut targets) = interaction(8000, 1);
         targets.iter_mut().step_by(50).for_each(|target| *target += 200.0);
         let (new_rows, new_targets) = interaction(2000, 2);
         let error = |loss| mean_squared_error(&Boosting::fit(&rows, &targets, loss, 1), &new_rows, &new_targets);
-        let (robust, squared) = (error(Loss::Huber(1.0)), error(Loss::Squared));
-        assert!(robust < 0.2 && squared > 2.0, "robust {robust}, squared {squared}");
+        let (huber, absolute, squared) = (error(Loss::Huber(1.0)), error(Loss::Absolute), error(Loss::Squared));
+        assert!(huber < 0.2 && absolute < 0.2 && squared > 2.0, "{huber}, {absolute}, {squared}");
+    }
+
+    #[test]
+    fn absolute_errors_give_the_median_and_squared_ones_the_mean() {
+        let mut stream = Stream::new(5, 1);
+        let rows = FeatureRows { n_features: 1, values: (0..8000).map(|_| stream.normal() as f32).collect() };
+        // Of an exponential law with mean 1, whose median is ln 2.
+        let targets: Vec<f32> = (0..8000).map(|_| -libm::log(1.0 - stream.uniform()) as f32).collect();
+        let fit = |loss| Boosting::fit(&rows, &targets, loss, 1);
+        let mean = |fit: &Boosting| (0..2000).map(|row| fit.predict(&rows.values[row..=row])).sum::<f64>() / 2000.0;
+        let (median, expected) = (fit(Loss::Absolute), fit(Loss::Squared));
+        assert!((mean(&median) - std::f64::consts::LN_2).abs() < 0.05, "{}", mean(&median));
+        assert!((mean(&expected) - 1.0).abs() < 0.05, "{}", mean(&expected));
+        let halfway = mean(&median.halfway(&expected));
+        assert!((halfway - 0.5 * (mean(&median) + mean(&expected))).abs() < 1e-6, "{halfway}");
     }
 
     #[test]

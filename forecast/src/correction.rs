@@ -39,6 +39,9 @@ pub struct Shares {
     pub location: f64,
     /// Of the logarithm of the spread.
     pub spread: f64,
+    /// Of the trees for the location, those that learn absolute errors instead of Huber's loss: none or half.
+    #[serde(default)]
+    pub absolute: f64,
 }
 
 /// How corrections are fitted.
@@ -192,33 +195,67 @@ impl Correction {
         spread.clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
     }
 
-    /// Fits corrections on the given folds, with their out-of-fold versions.
-    ///
-    /// For a fold outside the given ones, all given folds are used. Where no shares are given they are chosen on the last
-    /// fold, which must then be outside.
+    /// Fits corrections on the given folds, with their out-of-fold versions. For a fold outside the given ones, all given folds are
+    /// used.
     pub fn cross_fit(
         input: BaseInput<'_>,
         seasons: &[usize],
         paths: &[LinearPath],
         folds: Folds,
         used: &[usize],
-        shares: Option<Shares>,
+        shares: Shares,
         plan: Plan,
     ) -> CrossFitted<Correction> {
-        let correction = |shares: Shares, location: &Boosting, spread: &Boosting| Correction {
-            seasons: seasons.to_vec(),
-            shares,
-            location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
-            spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
-        };
-        let seed = plan.seed;
-        let sample = Sample::draw(input, seasons, paths, folds, plan);
-        let size = sample.errors.iter().map(|error| error.abs()).sum::<f64>() / sample.errors.len().max(1) as f64;
-        let location = match shares {
-            Some(Shares { location: 0.0, .. }) => Trees::none(folds),
-            _ => sample.fit(&sample.errors, Loss::Huber((OUTLIER * size) as f32), used, seed),
-        };
-        let corrections = sample.out_of_fold(&location);
+        let fitter = Fitter { sample: Sample::draw(input, seasons, paths, folds, plan), seasons, folds, used, plan };
+        let location = if shares.location > 0.0 { fitter.location(shares.absolute) } else { Trees::none(folds) };
+        fitter.correction(&location, shares.absolute, Some(shares))
+    }
+
+    /// As [`Correction::cross_fit`], with the shares of location and spread that are best on the last fold, which must not be used:
+    /// without trees that learn absolute errors, and, where any of the location is of use, with as many of these as of others.
+    pub fn candidates(
+        input: BaseInput<'_>,
+        seasons: &[usize],
+        paths: &[LinearPath],
+        folds: Folds,
+        used: &[usize],
+        plan: Plan,
+    ) -> Vec<CrossFitted<Correction>> {
+        let fitter = Fitter { sample: Sample::draw(input, seasons, paths, folds, plan), seasons, folds, used, plan };
+        let robust = fitter.location(0.0);
+        let halfway = robust.halfway(&fitter.trees_for_location(Loss::Absolute));
+        let mut candidates = vec![fitter.correction(&robust, 0.0, None)];
+        candidates
+            .extend(Some(fitter.correction(&halfway, 0.5, None)).filter(|other| other.whole.shares.location > 0.0));
+        candidates
+    }
+}
+
+/// Fits corrections to one sample of errors.
+struct Fitter<'a> {
+    sample: Sample,
+    seasons: &'a [usize],
+    folds: Folds,
+    used: &'a [usize],
+    plan: Plan,
+}
+
+impl Fitter<'_> {
+    fn trees_for_location(&self, loss: Loss) -> Trees {
+        self.sample.fit(&self.sample.errors, loss, self.used, self.plan.seed)
+    }
+
+    /// Trees for the location, of which a share learns absolute errors.
+    fn location(&self, absolute: f64) -> Trees {
+        let size = mean(self.sample.errors.iter().map(|error| error.abs()));
+        let robust = self.trees_for_location(Loss::Huber((OUTLIER * size) as f32));
+        if absolute > 0.0 { robust.halfway(&self.trees_for_location(Loss::Absolute)) } else { robust }
+    }
+
+    /// The correction with these trees for the location. Where no shares are given they are chosen on the last fold.
+    fn correction(&self, location: &Trees, absolute: f64, shares: Option<Shares>) -> CrossFitted<Correction> {
+        let (sample, folds) = (&self.sample, self.folds);
+        let corrections = sample.out_of_fold(location);
         let is_last = |row: &usize| sample.folds[*row] == folds.n_folds() - 1;
         let last: Vec<usize> = (0..sample.errors.len()).filter(is_last).collect();
         let location_share = shares.map_or_else(
@@ -238,7 +275,8 @@ impl Correction {
         let spread = match shares {
             Some(Shares { spread: 0.0, .. }) => Trees::none(folds),
             _ => {
-                sample.fit(&logarithms.iter().map(|value| value - usual).collect::<Vec<_>>(), Loss::Squared, used, seed)
+                let targets: Vec<f64> = logarithms.iter().map(|value| value - usual).collect();
+                sample.fit(&targets, Loss::Squared, self.used, self.plan.seed)
             }
         };
         let spreads = sample.out_of_fold(&spread);
@@ -249,10 +287,17 @@ impl Correction {
         };
         let spread_share =
             shares.map_or_else(|| best_share(|share| libm::exp(laplace_loss(share))), |shares| shares.spread);
-        let shares = Shares { location: location_share, spread: spread_share };
+        let absolute = if location_share > 0.0 { absolute } else { 0.0 };
+        let shares = Shares { location: location_share, spread: spread_share, absolute };
+        let correction = |location: &Boosting, spread: &Boosting| Correction {
+            seasons: self.seasons.to_vec(),
+            shares,
+            location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
+            spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
+        };
         let without_fold =
-            (0..folds.n_folds()).map(|fold| correction(shares, location.without(fold), spread.without(fold))).collect();
-        CrossFitted { whole: correction(shares, &location.whole, &spread.whole), without_fold, folds }
+            (0..folds.n_folds()).map(|fold| correction(location.without(fold), spread.without(fold))).collect();
+        CrossFitted { whole: correction(&location.whole, &spread.whole), without_fold, folds }
     }
 }
 
@@ -280,6 +325,13 @@ impl Trees {
 
     fn without(&self, fold: usize) -> &Boosting {
         self.without_fold[fold].as_ref().unwrap_or(&self.whole)
+    }
+
+    /// What lies halfway between these and others that were fitted on the same folds.
+    fn halfway(&self, other: &Self) -> Self {
+        let pairs = self.without_fold.iter().zip(&other.without_fold);
+        let without_fold = pairs.map(|(a, b)| Some(a.as_ref()?.halfway(b.as_ref()?))).collect();
+        Self { whole: self.whole.halfway(&other.whole), without_fold }
     }
 }
 
@@ -415,7 +467,14 @@ mod tests {
             })
             .collect();
         let earlier: Vec<usize> = (0..last).collect();
-        let cross = Correction::cross_fit(input, &[8], &paths, folds, &earlier, None, Plan { n_rows: 60_000, seed: 1 });
+        let plan = Plan { n_rows: 60_000, seed: 1 };
+        let candidates = Correction::candidates(input, &[8], &paths, folds, &earlier, plan);
+        for candidate in &candidates {
+            let shares = candidate.whole.shares;
+            let again = Correction::cross_fit(input, &[8], &paths, folds, &earlier, shares, plan);
+            assert_eq!(again.whole, candidate.whole, "{shares:?}");
+        }
+        let Some(cross) = candidates.into_iter().next_back() else { panic!("at least one") };
         let shares = cross.whole.shares;
         (cross.whole, shares)
     }
@@ -424,7 +483,7 @@ mod tests {
     fn location_and_spread_follow_the_state() {
         let (values, calendar) = (state_dependent(), Calendar::new(0, vec![]).expect("no features"));
         let (correction, shares) = fitted(&values, &calendar);
-        assert!(shares.location > 0.0 && shares.spread > 0.0, "{shares:?}");
+        assert!(shares.location > 0.0 && shares.spread > 0.0 && shares.absolute == 0.5, "{shares:?}");
         let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
         let (mut above, mut spreads) = ([(0.0, 0.0); 2], [(0.0, 0.0); 2]);
         for origin in N - 400..N - HORIZON {

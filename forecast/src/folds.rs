@@ -47,6 +47,7 @@ impl Folds {
 }
 
 /// What was fitted on every fold, and without each of them.
+#[derive(Clone)]
 pub struct CrossFitted<T> {
     /// Fitted on every fold.
     pub whole: T,

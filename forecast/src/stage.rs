@@ -165,17 +165,34 @@ impl<'a> Data<'a> {
     }
 
     /// Fits the correction of a measured linear forecaster, and measures the whole; what is not to be corrected stays as it is.
-    ///
-    /// Where no shares are given they are chosen on the last fold, which must not be used.
-    pub fn correct(&self, measured: Measured, shares: Option<Shares>, plan: Plan) -> Measured {
-        if shares == Some(Shares::default()) {
+    pub fn correct(&self, measured: Measured, shares: Shares, plan: Plan) -> Measured {
+        if shares == Shares::default() {
             return measured;
         }
         let Measured { base, used, paths } = measured;
-        let of_linear = |KnownPath { origin, outlook, errors }| LinearPath { origin, path: outlook.path, errors };
-        let paths: Vec<LinearPath> = paths.into_iter().map(of_linear).collect();
-        let (seasons, folds) = (&self.history.seasons, base.folds);
+        let (paths, seasons, folds) = (linear_paths(paths), &self.history.seasons, base.folds);
         let corrections = Correction::cross_fit(self.input(), seasons, &paths, folds, &used, shares, plan);
+        self.corrected(base, used, &paths, corrections)
+    }
+
+    /// As [`Data::correct`], once for each of the [corrections](Correction::candidates) among which the last fold may choose. It must
+    /// not be used.
+    pub fn corrections(&self, measured: Measured, plan: Plan) -> Vec<Measured> {
+        let Measured { base, used, paths } = measured;
+        let (paths, seasons, folds) = (linear_paths(paths), &self.history.seasons, base.folds);
+        let candidates = Correction::candidates(self.input(), seasons, &paths, folds, &used, plan);
+        let corrected = |corrections| self.corrected(base.clone(), used.clone(), &paths, corrections);
+        candidates.into_iter().map(corrected).collect()
+    }
+
+    /// A base with corrections of its linear paths.
+    fn corrected(
+        &self,
+        base: CrossFitted<Base>,
+        used: Vec<usize>,
+        paths: &[LinearPath],
+        corrections: CrossFitted<Correction>,
+    ) -> Measured {
         let known = |linear: &LinearPath| {
             let (origin, mut path) = (linear.origin, linear.path.clone());
             let spread = corrections.out_of_fold(origin).apply(self.input(), origin, &mut path);
@@ -183,7 +200,7 @@ impl<'a> Data<'a> {
             let errors = errors.iter().zip(&spread).map(|(error, spread)| error / spread).collect();
             KnownPath { origin, outlook: Outlook { path, spread }, errors }
         };
-        let paths = parallel::map(&paths, known);
+        let paths = parallel::map(paths, known);
         let base = base.zip(corrections, |base, correction| Base { correction, ..base });
         Measured { base, used, paths }
     }
@@ -337,6 +354,11 @@ impl<'a> Data<'a> {
         let conditioning = Conditioning::new(&self.layout, &self.standard, one_step, calendar, *origin, &outlook.path);
         Example { conditioning, innovations }
     }
+}
+
+fn linear_paths(paths: Vec<KnownPath>) -> Vec<LinearPath> {
+    let of_linear = |KnownPath { origin, outlook, errors }| LinearPath { origin, path: outlook.path, errors };
+    paths.into_iter().map(of_linear).collect()
 }
 
 /// Innovations of a path, as the network takes them.

@@ -490,7 +490,7 @@ mod tests {
             ranges: vec![[-9.0, 9.0]; 2],
         };
         let linear = Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] };
-        model.base.correction.shares = Shares { location: 0.0, spread: 0.0 };
+        model.base.correction.shares = Shares::default();
         model.base = Base { linear, ..model.base };
         let increment = [[2.0, 0.0], [0.6, 0.8]];
         let factor = |row: usize, column: usize| {
