@@ -7,6 +7,9 @@ use crate::{Aggregate, Bounds, Error, Trajectories};
 /// Conditions that one forecast can have.
 pub const N_CONDITIONS_MAX: usize = 16;
 
+/// Largest tilt, up or down.
+pub const TILT_MAX: f64 = 4.0;
+
 /// How one number is read off a part of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -24,6 +27,9 @@ pub enum Demand {
     Equal(f64),
     /// A number that is not outside.
     Within(Bounds),
+    /// Nothing, but paths are favoured by their number: a path becomes `exp(tilt)` times as likely for each standard deviation of the
+    /// plain forecast by which its number is higher. A normal number moves by as many standard deviations and keeps its spread.
+    Tilt(f64),
 }
 
 /// A demand on a number that is read off some series at some steps of a path, in data units.
@@ -57,6 +63,9 @@ pub enum ConditionProblem {
     /// Limits that no number meets, or every number.
     #[error("needs a limit; limits must be finite, and the lower one must not be above the upper one")]
     Limits,
+    /// Too large, or no number.
+    #[error("a tilt must be between -{TILT_MAX} and {TILT_MAX}")]
+    Tilt,
     /// A number that is no linear function of the path cannot be prescribed.
     #[error("only a value, a sum or a mean can be equal to a number")]
     NotLinear,
@@ -114,13 +123,14 @@ impl Condition {
         Ok(trajectories.paths().map(|path| self.read(path, n_series)).collect())
     }
 
-    /// How far a number is from what it must be; 0 when it is that. A number that must be equal may differ by the tolerance.
+    /// How far a number is from what it must be; 0 when it is that, or need be nothing. A number that must be equal may differ by the tolerance.
     pub fn excess(&self, number: f64, tolerance: f64) -> f64 {
         let (lower, upper) = match self.demand {
             Demand::Equal(value) => (value - tolerance, value + tolerance),
             Demand::Within(Bounds { lower, upper }) => {
                 (lower.unwrap_or(f64::NEG_INFINITY), upper.unwrap_or(f64::INFINITY))
             }
+            Demand::Tilt(_) => return 0.0,
         };
         (lower - number).max(number - upper).max(0.0)
     }
@@ -131,6 +141,8 @@ impl Condition {
         let (lower, upper) = match self.demand {
             Demand::Equal(value) => (Some(value), Some(value)),
             Demand::Within(Bounds { lower, upper }) => (lower, upper),
+            Demand::Tilt(tilt) if tilt.abs() <= TILT_MAX => return Ok(()),
+            Demand::Tilt(_) => return Err(ConditionProblem::Tilt),
         };
         let is_finite = [lower, upper].into_iter().flatten().all(f64::is_finite);
         if !is_finite || lower.or(upper).is_none() || lower > upper.or(lower) {
@@ -248,6 +260,9 @@ mod tests {
         for demand in [within(None, None), within(Some(2.0), Some(1.0)), above(f64::NAN), Demand::Equal(f64::INFINITY)]
         {
             assert_eq!(check(SUM, &[0], 1..=4, demand), ConditionProblem::Limits);
+        }
+        for tilt in [4.1, -5.0, f64::NAN] {
+            assert_eq!(check(MAX, &[0], 1..=4, Demand::Tilt(tilt)), ConditionProblem::Tilt);
         }
         assert_eq!(check(MAX, &[0], 1..=4, Demand::Equal(1.0)), ConditionProblem::NotLinear);
         assert_eq!(condition(MAX, &[0], 4..=4, Demand::Equal(1.0)).check(4, &bounds), Ok(()), "a terminal value");

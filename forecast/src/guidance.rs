@@ -8,8 +8,9 @@
 //! p(ε | conditions)  ∝  N(ε; 0, I) · w(ε) · 1[the path of ε meets every limit]
 //! ```
 //!
-//! where prescribed numbers enter by the path itself and the weight `w` ([`crate::equality`]). It is drawn from exactly, in the limit
-//! of many particles:
+//! where prescribed numbers enter by the path itself and the weight `w` ([`crate::equality`]), and tilts by the weight alone: a path
+//! counts `exp(tilt · number / spread)`, which is the law that guidance by a reward aims at (Chen et al. 2024, section 3.3), without
+//! gradients. It is drawn from exactly, in the limit of many particles:
 //!
 //! 1. *Candidates* are drawn without conditions. When enough of them meet the limits, these are the forecast: rejection sampling.
 //! 2. Otherwise limits are tightened in levels, each of which a quarter of the particles meets (subset simulation; Au and Beck
@@ -68,11 +69,12 @@ pub struct Guidance {
 /// What is told of one condition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConditionReport {
-    /// Share of the trajectories that meet it.
+    /// Share of the trajectories that meet it; a tilt is always met.
     pub satisfaction: f64,
     /// Share of the candidates that meet it without conditions: of a limit.
     pub base_rate: Option<f64>,
-    /// Share of the candidates whose number is lower without conditions: of a prescribed number. Near 0 or 1 it lies far out.
+    /// Share of the candidates whose number is lower without conditions than a prescribed number, or than the mean that a tilt leads
+    /// to. Near 0 or 1 it lies far out.
     pub quantile_level: Option<f64>,
 }
 
@@ -234,10 +236,24 @@ impl<'a> Guide<'a> {
         condition.read(&path[n_nowcast * n_series..], n_series)
     }
 
-    /// How far a path is from meeting each limit, in spreads; 0 for numbers that are prescribed.
+    /// Whether paths are favoured by their numbers.
+    pub fn has_tilt(&self) -> bool {
+        self.conditions.iter().any(|condition| matches!(condition.demand, Demand::Tilt(_)))
+    }
+
+    /// By how much tilts raise the logarithm of the weight of a path.
+    pub fn tilt(&self, path: &[f32]) -> f64 {
+        let of_condition = |(condition, scale): (&Condition, &f64)| match condition.demand {
+            Demand::Tilt(tilt) => tilt * self.read(condition, path) / scale,
+            Demand::Equal(_) | Demand::Within(_) => 0.0,
+        };
+        self.conditions.iter().zip(&self.scales).map(of_condition).sum()
+    }
+
+    /// How far a path is from meeting each limit, in spreads; 0 for other conditions.
     pub fn misses(&self, path: &[f32]) -> impl Iterator<Item = f64> {
         self.conditions.iter().zip(&self.scales).map(move |(condition, scale)| match condition.demand {
-            Demand::Equal(_) => 0.0,
+            Demand::Equal(_) | Demand::Tilt(_) => 0.0,
             Demand::Within(_) => condition.excess(self.read(condition, path), 0.0) / scale,
         })
     }
@@ -277,10 +293,12 @@ impl<'a> Guide<'a> {
         let share = |paths: &[Vec<f32>], is: &dyn Fn(&Vec<f32>) -> bool| {
             paths.iter().filter(|path| is(path)).count() as f64 / paths.len() as f64
         };
+        let below =
+            |condition: &Condition, number: f64| share(&plain.paths, &|path| self.read(condition, path) < number);
         let of_condition = |(condition, scale): (&Condition, &f64)| {
             let tolerance = match condition.demand {
                 Demand::Equal(number) => EQUAL * (number.abs() + scale),
-                Demand::Within(_) => 0.0,
+                Demand::Within(_) | Demand::Tilt(_) => 0.0,
             };
             let is_met = |path: &Vec<f32>| condition.excess(self.read(condition, path), tolerance) == 0.0;
             let satisfaction = share(&drawn.paths, &is_met);
@@ -291,22 +309,33 @@ impl<'a> Guide<'a> {
                     quantile_level: None,
                 },
                 Demand::Equal(number) => {
-                    let level = share(&plain.paths, &|path| self.read(condition, path) < number);
+                    let level = below(condition, number);
+                    ConditionReport { satisfaction, base_rate: None, quantile_level: Some(level) }
+                }
+                Demand::Tilt(_) => {
+                    let sum: f64 = drawn.paths.iter().map(|path| self.read(condition, path)).sum();
+                    let level = below(condition, sum / drawn.paths.len() as f64);
                     ConditionReport { satisfaction, base_rate: None, quantile_level: Some(level) }
                 }
             }
         };
-        let has_limits = self.conditions.iter().any(|condition| matches!(condition.demand, Demand::Within(_)));
         let direct = n_met as f64 / n_candidates as f64;
-        // What was found level by level holds for the candidates with prescribed numbers, where there are any.
-        let (probability, standard_error) = match self.equalities {
-            None => (drawn.probability, drawn.standard_error),
-            Some(_) => (direct, (direct * (1.0 - direct) / n_candidates as f64).sqrt()),
+        // What was found level by level holds for weighted candidates, where a number is prescribed or paths are favoured.
+        let is_limit = |condition: &Condition| matches!(condition.demand, Demand::Within(_));
+        let (probability, standard_error) = if self.conditions.iter().all(is_limit) {
+            (drawn.probability, drawn.standard_error)
+        } else {
+            (direct, (direct * (1.0 - direct) / n_candidates as f64).sqrt())
         };
         Guidance {
             conditions: self.conditions.iter().zip(&self.scales).map(of_condition).collect(),
             effective_sample_size: drawn.effective_sample_size,
-            base_rate: has_limits.then_some(BaseRate { probability, standard_error, n_met, n_candidates }),
+            base_rate: self.conditions.iter().any(is_limit).then_some(BaseRate {
+                probability,
+                standard_error,
+                n_met,
+                n_candidates,
+            }),
             n_drawn: drawn.n_drawn,
         }
     }
@@ -529,6 +558,49 @@ mod tests {
                 assert_eq!((rate.n_met, drawn.guidance.conditions[0].base_rate), (0, Some(0.0)));
             }
         }
+    }
+
+    #[test]
+    fn a_tilt_moves_a_normal_number_by_as_many_deviations_and_keeps_its_spread() {
+        let plain = autoregression().forecast(&window(HORIZON), &sampling(50)).expect("drawn");
+        let none = guided(&autoregression(), &window(HORIZON), &[condition(SUM, &[0], 1..=6, Demand::Tilt(0.0))], 50);
+        assert_eq!(none.trajectories, plain);
+        let answer = covariance() * DVector::from_element(12, 1.0);
+        let deviation = answer.sum().sqrt();
+        for tilt in [-1.0, 3.0] {
+            let favoured = condition(SUM, &[0, 1], 1..=6, Demand::Tilt(tilt));
+            // Many candidates, so that the deviation by which a number counts is that of the law.
+            let effort = Effort { n_candidates: 8000, n_draws_max: 400_000 };
+            let drawn = autoregression()
+                .forecast_under(&window(HORIZON), &[favoured], &sampling(2000), &effort)
+                .expect("nothing is demanded");
+            let effective = drawn.guidance.effective_sample_size;
+            assert!(effective > 1000.0, "{tilt}: {effective}");
+            assert_same(&moments_of(&drawn.trajectories), &(&answer * (tilt / deviation), covariance()), effective);
+            let [report] = drawn.guidance.conditions[..] else { panic!("one condition") };
+            let expected = 0.5 * libm::erfc(-tilt * std::f64::consts::FRAC_1_SQRT_2);
+            let level = report.quantile_level.expect("it is favoured");
+            assert!((level - expected).abs() < 0.03, "{level} {expected}");
+            assert_eq!((report.satisfaction, report.base_rate, drawn.guidance.base_rate), (1.0, None, None));
+        }
+    }
+
+    #[test]
+    fn a_tilt_works_beside_a_limit_whose_base_rate_stays_that_of_the_plain_forecast() {
+        let deviation = covariance().sum().sqrt();
+        let total = |demand| condition(SUM, &[0, 1], 1..=6, demand);
+        let both = [total(at_most(deviation)), total(Demand::Tilt(2.0))];
+        let drawn = guided(&autoregression(), &window(HORIZON), &both, 1000);
+        // A normal number around 2, cut off at 1, in deviations.
+        let density = |x: f64| libm::exp(-0.5 * x * x) / (2.0 * std::f64::consts::PI).sqrt();
+        let below = |x: f64| 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+        let expected = 2.0 - density(-1.0) / below(-1.0);
+        let totals = both[0].read_all(&drawn.trajectories).expect("in range");
+        let mean = totals.iter().sum::<f64>() / 1000.0 / deviation;
+        assert!((mean - expected).abs() < 0.08, "{mean} {expected}");
+        let rate = drawn.guidance.base_rate.expect("there is a limit");
+        assert!((rate.probability - below(1.0)).abs() < 4.0 * rate.standard_error, "{rate:?}");
+        assert_eq!(drawn.guidance.conditions[0].satisfaction, 1.0);
     }
 
     #[test]

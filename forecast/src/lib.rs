@@ -70,7 +70,7 @@ mod trajectories;
 
 pub use aggregate::{Aggregate, Over};
 pub use burn::tensor::Device;
-pub use condition::{Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading};
+pub use condition::{Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX};
 pub use covariates::UnknownCovariate;
 pub use device::DeviceName;
 pub use effects::EffectKind;

@@ -46,7 +46,10 @@ impl Guide<'_> {
     pub(crate) fn draw(&self, candidates: Weighted, mut n_drawn: usize, n_draws_max: usize) -> Result<Drawn, Error> {
         let n_samples = self.config.n_samples;
         let mut excesses = self.excesses(&candidates.paths);
-        let mut weights = relative_weights(&candidates.log_weights);
+        let mut tilts = self.tilts(&candidates.paths);
+        let tilted: Vec<f64> =
+            candidates.log_weights.iter().zip(&tilts).map(|(log_weight, tilt)| log_weight + tilt).collect();
+        let mut weights = relative_weights(&tilted);
         if weights.iter().all(|weight| *weight == 0.0) {
             return Err(self.prescribed_not_met(&candidates, n_drawn));
         }
@@ -72,11 +75,18 @@ impl Guide<'_> {
         let mut stream = Stream::new(self.config.seed, STREAM_GUIDANCE);
         let mut particles = Particles { noise: vec![], drawn: candidates, families: vec![] };
         let (mut level, mut rate, mut relative_variance, mut memory, mut beta) = (f64::INFINITY, 1.0, 0.0, 0.0, 0.5);
+        // Tilts, too, come by and by: particles of a level have the law with this share of them.
+        let mut share_of_tilt = if self.has_tilt() { 0.0 } else { 1.0 };
+        weights = relative_weights(&particles.drawn.log_weights);
         for _ in 0..N_LEVELS_MAX {
-            let next = next_level(&excesses, &weights, SURVIVORS * n_particles as f64);
-            if next >= level {
+            let n_wanted = SURVIVORS * n_particles as f64;
+            let next_share = next_share_of_tilt(&tilts, &weights, share_of_tilt);
+            weights = tilted_weights(&tilts, &weights, next_share - share_of_tilt);
+            let next = next_level(&excesses, &weights, n_wanted);
+            if next >= level && next_share == share_of_tilt {
                 break;
             }
+            share_of_tilt = next_share;
             let survivors: Vec<usize> =
                 (0..weights.len()).filter(|&index| excesses[index] <= next && weights[index] > 0.0).collect();
             let survivors_weights: Vec<f64> = survivors.iter().map(|&index| weights[index]).collect();
@@ -89,20 +99,22 @@ impl Guide<'_> {
 
             let families = systematic(&survivors_weights, n_particles, stream.uniform());
             particles = self.resampled(&particles, &survivors, families);
-            let is_last = usize::from(level == 0.0);
+            let is_done = level == 0.0 && share_of_tilt == 1.0;
+            let is_last = usize::from(is_done);
             let origins = particles.drawn.paths.clone();
             memory = 1.0;
             for _ in 0..N_MOVES_MAX[is_last] {
                 if memory <= MEMORY[is_last] || n_drawn + n_particles > n_draws_max {
                     break;
                 }
-                self.step(&mut particles, level, &mut beta, &mut stream)?;
+                self.step(&mut particles, level, share_of_tilt, &mut beta, &mut stream)?;
                 n_drawn += n_particles;
                 memory = self.memory(&origins, &particles.drawn.paths);
             }
             excesses = self.excesses(&particles.drawn.paths);
+            tilts = self.tilts(&particles.drawn.paths);
             weights = vec![1.0; n_particles];
-            if level == 0.0 {
+            if is_done {
                 let chosen: Vec<usize> = (0..n_samples).map(|index| index * n_particles / n_samples).collect();
                 let families: Vec<usize> = chosen.iter().map(|&index| particles.families[index]).collect();
                 let paths: Vec<Vec<f32>> =
@@ -139,8 +151,19 @@ impl Guide<'_> {
         Particles { noise: families.iter().map(noise).collect(), drawn, families }
     }
 
+    fn tilts(&self, paths: &[Vec<f32>]) -> Vec<f64> {
+        paths.iter().map(|path| self.tilt(path)).collect()
+    }
+
     /// Moves every particle once, inside the level.
-    fn step(&self, particles: &mut Particles, level: f64, beta: &mut f64, stream: &mut Stream) -> Result<(), Error> {
+    fn step(
+        &self,
+        particles: &mut Particles,
+        level: f64,
+        share_of_tilt: f64,
+        beta: &mut f64,
+        stream: &mut Stream,
+    ) -> Result<(), Error> {
         let proposed: Vec<SampleNoise> = particles.noise.iter().map(|noise| noise.moved(*beta, stream)).collect();
         let mut drawn = Weighted::default();
         let source = NoiseSource::Given(&proposed);
@@ -158,8 +181,9 @@ impl Guide<'_> {
         let (mut n_tried, mut n_accepted) = (0, 0);
         let moves = proposed.into_iter().zip(drawn.paths).zip(drawn.log_weights).zip(excesses).enumerate();
         for (index, (((noise, path), log_weight), excess)) in moves {
-            let is_accepted =
-                excess <= level && libm::log(stream.uniform()) < log_weight - particles.drawn.log_weights[index];
+            let tilt = self.tilt(&path) - self.tilt(&particles.drawn.paths[index]);
+            let log_ratio = log_weight - particles.drawn.log_weights[index] + share_of_tilt * tilt;
+            let is_accepted = excess <= level && libm::log(stream.uniform()) < log_ratio;
             if !self.prepared.is_pooled(&noise) {
                 n_tried += 1;
                 n_accepted += usize::from(is_accepted);
@@ -197,7 +221,7 @@ impl Guide<'_> {
                 |(before, after): (&Vec<f32>, &Vec<f32>)| (self.read(condition, before), self.read(condition, after));
             match condition.demand {
                 Demand::Equal(_) => None,
-                Demand::Within(_) => correlation(before.iter().zip(after).map(read)),
+                Demand::Within(_) | Demand::Tilt(_) => correlation(before.iter().zip(after).map(read)),
             }
         };
         self.conditions.iter().filter_map(of_number).fold(mean, f64::max).clamp(0.0, 1.0)
@@ -219,6 +243,28 @@ fn relative_weights(log_weights: &[f64]) -> Vec<f64> {
 fn effective(weights: &[f64]) -> f64 {
     let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
     if squares > 0.0 { weights.iter().sum::<f64>().powi(2) / squares } else { 0.0 }
+}
+
+/// Weights with a further share of the tilt, relative to the largest.
+fn tilted_weights(tilts: &[f64], weights: &[f64], share: f64) -> Vec<f64> {
+    let tilted = |(tilt, weight): (&f64, &f64)| libm::log(*weight) + share * tilt;
+    relative_weights(&tilts.iter().zip(weights).map(tilted).collect::<Vec<_>>())
+}
+
+/// The largest share of the tilt, up to all of it, that leaves half of the particles by their effective number. With fewer, the
+/// particles would miss the tail towards which a larger share leads.
+fn next_share_of_tilt(tilts: &[f64], weights: &[f64], now: f64) -> f64 {
+    let n_wanted = 0.5 * effective(weights);
+    let leaves_enough = |share: f64| effective(&tilted_weights(tilts, weights, share - now)) >= n_wanted;
+    if now == 1.0 || leaves_enough(1.0) {
+        return 1.0;
+    }
+    let (mut low, mut high) = (now, 1.0);
+    for _ in 0..20 {
+        let middle = 0.5 * (low + high);
+        *(if leaves_enough(middle) { &mut low } else { &mut high }) = middle;
+    }
+    low
 }
 
 /// The lowest level that so many particles meet, by their effective number; the highest one where there are fewer.

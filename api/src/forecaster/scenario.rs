@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
-use forecast::{Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading};
+use forecast::{Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,7 +41,7 @@ pub struct SupposedValue {
     pub value: f64,
 }
 
-/// A demand on one number that is read off the path. Exactly one of `equal`, or `at_least` and/or `at_most`, is given.
+/// A demand on one number that is read off the path. Exactly one of `equal`, `tilt`, or `at_least` and/or `at_most`, is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"fn": "sum", "series": ["no2"], "start": "2024-01-01T00:00:00Z", "at_least": 900.0}))]
@@ -69,6 +69,10 @@ pub struct PathCondition {
     /// What the number must not be above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<f64>,
+    /// By how much trajectories are favoured: each becomes `exp(tilt)` times as likely for each standard deviation of the plain
+    /// forecast by which its number is higher. From -4 to 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tilt: Option<f64>,
 }
 
 /// How a number is read off a part of a path.
@@ -107,12 +111,12 @@ pub struct Guidance {
 /// What is told of one condition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConditionGuidance {
-    /// Share of the trajectories that meet it.
+    /// Share of the trajectories that meet it; a tilt is always met.
     pub satisfaction: f64,
     /// Share of plain trajectories that meet it: of a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_rate: Option<f64>,
-    /// Share of plain trajectories whose number is lower: of a number that is prescribed.
+    /// Share of plain trajectories whose number is lower than the one that is prescribed, or than the mean that a tilt leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantile_level: Option<f64>,
 }
@@ -163,10 +167,11 @@ impl From<&forecast::Guidance> for Guidance {
 impl PathCondition {
     /// What the number must be.
     fn demand(&self) -> Option<Demand> {
-        match (self.equal, self.at_least, self.at_most) {
-            (Some(number), None, None) => Some(Demand::Equal(number)),
-            (None, None, None) | (Some(_), _, _) => None,
-            (None, lower, upper) => Some(Demand::Within(Bounds { lower, upper })),
+        match (self.equal, self.tilt, self.at_least, self.at_most) {
+            (Some(number), None, None, None) => Some(Demand::Equal(number)),
+            (None, Some(tilt), None, None) => Some(Demand::Tilt(tilt)),
+            (None, None, None, None) | (Some(_), ..) | (_, Some(_), ..) => None,
+            (None, None, lower, upper) => Some(Demand::Within(Bounds { lower, upper })),
         }
     }
 
@@ -186,12 +191,15 @@ impl PathCondition {
             violations.push(Violation::at(format!("{pointer}{name}"), code, message));
         };
         if self.demand().is_none() {
-            refuse("", "needs-limit", "needs `equal`, or `at_least` and/or `at_most`");
+            refuse("", "needs-limit", "needs `equal`, `tilt`, or `at_least` and/or `at_most`");
         }
         for (name, number) in [("/equal", self.equal), ("/at_least", self.at_least), ("/at_most", self.at_most)] {
             if number.is_some_and(|number| !number.is_finite()) {
                 refuse(name, "out-of-range", "must be finite");
             }
+        }
+        if self.tilt.is_some_and(|tilt| !(-TILT_MAX..=TILT_MAX).contains(&tilt)) {
+            refuse("/tilt", "out-of-range", &format!("must be from -{TILT_MAX} to {TILT_MAX}"));
         }
         if let (Some(lower), Some(upper)) = (self.at_least, self.at_most)
             && lower > upper
@@ -482,6 +490,7 @@ mod tests {
                 {"fn": "value", "series": ["a"], "valid_time": "1970-01-01T03:00:00Z", "equal": 2.0},
                 {"fn": "ramp", "start": "1970-01-01T01:00:00Z", "at_most": 1.0},
                 {"fn": "sum", "series": ["b"], "end": "1970-01-01T02:00:00Z", "at_least": 1.0, "at_most": 3.0},
+                {"fn": "max", "series": ["a"], "tilt": -1.5},
             ],
         }))
         .resolve(&series(), &boundaries())
@@ -495,6 +504,7 @@ mod tests {
             (sum, vec![0], 4..=4, Demand::Equal(2.0)),
             (Reading::Ramp, vec![0, 1], 2..=4, within(None, Some(1.0))),
             (sum, vec![1], 1..=2, within(Some(1.0), Some(3.0))),
+            (Reading::Aggregate(Aggregate::Max), vec![0], 1..=4, Demand::Tilt(-1.5)),
         ]
         .map(|(reading, series, steps, demand)| Condition { reading, series, steps, demand });
         assert_eq!(resolved.conditions, expected);
@@ -512,6 +522,14 @@ mod tests {
         assert_eq!(
             wrong(condition(json!({"fn": "sum", "at_least": 2.0, "at_most": 1.0}))),
             only("/scenario/conditions/0/at_most", "contradictory-limits")
+        );
+        assert_eq!(
+            wrong(condition(json!({"fn": "sum", "tilt": 1.0, "at_least": 0.0}))),
+            only("/scenario/conditions/0", "needs-limit")
+        );
+        assert_eq!(
+            wrong(condition(json!({"fn": "sum", "tilt": 4.5}))),
+            only("/scenario/conditions/0/tilt", "out-of-range")
         );
         assert_eq!(
             wrong(condition(json!({"fn": "max", "equal": 2.0}))),

@@ -37,7 +37,7 @@ pub(super) fn of_guidance(guidance: &Guidance) -> Vec<Warning> {
     }
     for (index, condition) in guidance.conditions.iter().enumerate() {
         if condition.quantile_level.is_some_and(|level| level == 0.0 || level == 1.0) {
-            let message = format!("no trajectory of the plain forecast is as far out as condition {index} prescribes");
+            let message = format!("no trajectory of the plain forecast is as far out as condition {index} asks");
             warnings.push(Warning::new(UNLIKELY_SCENARIO, message));
         }
     }

@@ -73,6 +73,7 @@ impl FromQuery for EventsQuery {
             equal: None,
             at_least: parameters.take_parsed("at_least", "a number", number)?,
             at_most: parameters.take_parsed("at_most", "a number", number)?,
+            tilt: None,
         };
         if condition.at_least.or(condition.at_most).is_none() {
             return Err(Error::invalid_parameter("at_least", "missing-parameter", "or `at_most` is required"));
