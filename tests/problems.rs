@@ -303,15 +303,13 @@ async fn more_requests_than_may_wait_for_the_model(pool: PgPool) {
     let service = Service::start_with(&pool, Limits { queue_length_max: 1, ..Limits::default() }).await;
     let loaded = load_panel(&pool, "city", 240).await;
     register(&pool, &loaded, "pipe", &"a".repeat(64)).await;
-    // Who reads this checkpoint waits until somebody writes it.
-    let pipe = service.models_dir().join("pipe/config.json");
-    std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    // Who reads this checkpoint waits until somebody opens it to write.
+    let checkpoint = service.models_dir().join("pipe/config.json");
+    let (pipe, nonsense) = (checkpoint.with_file_name("pipe"), checkpoint.with_file_name("nonsense"));
+    std::fs::create_dir_all(checkpoint.parent().unwrap()).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let write_pipe = async || {
-        let pipe = pipe.clone();
-        // The reader may be satisfied before there is a word in it.
-        let _ = tokio::task::spawn_blocking(move || std::fs::write(pipe, "nonsense")).await.unwrap();
-    };
+    std::fs::hard_link(&pipe, &checkpoint).unwrap();
+    std::fs::write(&nonsense, "nonsense").unwrap();
 
     let request = json!({"panel": "city", "horizon": 3, "fallback": false});
     let refuse_the_third = async {
@@ -320,10 +318,10 @@ async fn more_requests_than_may_wait_for_the_model(pool: PgPool) {
         answer.problem(503, "queue-full");
         assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
         service.get("/v1/panels").await.expect(200);
-        // Both that wait find a checkpoint that is nonsense, one after the other.
-        write_pipe().await;
-        while !service.get("/metrics").await.text().contains("plumecast_queue_length 1") {}
-        write_pipe().await;
+        // Both that wait find a checkpoint that is nonsense: the second a file, the first, if it has it open, the pipe.
+        std::fs::rename(&nonsense, &checkpoint).unwrap();
+        // Opened in both directions, a pipe keeps nobody waiting.
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
     };
     let (first, second, ()) =
         tokio::join!(service.make_forecast(&request), service.make_forecast(&request), refuse_the_third);
