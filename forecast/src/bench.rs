@@ -17,6 +17,7 @@ use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::ScalingKind;
 use crate::stage::Data;
+use crate::windows::TrainingWindows;
 use crate::{Bounds, Budget, Calendar, Error, Grid, History, SampleConfig, TrainConfig};
 
 /// Numbers of series that are measured: a small panel, and a large one, on which a token has one step.
@@ -156,16 +157,13 @@ pub fn batches(history: &History, device: &Device) -> Result<Batches, Error> {
 
     let device = device.clone().autodiff();
     let mut stream = Stream::new(1, 0);
-    let (paths, influences) = (stage.training_paths(), stage.innovation.influences());
+    let windows = TrainingWindows::new(&data, &stage, &config.network);
     let mut denoiser = Denoiser::new(&network, &mut stream, &device);
     let mut optimiser = AdamWConfig::new().with_grad_clipping(Some(GradientClippingConfig::Norm(1.0))).init();
     let mut times = vec![];
     for _ in 0..N_TRAINING_STEPS {
         let started = Instant::now();
-        let draw = |stream: &mut Stream| data.example(&stage, paths[stage.draw_path(paths.len(), stream)]);
-        let examples: Vec<Example> = (0..config.network.batch_size).map(|_| draw(&mut stream)).collect();
-        let purpose = Purpose::Training(config.network.levels);
-        let batch = NoisedBatch::new(&layout, &examples, &influences, purpose, &mut stream, &device);
+        let batch = windows.draw(&mut stream, &device);
         device.sync().map_err(|error| Error::Device { problem: error.to_string() })?;
         let made = started.elapsed().as_secs_f64();
         let started = Instant::now();

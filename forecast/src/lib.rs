@@ -67,6 +67,7 @@ pub mod surprise;
 mod train;
 mod trainer;
 mod trajectories;
+mod windows;
 
 pub use aggregate::{Aggregate, Over};
 pub use burn::tensor::Device;

@@ -17,6 +17,7 @@ use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
 use crate::start::Weights;
 use crate::train::{Budget, Progress, SampledLoss, TrainConfig};
+use crate::windows::TrainingWindows;
 
 const LEARNING_RATE: f64 = 2e-3;
 /// The same after a warm start: what is learned already is not to be forgotten.
@@ -102,12 +103,17 @@ impl Trainer<'_> {
         highest * warm_up * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress))
     }
 
+    /// A network that has learned nothing.
+    fn untrained(&self, device: &Device) -> Denoiser {
+        Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), device)
+    }
+
     /// The network before its first step.
     fn first(&self, device: &Device) -> Denoiser {
-        let fresh = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), device);
+        let untrained = self.untrained(device);
         match self.start {
-            None => fresh,
-            Some(Weights { denoiser, .. }) => fresh.load_record(denoiser.clone().into_record()),
+            None => untrained,
+            Some(Weights { denoiser, .. }) => untrained.load_record(denoiser.clone().into_record()),
         }
     }
 
@@ -131,17 +137,11 @@ impl Trainer<'_> {
         let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
         let mut optimiser =
             AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
-        let paths = stage.training_paths();
-        let influences = stage.innovation.influences();
-        let purpose = Purpose::Training(self.config.network.levels);
+        let windows = TrainingWindows::new(data, stage, &self.config.network);
         let mut n_steps = n_steps;
         let mut step = 0;
         while step < n_steps {
-            let examples: Vec<Example> = (0..self.config.network.batch_size)
-                .map(|_| data.example(stage, paths[stage.draw_path(paths.len(), &mut stream)]))
-                .collect();
-            let batch = NoisedBatch::new(&data.layout, &examples, &influences, purpose, &mut stream, &device);
-            let loss = batch.loss(&denoiser);
+            let loss = windows.draw(&mut stream, &device).loss(&denoiser);
             let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
             denoiser = optimiser.step(self.learning_rate(step, n_steps), denoiser, gradients);
             step += 1;
@@ -172,7 +172,7 @@ impl Trainer<'_> {
             let share = sums.best_share();
             (sums.loss(share), share)
         };
-        let untrained = Denoiser::new(self.network, &mut Stream::new(self.config.seed, STREAM_WEIGHTS), self.device);
+        let untrained = self.untrained(self.device);
         let (gaussian_loss, _) = validate(&untrained);
         let mut lowest_loss = gaussian_loss;
         let mut candidates: Vec<Candidate> = vec![];
