@@ -207,8 +207,8 @@ impl Correction {
         plan: Plan,
     ) -> CrossFitted<Correction> {
         let fitter = Fitter { sample: Sample::draw(input, seasons, paths, folds, plan), seasons, folds, used, plan };
-        let location = if shares.location > 0.0 { fitter.location(shares.absolute) } else { Trees::none(folds) };
-        fitter.correction(&location, shares.absolute, Some(shares))
+        let trees = if shares.location > 0.0 { fitter.trees(shares.absolute) } else { Trees::none(folds) };
+        fitter.correction(&fitter.location(trees, shares.absolute, Some(shares.location)), Some(shares.spread))
     }
 
     /// As [`Correction::cross_fit`], with the shares of location and spread that are best on the last fold, which must not be used:
@@ -222,12 +222,11 @@ impl Correction {
         plan: Plan,
     ) -> Vec<CrossFitted<Correction>> {
         let fitter = Fitter { sample: Sample::draw(input, seasons, paths, folds, plan), seasons, folds, used, plan };
-        let robust = fitter.location(0.0);
-        let halfway = robust.halfway(&fitter.trees_for_location(Loss::Absolute));
-        let mut candidates = vec![fitter.correction(&robust, 0.0, None)];
-        candidates
-            .extend(Some(fitter.correction(&halfway, 0.5, None)).filter(|other| other.whole.shares.location > 0.0));
-        candidates
+        let robust = fitter.trees(0.0);
+        let halfway = robust.halfway(&fitter.trees_with(Loss::Absolute));
+        let halfway = Some(fitter.location(halfway, 0.5, None)).filter(|halfway| halfway.share > 0.0);
+        let locations = [fitter.location(robust, 0.0, None)].into_iter().chain(halfway);
+        locations.map(|location| fitter.correction(&location, None)).collect()
     }
 }
 
@@ -240,55 +239,69 @@ struct Fitter<'a> {
     plan: Plan,
 }
 
+/// Trees for the location, and how much of them is believed.
+struct Location {
+    trees: Trees,
+    /// Share of the trees that learned absolute errors.
+    absolute: f64,
+    share: f64,
+    /// What is left of the errors.
+    errors: Vec<f64>,
+}
+
 impl Fitter<'_> {
-    fn trees_for_location(&self, loss: Loss) -> Trees {
+    fn trees_with(&self, loss: Loss) -> Trees {
         self.sample.fit(&self.sample.errors, loss, self.used, self.plan.seed)
     }
 
     /// Trees for the location, of which a share learns absolute errors.
-    fn location(&self, absolute: f64) -> Trees {
+    fn trees(&self, absolute: f64) -> Trees {
         let size = mean(self.sample.errors.iter().map(|error| error.abs()));
-        let robust = self.trees_for_location(Loss::Huber((OUTLIER * size) as f32));
-        if absolute > 0.0 { robust.halfway(&self.trees_for_location(Loss::Absolute)) } else { robust }
+        let robust = self.trees_with(Loss::Huber((OUTLIER * size) as f32));
+        if absolute > 0.0 { robust.halfway(&self.trees_with(Loss::Absolute)) } else { robust }
     }
 
-    /// The correction with these trees for the location. Where no shares are given they are chosen on the last fold.
-    fn correction(&self, location: &Trees, absolute: f64, shares: Option<Shares>) -> CrossFitted<Correction> {
-        let (sample, folds) = (&self.sample, self.folds);
-        let corrections = sample.out_of_fold(location);
-        let is_last = |row: &usize| sample.folds[*row] == folds.n_folds() - 1;
-        let last: Vec<usize> = (0..sample.errors.len()).filter(is_last).collect();
-        let location_share = shares.map_or_else(
-            || best_share(|share| mean(last.iter().map(|&row| (sample.errors[row] - share * corrections[row]).abs()))),
-            |shares| shares.location,
-        );
-        let corrected: Vec<f64> = sample
-            .errors
-            .iter()
-            .zip(&corrections)
-            .map(|(error, correction)| error - location_share * correction)
-            .collect();
+    /// The rows of the last fold.
+    fn last_rows(&self) -> Vec<usize> {
+        let last = self.folds.n_folds() - 1;
+        (0..self.sample.errors.len()).filter(|&row| self.sample.folds[row] == last).collect()
+    }
 
-        let relative = sample.relative_sizes(&corrected);
+    /// What a share of trees for the location is worth. Where no share is given it is chosen on the last fold.
+    fn location(&self, trees: Trees, absolute: f64, share: Option<f64>) -> Location {
+        let errors = &self.sample.errors;
+        let corrections = self.sample.out_of_fold(&trees);
+        let share = share.unwrap_or_else(|| {
+            let last = self.last_rows();
+            best_share(|share| mean(last.iter().map(|&row| (errors[row] - share * corrections[row]).abs())))
+        });
+        let errors = errors.iter().zip(&corrections).map(|(error, correction)| error - share * correction).collect();
+        Location { trees, absolute: if share > 0.0 { absolute } else { 0.0 }, share, errors }
+    }
+
+    /// The correction with this location. Where no share of the spread is given it is chosen on the last fold.
+    fn correction(&self, location: &Location, spread_share: Option<f64>) -> CrossFitted<Correction> {
+        let (sample, folds) = (&self.sample, self.folds);
+        let relative = sample.relative_sizes(&location.errors);
         let logarithms: Vec<f64> = relative.iter().map(|size| libm::log(size + SMALLEST_ERROR)).collect();
         let usual = mean(logarithms.iter().copied());
-        let spread = match shares {
-            Some(Shares { spread: 0.0, .. }) => Trees::none(folds),
-            _ => {
-                let targets: Vec<f64> = logarithms.iter().map(|value| value - usual).collect();
-                sample.fit(&targets, Loss::Squared, self.used, self.plan.seed)
-            }
+        let spread = if spread_share == Some(0.0) {
+            Trees::none(folds)
+        } else {
+            let targets: Vec<f64> = logarithms.iter().map(|value| value - usual).collect();
+            sample.fit(&targets, Loss::Squared, self.used, self.plan.seed)
         };
-        let spreads = sample.out_of_fold(&spread);
-        // Of a Laplace law, whose scale is the mean absolute error: mean logarithm of the scale is what it costs.
-        let laplace_loss = |share: f64| {
-            let scale = mean(last.iter().map(|&row| relative[row] * libm::exp(-share * spreads[row])));
-            libm::log(scale.max(1e-300)) + mean(last.iter().map(|&row| share * spreads[row]))
-        };
-        let spread_share =
-            shares.map_or_else(|| best_share(|share| libm::exp(laplace_loss(share))), |shares| shares.spread);
-        let absolute = if location_share > 0.0 { absolute } else { 0.0 };
-        let shares = Shares { location: location_share, spread: spread_share, absolute };
+        let spread_share = spread_share.unwrap_or_else(|| {
+            let (spreads, last) = (sample.out_of_fold(&spread), self.last_rows());
+            // Of a Laplace law, whose scale is the mean absolute error: mean logarithm of the scale is what it costs.
+            let laplace_loss = |share: f64| {
+                let scale = mean(last.iter().map(|&row| relative[row] * libm::exp(-share * spreads[row])));
+                libm::log(scale.max(1e-300)) + mean(last.iter().map(|&row| share * spreads[row]))
+            };
+            best_share(|share| libm::exp(laplace_loss(share)))
+        });
+        let shares = Shares { location: location.share, spread: spread_share, absolute: location.absolute };
+        let location = &location.trees;
         let correction = |location: &Boosting, spread: &Boosting| Correction {
             seasons: self.seasons.to_vec(),
             shares,

@@ -236,11 +236,6 @@ impl<'a> Guide<'a> {
         condition.read(&path[n_nowcast * n_series..], n_series)
     }
 
-    /// Whether paths are favoured by their numbers.
-    pub fn has_tilt(&self) -> bool {
-        self.conditions.iter().any(|condition| matches!(condition.demand, Demand::Tilt(_)))
-    }
-
     /// By how much tilts raise the logarithm of the weight of a path.
     pub fn tilt(&self, path: &[f32]) -> f64 {
         let of_condition = |(condition, scale): (&Condition, &f64)| match condition.demand {

@@ -75,8 +75,8 @@ impl Guide<'_> {
         let mut stream = Stream::new(self.config.seed, STREAM_GUIDANCE);
         let mut particles = Particles { noise: vec![], drawn: candidates, families: vec![] };
         let (mut level, mut rate, mut relative_variance, mut memory, mut beta) = (f64::INFINITY, 1.0, 0.0, 0.0, 0.5);
-        // Tilts, too, come by and by: particles of a level have the law with this share of them.
-        let mut share_of_tilt = if self.has_tilt() { 0.0 } else { 1.0 };
+        // Tilts, too, come by and by: particles of a level have the law with this share of them. Without any it is all at once.
+        let mut share_of_tilt = 0.0;
         weights = relative_weights(&particles.drawn.log_weights);
         for _ in 0..N_LEVELS_MAX {
             let n_wanted = SURVIVORS * n_particles as f64;
