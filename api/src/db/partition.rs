@@ -52,8 +52,10 @@ pub async fn ensure(
         "year" => (time.year(), 1),
         _ => (time.year(), time.month()),
     };
-    let times: BTreeMap<(i32, u32), DateTime<Utc>> = times.into_iter().map(|time| (period(&time), time)).collect();
-    let times: Vec<DateTime<Utc>> = times.into_values().collect();
+    // One after the other: to collect them would hold all times at once.
+    let mut by_period = BTreeMap::new();
+    by_period.extend(times.into_iter().map(|time| (period(&time), time)));
+    let times: Vec<DateTime<Utc>> = by_period.into_values().collect();
 
     sqlx::query("select ensure_partitions($1::text::regclass, $2, $3)")
         .bind(table.name())
