@@ -109,9 +109,10 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
 
-    /// Connections to Postgres. Too few: requests wait for one another. Too many: Postgres runs
-    /// out of connections for other processes.
-    #[arg(long, env = "PLUMECAST_POOL_SIZE", value_name = "N", default_value_t = DatabaseConfig::default().pool_size)]
+    /// Connections to Postgres, at least 2: storing a model holds one and notes its files by another. Too few: requests wait for
+    /// one another. Too many: Postgres runs out of connections for other processes.
+    #[arg(long, env = "PLUMECAST_POOL_SIZE", value_name = "N", default_value_t = DatabaseConfig::default().pool_size,
+        value_parser = clap::value_parser!(u32).range(2..))]
     pub pool_size: u32,
 
     /// Seconds that a request waits for a free connection before it is answered with 503.
