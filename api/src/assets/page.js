@@ -115,6 +115,8 @@ async function answer(form, place) {
     draw();
   } catch (error) {
     complain({ detail: `The service cannot be reached: ${error.message}` });
+  } finally {
+    if (number === nAsked) document.getElementById(place).ariaBusy = null;
   }
 }
 
