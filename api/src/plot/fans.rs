@@ -210,7 +210,8 @@ fn heading<B: DrawingBackend>(area: &Area<B>, name: &str, fan: &Fan) -> Drawn<B>
 /// The lowest and the highest value that is drawn, with some room.
 fn span(observed: &Path, fan: &Fan) -> (f64, f64) {
     let bands = fan.bands.iter().flat_map(|band| band.lower.iter().chain(&band.upper));
-    let drawn = bands.chain(&fan.median).chain(fan.paths.iter().flatten()).copied();
+    let highlighted = fan.highlighted.iter().flat_map(|(_, path)| path);
+    let drawn = bands.chain(&fan.median).chain(fan.paths.iter().flatten()).chain(highlighted).copied();
     let (low, high) = drawn
         .chain(observed.value.iter().filter_map(|value| *value))
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
@@ -247,6 +248,14 @@ mod tests {
         let with_four_values = |line: &str| line.contains("<polyline") && line.contains("#1D2327");
         assert_eq!(text.lines().filter(|line| with_four_values(line)).count(), 2 * 2, "a gap ends a line");
         assert!(text.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn a_trajectory_that_stands_out_is_within_the_axis() {
+        let SeriesChart { observed, fan, .. } = chart("load");
+        let fan = Fan { highlighted: Some((1, vec![50.0, -50.0])), ..fan };
+        let (low, high) = span(&observed, &fan);
+        assert!(low < -50.0 && high > 50.0, "{low} {high}");
     }
 
     #[test]
