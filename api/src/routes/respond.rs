@@ -36,12 +36,13 @@ impl Format {
     /// # Errors
     /// [`Error::NotAcceptable`] when it accepts none.
     pub fn wanted(request: &HttpRequest) -> Result<Self, Error> {
-        match request.headers().get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default()) {
-            None | Some("") => Ok(Self::Json),
-            Some(accept) => {
-                Self::first_of(accept).ok_or_else(|| Error::NotAcceptable { wanted: format!("`{accept}`") })
-            }
-        }
+        accepted(request, Self::Json, |media_type| match media_type {
+            ARROW_STREAM => Some(Self::Arrow),
+            CSV => Some(Self::Table(Encoding::Csv)),
+            PARQUET => Some(Self::Table(Encoding::Parquet)),
+            "application/json" | "application/*" | "*/*" => Some(Self::Json),
+            _ => None,
+        })
     }
 
     /// The format that a word names: `json`, `arrow`, `csv` or `parquet`.
@@ -55,18 +56,19 @@ impl Format {
             _ => None,
         }
     }
+}
 
-    fn first_of(accept: &str) -> Option<Self> {
-        accept.split(',').find_map(|range| {
-            let essence = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            match essence.as_str() {
-                ARROW_STREAM => Some(Self::Arrow),
-                CSV => Some(Self::Table(Encoding::Csv)),
-                PARQUET => Some(Self::Table(Encoding::Parquet)),
-                "application/json" | "application/*" | "*/*" => Some(Self::Json),
-                _ => None,
-            }
-        })
+/// What the client prefers: the first type of its `Accept` that is on offer; the usual one when it names none.
+///
+/// # Errors
+/// [`Error::NotAcceptable`] when it accepts none.
+pub fn accepted<T>(request: &HttpRequest, usual: T, offered: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+    match request.headers().get(header::ACCEPT).map(|accept| accept.to_str().unwrap_or_default()) {
+        None | Some("") => Ok(usual),
+        Some(accept) => accept
+            .split(',')
+            .find_map(|range| offered(&range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()))
+            .ok_or_else(|| Error::NotAcceptable { wanted: format!("`{accept}`") }),
     }
 }
 
@@ -112,6 +114,8 @@ pub async fn json_at<T: Serialize + Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
 
     #[test]
@@ -124,7 +128,8 @@ mod tests {
             ("application/vnd.apache.parquet", Some(Format::Table(Encoding::Parquet))),
             ("text/html", None),
         ] {
-            assert_eq!(Format::first_of(accept), expected, "{accept}");
+            let request = TestRequest::default().insert_header((header::ACCEPT, accept)).to_http_request();
+            assert_eq!(Format::wanted(&request).ok(), expected, "{accept}");
         }
     }
 }

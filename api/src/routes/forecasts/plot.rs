@@ -9,7 +9,10 @@ use crate::{
     Error, blocking,
     page::{chart::Drawn, panel::look},
     plot::{self, Pictured, SERIES_MAX},
-    routes::extract::{FromQuery, Parameters, Query},
+    routes::{
+        extract::{FromQuery, Parameters, Query},
+        respond,
+    },
     server::State,
 };
 
@@ -71,13 +74,11 @@ impl Format {
 
     /// What the client prefers: the first type of its `Accept` that is on offer; SVG when it names none.
     fn wanted(request: &HttpRequest) -> Result<Self, Error> {
-        let accept = request.headers().get(header::ACCEPT).map_or("", |accept| accept.to_str().unwrap_or_default());
-        let offered = |range: &str| match range.split(';').next().unwrap_or_default().trim() {
+        respond::accepted(request, Self::Svg, |media_type| match media_type {
             PNG => Some(Self::Png),
-            SVG | "image/*" | "*/*" | "" => Some(Self::Svg),
+            SVG | "image/*" | "*/*" => Some(Self::Svg),
             _ => None,
-        };
-        accept.split(',').find_map(offered).ok_or_else(|| Error::NotAcceptable { wanted: format!("`{accept}`") })
+        })
     }
 }
 
