@@ -255,15 +255,15 @@ impl Observations {
         const N_SERIES: usize = 64;
         let places = self.places();
         let order = self.order();
+        let chunks: Vec<&[usize]> = order.chunks(N_SERIES).collect();
         let mut last_chunks = vec![0; self.blocks.len()];
-        for (chunk, numbers) in order.chunks(N_SERIES).enumerate() {
+        for (chunk, numbers) in chunks.iter().enumerate() {
             numbers.iter().flat_map(|number| &places[*number]).for_each(|(block, _)| last_chunks[*block] = chunk);
         }
         let mut rows = Columns::default();
         rows.reserve(self.n_values());
         let inspector = Inspector::new(frequency, config.time_zone, &config.checks);
         let (mut findings, mut ends, mut n_combined) = (Findings::default(), Vec::new(), 0);
-        let chunks: Vec<&[usize]> = order.chunks(N_SERIES).collect();
         let mut ready =
             self.finish_chunk(chunks.first().copied().unwrap_or(&[]), &places, config, frequency, &inspector);
         for (chunk, numbers) in chunks.iter().enumerate() {

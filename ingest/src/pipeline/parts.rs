@@ -9,13 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::watermark::PIECE;
 use crate::{
     Content, Error, Format, Input,
     source::{self, Shape},
 };
 
-/// Bytes read at a time.
-const PIECE: usize = 1 << 18;
 /// By how many bytes of a part a cell of a Parquet file counts: about as many as it has as text.
 const CELL_BYTES: u64 = 16;
 

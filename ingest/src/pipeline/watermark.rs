@@ -18,7 +18,7 @@ use super::{
 use crate::{Content, Error, Finding, Format, Input, LoadConfig, Loaded, Notice};
 
 /// Bytes read at a time.
-const PIECE: usize = 1 << 18;
+pub(super) const PIECE: usize = 1 << 18;
 /// Layouts that are remembered.
 const N_SCHEMAS_MAX: usize = 100;
 
@@ -121,15 +121,7 @@ impl Watermark {
             false => self.clone(),
         };
         let inputs = if is_new { vec![input] } else { Vec::new() };
-        Plan {
-            tails: vec![false; inputs.len()],
-            inputs,
-            findings: Vec::new(),
-            has_more: false,
-            n_bytes: 0,
-            next,
-            stamps: Vec::new(),
-        }
+        Plan { tails: vec![false; inputs.len()], inputs, next, ..Plan::new(self) }
     }
 }
 
