@@ -73,9 +73,7 @@ fn parquet() -> Vec<u8> {
         sd: None,
     });
     let panel = Panel::from_observations(config, vec!["a".into(), "b".into()], observations).expect("a panel");
-    let folder = tempfile::tempdir().expect("a folder");
-    let snapshot = ingest::snapshot::write(folder.path(), &panel).expect("a file");
-    std::fs::read(snapshot.path).expect("bytes")
+    ingest::snapshot::of(&panel).expect("a file").bytes
 }
 
 fn arrow() -> [Vec<u8>; 2] {
