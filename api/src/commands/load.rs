@@ -15,7 +15,7 @@ use crate::database::Database;
 use crate::db::words::{Kind, Role};
 use crate::db::{self, series::NewSeries};
 use crate::loading::{self, Stored, Target};
-use crate::pipelines;
+use crate::pipelines::{self, Read};
 use crate::scoring::Scored;
 
 /// How a file is read; the same flags for `load` and `backtest`.
@@ -208,16 +208,12 @@ impl FileLoading {
         let is_first = self.watermark == Watermark::default();
         let (files, watermark, reading) = (Files::one(file), std::mem::take(&mut self.watermark), self.reading.clone());
         // Nobody is expected to write to it.
-        let read = move || -> Result<(Option<Loaded>, Watermark, bool), ingest::Error> {
-            let plan = watermark.plan(&files, &reading, SystemTime::UNIX_EPOCH, Duration::ZERO)?;
-            let loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, &reading)).transpose()?;
-            let has_more = plan.has_more;
-            let (next, _) = plan.finish(loaded.as_ref())?;
-            Ok((loaded, next, has_more))
+        let read = move || {
+            pipelines::carry_out(watermark.plan(&files, &reading, SystemTime::UNIX_EPOCH, Duration::ZERO)?, &reading)
         };
         let read = tokio::task::spawn_blocking(read).await.context("reading the file")?;
         let more = if is_first { "" } else { " more" };
-        let (loaded, next, has_more) =
+        let Read { loaded, next, has_more, .. } =
             read.with_context(|| format!("nothing{more} was loaded from {}", file.display()))?;
         self.watermark = next;
         let Some(loaded) = loaded else { return Ok(has_more) };

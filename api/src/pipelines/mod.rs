@@ -1,6 +1,5 @@
 //! Pipelines: where they are declared, and how one is run.
 
-mod nameless;
 mod query;
 
 use std::{
@@ -11,7 +10,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ingest::{
-    Code, LoadConfig, Loaded,
+    Code, Finding, LoadConfig, Loaded,
     pipeline::{DeclarationError, Files, Pipeline, Plan, Source, Watermark, leads_down},
 };
 use sqlx::PgPool;
@@ -243,13 +242,16 @@ async fn run_alone(
         load_time: now,
     };
     let watermark = watermark(pool, pipeline, declaration).await?;
-    let Read { loaded, next, has_more } = match read(pool, folders, declared, &watermark, now).await? {
+    let Read { mut loaded, next, has_more, findings } = match read(pool, folders, declared, &watermark, now).await? {
         Ok(read) => read,
         Err(error) => {
             loading::record_failure(pool, &target, &error.to_string()).await?;
             return Err(error);
         }
     };
+    if let Some(loaded) = &mut loaded {
+        loaded.report.add_findings(findings);
+    }
     let is_changed = next != watermark;
     let next = serde_json::to_value(&next).map_err(|error| Error::internal("writing a watermark", error))?;
     let new = NewWatermark { pipeline_id, declaration, watermark: &next };
@@ -291,10 +293,12 @@ async fn watermark(pool: &PgPool, pipeline: &Pipeline, declaration: &serde_json:
 }
 
 /// What was read, and what is remembered once it is stored.
-struct Read {
-    loaded: Option<Loaded>,
-    next: Watermark,
-    has_more: bool,
+pub(crate) struct Read {
+    pub loaded: Option<Loaded>,
+    pub next: Watermark,
+    pub has_more: bool,
+    /// What is odd about the files.
+    findings: Vec<Finding>,
 }
 
 /// Reads what is new. The outer error is ours, the inner one is told of the source.
@@ -340,14 +344,11 @@ async fn read(
 }
 
 /// Reads what is planned.
-fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
-    let mut loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;
+pub(crate) fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
+    let loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;
     let has_more = plan.has_more;
     let (next, findings) = plan.finish(loaded.as_ref())?;
-    if let Some(loaded) = &mut loaded {
-        loaded.report.add_findings(findings);
-    }
-    Ok(Read { loaded, next, has_more })
+    Ok(Read { loaded, next, has_more, findings })
 }
 
 /// Ends a load whose report has what the pipeline fails on.
