@@ -116,10 +116,7 @@ fn content(view: &View) -> Markup {
         } @else {
             (summary(view))
             (figures(view))
-            (heat_map(&view.leans, &view.panel.time_zone))
-            @if view.leans.iter().any(|lean| lean.hour != view.leans[0].hour) {
-                (shell::as_json(&[("by hour", address(view, "hour"))]))
-            }
+            (heat_map(&view.leans, &view.panel.time_zone, address(view, "hour")))
             (by_series(&view.by_series))
             (shell::as_json(&[("by series", address(view, "series")), ("by model", address(view, "model"))]))
         }
@@ -179,7 +176,7 @@ fn figures(view: &View) -> Markup {
 }
 
 /// When forecasts lean: a row for each quarter of the horizon, a column for each hour, unless there is only one.
-fn heat_map(leans: &[Lean], time_zone: &str) -> Markup {
+fn heat_map(leans: &[Lean], time_zone: &str, address: String) -> Markup {
     let hours: BTreeSet<i32> = leans.iter().map(|lean| lean.hour).collect();
     if hours.len() < 2 {
         return html! {};
@@ -211,6 +208,7 @@ fn heat_map(leans: &[Lean], time_zone: &str) -> Markup {
             "By hour on the clock of " (time_zone) ": how many percentage points of what was forecast the truth lay above (+) or "
             "below (−) its middle, on average. 0 is unbiased; ±50 would be always beyond everything."
         }
+        (shell::as_json(&[("by hour", address)]))
     }
 }
 
@@ -355,11 +353,12 @@ mod tests {
     #[test]
     fn the_heat_map_says_when_forecasts_lean_and_which_way() {
         let lean = |hour, quarter, pit| Lean { hour, quarter, n_values: 7, pit };
-        let html = heat_map(&[lean(0, 1, 0.5), lean(0, 4, 0.58), lean(13, 1, 0.1)], "Europe/Madrid").into_string();
+        let html = heat_map(&[lean(0, 1, 0.5), lean(0, 4, 0.58), lean(13, 1, 0.1)], "Europe/Madrid", String::new())
+            .into_string();
         for part in ["13h", "--lean: 0%", ">+8<", "--lean: 32%", "number low", ">−40<", "--lean: 100%", "7 values"] {
             assert!(html.contains(part), "{part} in {html}");
         }
-        assert_eq!(heat_map(&[lean(0, 1, 0.5)], "UTC").into_string(), "", "days have no hours");
+        assert_eq!(heat_map(&[lean(0, 1, 0.5)], "UTC", String::new()).into_string(), "", "days have no hours");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Pictured<'_> {
         });
         let mut observed = Vec::with_capacity(positions.len());
         for &position in positions {
-            observed.push(read_observed(pool, grid, &self.series[position], placement).await?);
+            observed.push(read_observed(pool, grid, &self.series[position], placement).await?.1);
         }
         Ok(observed)
     }

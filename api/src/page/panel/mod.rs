@@ -170,11 +170,7 @@ async fn show(
         None => None,
     };
     let placement = forecast.as_ref().map(ShownForecast::placement);
-    let observed_times = observed_times(pool, grid, &series, placement).await?;
-    let observed = match &observed_times {
-        Some(times) => read_between(pool, grid, &series, times.clone()).await?,
-        None => Path::default(),
-    };
+    let (observed_times, observed) = read_observed(pool, grid, &series, placement).await?;
     Ok(ShownSeries { series, observed, observed_times, forecast })
 }
 
@@ -219,7 +215,8 @@ pub struct Placement {
     pub last_valid_time: DateTime<Utc>,
 }
 
-/// The newest observations of a series, on the panel's grid: those before the forecast and what has come in since.
+/// The newest observations of a series, on the panel's grid: those before the forecast and what has come in since; and where
+/// they are looked for.
 ///
 /// # Errors
 /// Those of the database.
@@ -228,11 +225,13 @@ pub async fn read_observed(
     grid: Grid,
     series: &Series,
     forecast: Option<Placement>,
-) -> Result<Path, Error> {
-    match observed_times(pool, grid, series, forecast).await? {
-        Some(times) => read_between(pool, grid, series, times).await,
-        None => Ok(Path::default()),
-    }
+) -> Result<(Option<Range<DateTime<Utc>>>, Path), Error> {
+    let times = observed_times(pool, grid, series, forecast).await?;
+    let observed = match &times {
+        Some(times) => read_between(pool, grid, series, times.clone()).await?,
+        None => Path::default(),
+    };
+    Ok((times, observed))
 }
 
 /// Where they are looked for; none where there are none.
