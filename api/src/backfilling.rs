@@ -60,8 +60,7 @@ async fn stored(
     panel: &Panel,
     range: Range<DateTime<Utc>>,
 ) -> Result<BTreeSet<DateTime<Utc>>, Error> {
-    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
-    let champion = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+    let champion = registry::champion(pool, panel).await?;
     let (horizon, num_samples) = (i32::try_from(order.horizon), i32::try_from(order.sampling.n_samples));
     let times = db::forecast::issue_times(
         pool,

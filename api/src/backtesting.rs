@@ -99,8 +99,7 @@ async fn find(pool: &PgPool, order: &Order) -> Result<(Panel, Model), Error> {
         return registry::find(pool, &order.panel, &version.to_string()).await;
     }
     let panel = registry::find_panel(pool, &order.panel).await?;
-    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
-    let champion = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+    let champion = registry::champion(pool, &panel).await?;
     Ok((panel, champion))
 }
 

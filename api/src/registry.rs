@@ -32,6 +32,15 @@ pub async fn find(pool: &PgPool, panel: &str, version: &str) -> Result<(Panel, M
     Ok((panel, model))
 }
 
+/// The champion of a panel.
+///
+/// # Errors
+/// [`Error::NoModel`], [`Error::Database`].
+pub async fn champion(pool: &PgPool, panel: &Panel) -> Result<Model, Error> {
+    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
+    champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })
+}
+
 /// Makes a model the champion, once its files have been checked; gives it as it is then.
 ///
 /// # Errors
@@ -57,9 +66,7 @@ pub async fn promote(
 /// [`Error::NoModel`], [`Error::NoEarlierChampion`], [`Error::ChampionChanged`], [`Error::BrokenModel`],
 /// [`Error::Database`].
 pub async fn roll_back(pool: &PgPool, artefacts: &Artefacts, panel: &Panel, from: Option<i32>) -> Result<Model, Error> {
-    let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id)
-        .await?
-        .ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+    let champion = champion(pool, panel).await?;
     if from.is_some_and(|version| version != champion.version) {
         return Err(Error::ChampionChanged { panel: panel.name.clone() });
     }

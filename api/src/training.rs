@@ -15,7 +15,7 @@ use crate::curves::{self, Curves};
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::drift::profile::Profile;
 use crate::forecaster::{Grid, known_panel};
-use crate::warm_start::{self, Origin, WarmStart};
+use crate::warm_start::{Origin, WarmStart};
 
 /// Most minutes that anybody may ask for: a day.
 pub const MINUTES_MAX: f64 = 1440.0;
@@ -151,12 +151,12 @@ pub async fn register(
 ) -> anyhow::Result<db::model::Model> {
     artefacts.sweep(pool).await?;
     let seen = data.values.rows(0..trained.n_train);
-    let inputs = Profile::of(&seen, config.horizon);
+    let (inputs, end) = (Profile::of(&seen, config.horizon), seen.end());
     let folder = Uuid::now_v7().to_string();
     db::artefact_folder::note(connection, pool, DEFAULT_TENANT, &folder).await?;
     let written = blocking::run("writing a model", {
         let (artefacts, model, folder) = (artefacts.clone(), trained.fitted.model.clone(), folder.clone());
-        let (seen, curves) = (seen.clone(), trained.curves.lines().context("writing the training curves")?);
+        let curves = trained.curves.lines().context("writing the training curves")?;
         move || {
             let snapshot = ingest::snapshot::of(&seen).context("writing the snapshot")?;
             let snapshot_digest = snapshot.digest.clone();
@@ -172,17 +172,17 @@ pub async fn register(
         Budget::Seconds(seconds) => json!({ "seconds": seconds }),
     };
     // What was kept out of training was known to nobody who trained.
-    let data_cutoff = if trained.n_train < data.values.n_steps() { seen.end() } else { data.as_of };
+    let data_cutoff = if trained.n_train < data.values.n_steps() { end } else { data.as_of };
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
-            "warm_start": warm_start::kept(&trained.fitted.report, trained.origin.as_ref()),
+            "warm_start": trained.origin_used(),
         }),
         metrics: &json!({
             "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs,
             // Rows of covariates alone may lie ahead.
-            "trained_until": seen.end().min(data_cutoff),
+            "trained_until": end.min(data_cutoff),
         }),
         digest: &digest,
         snapshot_digest: &snapshot_digest,

@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use forecast::{Device, Start};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::Error;
 use crate::artefacts::Artefacts;
 use crate::db::model::Model;
-use crate::db::{self, DEFAULT_TENANT};
 use crate::registry;
-use crate::training::TrainingData;
+use crate::training::{Trained, TrainingData};
 
 /// The word for the model that serves a panel.
 const CHAMPION: &str = "champion";
@@ -64,8 +62,7 @@ impl WarmStart {
         let (panel, version) = from.rsplit_once('/').unwrap_or((&data.panel.name, from));
         let (panel, row) = if version == CHAMPION {
             let panel = registry::find_panel(pool, panel).await?;
-            let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
-            let champion = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+            let champion = registry::champion(pool, &panel).await?;
             (panel, champion)
         } else {
             registry::find(pool, panel, version).await?
@@ -93,27 +90,27 @@ impl WarmStart {
     }
 }
 
-/// What became of a warm start that was asked for, in words; `None` where none was.
-#[must_use]
-pub fn told(report: &forecast::TrainReport, origin: Option<&Origin>) -> Option<String> {
-    let Origin { panel, version, .. } = origin?;
-    Some(match report.warm_start.as_ref()? {
-        forecast::WarmStart::Weights { n_origins } => {
-            format!(
-                "began with the weights of version {version} of panel `{panel}`, chosen by {n_origins} origins after it"
-            )
-        }
-        forecast::WarmStart::Nothing { reason } => {
-            format!("began with nothing, not with version {version} of panel `{panel}`: {reason}")
-        }
-    })
-}
+impl Trained {
+    /// What became of a warm start that was asked for, in words; `None` where none was.
+    #[must_use]
+    pub fn start_told(&self) -> Option<String> {
+        let Origin { panel, version, .. } = self.origin.as_ref()?;
+        Some(match self.fitted.report.warm_start.as_ref()? {
+            forecast::WarmStart::Weights { n_origins } => {
+                format!(
+                    "began with the weights of version {version} of panel `{panel}`, chosen by {n_origins} origins after it"
+                )
+            }
+            forecast::WarmStart::Nothing { reason } => {
+                format!("began with nothing, not with version {version} of panel `{panel}`: {reason}")
+            }
+        })
+    }
 
-/// What is kept with a model whose network began with the weights of another.
-pub(crate) fn kept(report: &forecast::TrainReport, origin: Option<&Origin>) -> Value {
-    match report.warm_start {
-        Some(forecast::WarmStart::Weights { .. }) => origin.map_or(Value::Null, |origin| serde_json::json!(origin)),
-        _ => Value::Null,
+    /// The model whose weights the network did begin with.
+    pub(crate) fn origin_used(&self) -> Option<&Origin> {
+        let is_used = matches!(self.fitted.report.warm_start, Some(forecast::WarmStart::Weights { .. }));
+        self.origin.as_ref().filter(|_| is_used)
     }
 }
 

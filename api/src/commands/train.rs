@@ -101,7 +101,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     .await
     .context("training")?
     .with_context(|| format!("no model of panel `{panel}` was trained"))?;
-    if let Some(line) = warm_start::told(&trained.fitted.report, trained.origin.as_ref()) {
+    if let Some(line) = trained.start_told() {
         telemetry::note(format_args!("{line}"));
     }
     let mut transaction = pool.begin().await?;

@@ -35,8 +35,7 @@ impl Serving {
     /// [`Error::UnknownPanel`], [`Error::NoModel`], [`Error::Database`].
     pub(super) async fn find(pool: &PgPool, panel: &str) -> Result<Self, Error> {
         let panel = registry::find_panel(pool, panel).await?;
-        let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
-        let model = champion.ok_or_else(|| Error::NoModel { panel: panel.name.clone() })?;
+        let model = registry::champion(pool, &panel).await?;
         let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
         let (grid, checkpoint) = (Grid::of(&panel)?, Checkpoint::of(&model));
         Ok(Self { panel, model, series, grid, checkpoint })

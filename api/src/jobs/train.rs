@@ -141,7 +141,7 @@ impl Task for TrainOrder {
         .await??;
         let report = &trained.fitted.report;
         reporter.log(format!("base forecaster: {}; network: {} steps", report.base, report.best_step));
-        warm_start::told(report, trained.origin.as_ref()).into_iter().for_each(|line| reporter.log(line));
+        trained.start_told().into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;

@@ -34,7 +34,7 @@ use crate::db::words::ReferenceKind;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::registry;
 use crate::training::{self, TestWindows, Trained, TrainingData};
-use crate::warm_start::{self, WarmStart};
+use crate::warm_start::WarmStart;
 use crate::{Error, blocking};
 
 /// What is to be retrained.
@@ -142,7 +142,7 @@ impl Judged {
     /// What became of a warm start, in words; `None` where the policy asks for none.
     #[must_use]
     pub fn warm_start(&self) -> Option<String> {
-        warm_start::told(&self.trained.fitted.report, self.trained.origin.as_ref())
+        self.trained.start_told()
     }
 
     /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
