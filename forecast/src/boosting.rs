@@ -109,20 +109,20 @@ impl Boosting {
         let mut fitted = vec![0.0_f32; n_rows];
         let mut pulls = vec![0.0_f32; n_rows];
         let mut trees = Vec::with_capacity(N_TREES);
+        let mut descent = Descent::default();
         for _ in 0..N_TREES {
             for ((pull, target), fitted) in pulls.iter_mut().zip(targets).zip(&fitted) {
                 *pull = loss.pull(target - fitted);
             }
+            let unit = Count::unit(&pulls);
+            let counted: Vec<Count> = pulls.iter().map(|&pull| Count::of(pull, unit)).collect();
             let sampled = (0..n_rows as u32).filter(|_| stream.uniform() < ROW_SHARE).collect();
             let features = (0..rows.n_features).filter(|_| stream.uniform() < FEATURE_SHARE).collect();
-            let tree = Grower { binned: &binned, pulls: &pulls, features, rows: sampled }.grow(|rows| {
+            let tree = Grower { binned: &binned, pulls: &counted, features, rows: sampled }.grow(|rows| {
                 let residual = |&row: &u32| targets[row as usize] - fitted[row as usize];
                 loss.centre(&mut rows.iter().map(residual).collect::<Vec<f32>>())
             });
-            for (row, fitted) in fitted.iter_mut().enumerate() {
-                *fitted +=
-                    evaluate(&tree, |feature, threshold| rows.values[row * rows.n_features + feature] <= threshold);
-            }
+            descent.each_leaf(&tree, &rows.values, rows.n_features, |row, value| fitted[row] += value);
             trees.push(tree);
         }
         Self { trees }
@@ -135,9 +135,17 @@ impl Boosting {
         Self { trees: trees.collect() }
     }
 
-    /// The sum of all trees for one row of features.
-    pub fn predict(&self, row: &[f32]) -> f64 {
-        self.trees.iter().map(|tree| f64::from(evaluate(tree, |feature, threshold| row[feature] <= threshold))).sum()
+    /// The sum of all trees for each row of features.
+    pub fn predict(&self, rows: &FeatureRows) -> Vec<f64> {
+        let mut sums = vec![0.0; rows.n_rows()];
+        let mut descent = Descent::default();
+        let blocks = rows.values.chunks(N_BLOCK_ROWS * rows.n_features.max(1)).zip(sums.chunks_mut(N_BLOCK_ROWS));
+        for (values, sums) in blocks {
+            for tree in &self.trees {
+                descent.each_leaf(tree, values, rows.n_features, |row, value| sums[row] += f64::from(value));
+            }
+        }
+        sums
     }
 }
 
@@ -175,18 +183,56 @@ impl Boosting {
     }
 }
 
-fn evaluate(tree: &[Node], is_left: impl Fn(usize, f32) -> bool) -> f32 {
-    let mut node = &tree[0];
-    while let Some(feature) = node.feature {
-        let right = usize::from(!is_left(usize::from(feature), node.threshold));
-        node = &tree[usize::from(node.left) + right];
-    }
-    node.value
+/// Rows that all trees see before the next ones: they stay near the processor.
+const N_BLOCK_ROWS: usize = 256;
+/// Rows that go down a tree side by side, so that the processor does not wait for each of their steps.
+const N_LANES: usize = 8;
+
+/// A node on the way down; a leaf leads to itself.
+#[derive(Clone, Copy)]
+struct Step {
+    threshold: f32,
+    feature: u16,
+    left: u16,
 }
 
-/// Features as numbers of bins, `[feature, row]`.
+/// The way down a tree, for many rows.
+#[derive(Default)]
+struct Descent {
+    steps: Vec<Step>,
+}
+
+impl Descent {
+    /// Calls a function with each row of values, `[row, feature]`, and with what the leaf adds that it comes to.
+    fn each_leaf(&mut self, tree: &[Node], values: &[f32], n_features: usize, mut f: impl FnMut(usize, f32)) {
+        self.steps.clear();
+        self.steps.extend(tree.iter().zip(0..).map(|(node, index)| match node.feature {
+            Some(feature) => Step { threshold: node.threshold, feature, left: node.left },
+            None => Step { threshold: f32::INFINITY, feature: 0, left: index },
+        }));
+        let n_rows = values.len() / n_features;
+        for first in (0..n_rows).step_by(N_LANES) {
+            let rows: [&[f32]; N_LANES] =
+                std::array::from_fn(|lane| &values[(first + lane).min(n_rows - 1) * n_features..][..n_features]);
+            let mut at = [0_u16; N_LANES];
+            loop {
+                let before = at;
+                for (at, row) in at.iter_mut().zip(rows) {
+                    let Step { threshold, feature, left } = self.steps[usize::from(*at)];
+                    *at = left + u16::from(row[usize::from(feature)] > threshold);
+                }
+                if at == before {
+                    break;
+                }
+            }
+            at.iter().zip(first..n_rows).for_each(|(&at, row)| f(row, tree[usize::from(at)].value));
+        }
+    }
+}
+
+/// Features as numbers of bins, `[row, feature]`.
 struct Binned {
-    n_rows: usize,
+    n_features: usize,
     bins: Vec<u8>,
     /// Upper ends of the bins of each feature but the last.
     thresholds: Vec<Vec<f32>>,
@@ -194,29 +240,59 @@ struct Binned {
 
 impl Binned {
     fn new(rows: &FeatureRows) -> Self {
-        let n_rows = rows.n_rows();
+        let (n_rows, n_features) = (rows.n_rows(), rows.n_features);
         let stride = n_rows.div_ceil(N_BINNED_VALUES);
-        let mut thresholds = Vec::with_capacity(rows.n_features);
-        let mut bins = Vec::with_capacity(rows.values.len());
-        for feature in 0..rows.n_features {
-            let column = (0..n_rows).map(|row| rows.values[row * rows.n_features + feature]);
-            let mut sorted: Vec<f32> = column.clone().step_by(stride).collect();
+        let mut thresholds = Vec::with_capacity(n_features);
+        let mut bins = vec![0; rows.values.len()];
+        for feature in 0..n_features {
+            let column = || rows.values.iter().skip(feature).step_by(n_features);
+            let mut sorted: Vec<f32> = column().step_by(stride).copied().collect();
             sorted.sort_unstable_by(f32::total_cmp);
             let mut ends: Vec<f32> = (1..N_BINS).map(|bin| sorted[bin * (sorted.len() - 1) / N_BINS]).collect();
             ends.dedup();
-            bins.extend(column.map(|value| ends.partition_point(|&end| end < value) as u8));
+            for (bin, value) in bins.iter_mut().skip(feature).step_by(n_features).zip(column()) {
+                *bin = ends.partition_point(|end| end < value) as u8;
+            }
             thresholds.push(ends);
         }
-        Self { n_rows, bins, thresholds }
+        Self { n_features, bins, thresholds }
     }
 
-    fn column(&self, feature: usize) -> &[u8] {
-        &self.bins[feature * self.n_rows..][..self.n_rows]
+    /// The bins of a row.
+    fn row(&self, row: u32) -> &[u8] {
+        &self.bins[row as usize * self.n_features..][..self.n_features]
     }
 }
 
-/// Sum of pulls and number of rows in each bin of each usable feature, `[feature, bin]`.
-type Histogram = Vec<(f64, f64)>;
+/// How many rows, and the sum of their pulls in whole numbers of a unit: the one in the lower half, the other in the upper one, so
+/// that one addition counts a row (Shi et al., "Quantized training of gradient boosting decision trees", NeurIPS 2022).
+#[derive(Clone, Copy, Default)]
+struct Count(i64);
+
+impl Count {
+    /// The unit in which the sum of so many pulls cannot overflow.
+    fn unit(pulls: &[f32]) -> f64 {
+        let largest = pulls.iter().fold(0.0, |largest, pull| f32::max(largest, pull.abs()));
+        f64::from(largest).max(f64::MIN_POSITIVE) * pulls.len() as f64 / f64::from(i32::MAX / 2)
+    }
+
+    /// One row.
+    fn of(pull: f32, unit: f64) -> Self {
+        Self((((f64::from(pull) / unit) as i64) << 32) + 1)
+    }
+
+    fn n_rows(self) -> f64 {
+        f64::from(self.0 as u32)
+    }
+
+    /// The sum, in units.
+    fn sum(self) -> f64 {
+        (self.0 >> 32) as f64
+    }
+}
+
+/// What is in each bin of each usable feature.
+type Histogram = Vec<[Count; N_BINS]>;
 
 struct Split {
     gain: f64,
@@ -234,7 +310,8 @@ struct Leaf {
 
 struct Grower<'a> {
     binned: &'a Binned,
-    pulls: &'a [f32],
+    /// Each row's.
+    pulls: &'a [Count],
     features: Vec<usize>,
     /// Sampled rows; those of a leaf are neighbours.
     rows: Vec<u32>,
@@ -260,8 +337,8 @@ impl Grower<'_> {
             // The histogram of the larger child is what the smaller one leaves over.
             let is_left_smaller = left.len() < right.len();
             let smaller = self.histogram(if is_left_smaller { left.clone() } else { right.clone() });
-            for (whole, part) in histogram.iter_mut().zip(&smaller) {
-                *whole = (whole.0 - part.0, whole.1 - part.1);
+            for (whole, part) in histogram.as_flattened_mut().iter_mut().zip(smaller.as_flattened()) {
+                whole.0 -= part.0;
             }
             let (left_histogram, right_histogram) =
                 if is_left_smaller { (smaller, histogram) } else { (histogram, smaller) };
@@ -282,35 +359,31 @@ impl Grower<'_> {
     }
 
     fn histogram(&self, rows: std::ops::Range<usize>) -> Histogram {
-        let rows = &self.rows[rows];
-        let pulls: Vec<f64> = rows.iter().map(|&row| f64::from(self.pulls[row as usize])).collect();
-        let mut histogram = vec![(0.0, 0.0); self.features.len() * N_BINS];
-        for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact_mut(N_BINS)) {
-            let column = self.binned.column(feature);
-            for (&row, pull) in rows.iter().zip(&pulls) {
-                let bin = &mut bins[usize::from(column[row as usize])];
-                bin.0 += pull;
-                bin.1 += 1.0;
+        let mut histogram = vec![[Count::default(); N_BINS]; self.features.len()];
+        for &row in &self.rows[rows] {
+            let (counted, bins_of_row) = (self.pulls[row as usize], self.binned.row(row));
+            for (&feature, bins) in self.features.iter().zip(&mut histogram) {
+                bins[usize::from(bins_of_row[feature]) % N_BINS].0 += counted.0;
             }
         }
         histogram
     }
 
     fn best_split(&self, histogram: &Histogram) -> Option<Split> {
-        let score = |(sum, n): (f64, f64)| sum * sum / (n + LEAF_PENALTY);
+        let score = |count: Count| count.sum() * count.sum() / (count.n_rows() + LEAF_PENALTY);
         let mut best: Option<Split> = None;
-        for (&feature, bins) in self.features.iter().zip(histogram.chunks_exact(N_BINS)) {
-            let all = bins.iter().fold((0.0, 0.0), |all, bin| (all.0 + bin.0, all.1 + bin.1));
-            let mut left = (0.0, 0.0);
+        for (&feature, bins) in self.features.iter().zip(histogram) {
+            let all = Count(bins.iter().map(|bin| bin.0).sum());
+            let mut left = Count::default();
             let n_thresholds = self.binned.thresholds[feature].len();
-            for (bin, &(sum, n)) in bins[..n_thresholds].iter().enumerate() {
-                left = (left.0 + sum, left.1 + n);
-                let right = (all.0 - left.0, all.1 - left.1);
-                if left.1 < N_ROWS_IN_LEAF as f64 || right.1 < N_ROWS_IN_LEAF as f64 {
+            for (bin, count) in bins[..n_thresholds].iter().enumerate() {
+                left.0 += count.0;
+                let right = Count(all.0 - left.0);
+                if left.n_rows() < N_ROWS_IN_LEAF as f64 || right.n_rows() < N_ROWS_IN_LEAF as f64 {
                     continue;
                 }
                 let gain = score(left) + score(right) - score(all);
-                if gain > best.as_ref().map_or(1e-12, |best| best.gain) {
+                if gain > best.as_ref().map_or(0.0, |best| best.gain) {
                     best = Some(Split { gain, feature, bin });
                 }
             }
@@ -320,9 +393,8 @@ impl Grower<'_> {
 
     /// Moves the rows that go left to the front of the range, in their order, and returns where the others begin.
     fn partition(&mut self, rows: std::ops::Range<usize>, split: &Split) -> usize {
-        let column = self.binned.column(split.feature);
-        let (left, right): (Vec<u32>, Vec<u32>) =
-            self.rows[rows.clone()].iter().partition(|&&row| usize::from(column[row as usize]) <= split.bin);
+        let is_left = |row: &&u32| usize::from(self.binned.row(**row)[split.feature]) <= split.bin;
+        let (left, right): (Vec<u32>, Vec<u32>) = self.rows[rows.clone()].iter().partition(is_left);
         let middle = rows.start + left.len();
         self.rows[rows.start..middle].copy_from_slice(&left);
         self.rows[middle..rows.end].copy_from_slice(&right);
@@ -347,8 +419,8 @@ mod tests {
     }
 
     fn mean_squared_error(boosting: &Boosting, rows: &FeatureRows, targets: &[f32]) -> f64 {
-        let errors = rows.values.chunks_exact(rows.n_features).zip(targets);
-        let squares = errors.map(|(row, target)| (boosting.predict(row) - f64::from(*target)).powi(2));
+        let squares =
+            boosting.predict(rows).into_iter().zip(targets).map(|(y, target)| (y - f64::from(*target)).powi(2));
         squares.sum::<f64>() / targets.len() as f64
     }
 
@@ -389,12 +461,30 @@ mod tests {
         // Of an exponential law with mean 1, whose median is ln 2.
         let targets: Vec<f32> = (0..8000).map(|_| -libm::log(1.0 - stream.uniform()) as f32).collect();
         let fit = |loss| Boosting::fit(&rows, &targets, loss, 1);
-        let mean = |fit: &Boosting| (0..2000).map(|row| fit.predict(&rows.values[row..=row])).sum::<f64>() / 2000.0;
+        let mean = |fit: &Boosting| fit.predict(&rows)[..2000].iter().sum::<f64>() / 2000.0;
         let (median, expected) = (fit(Loss::Absolute), fit(Loss::Squared));
         assert!((mean(&median) - std::f64::consts::LN_2).abs() < 0.05, "{}", mean(&median));
         assert!((mean(&expected) - 1.0).abs() < 0.05, "{}", mean(&expected));
         let halfway = mean(&median.halfway(&expected));
         assert!((halfway - 0.5 * (mean(&median) + mean(&expected))).abs() < 1e-6, "{halfway}");
+    }
+
+    #[test]
+    fn every_row_comes_to_its_leaf() {
+        let (rows, targets) = interaction(3 * N_BLOCK_ROWS + 5, 1);
+        let boosting = Boosting::fit(&rows, &targets, Loss::Squared, 1);
+        let value = |tree: &Vec<Node>, row: &[f32]| {
+            let mut node = tree[0];
+            while let Some(feature) = node.feature {
+                let is_right = row[usize::from(feature)] > node.threshold;
+                node = tree[usize::from(node.left) + usize::from(is_right)];
+            }
+            f64::from(node.value)
+        };
+        let one_by_one =
+            rows.values.chunks(3).map(|row| boosting.trees.iter().map(|tree| value(tree, row)).sum::<f64>());
+        assert!(boosting.trees.iter().any(|tree| tree.len() > 3));
+        assert_eq!(boosting.predict(&rows), one_by_one.collect::<Vec<_>>());
     }
 
     #[test]
@@ -404,6 +494,7 @@ mod tests {
         assert_eq!(fit(1), fit(1));
         assert_ne!(fit(1), fit(2));
         let (few, few_targets) = interaction(150, 1);
-        assert_eq!(Boosting::fit(&few, &few_targets, Loss::Squared, 1).predict(&[1.0, 1.0, 1.0]), 0.0);
+        let new_row = FeatureRows { n_features: 3, values: vec![1.0; 3] };
+        assert_eq!(Boosting::fit(&few, &few_targets, Loss::Squared, 1).predict(&new_row), [0.0]);
     }
 }

@@ -175,24 +175,21 @@ impl Correction {
             return vec![1.0; path.len()];
         }
         let features = Features::new(input, &self.seasons, origin);
-        let mut row = vec![];
-        let correct = |(index, expected): (usize, &mut f64)| {
-            row.clear();
-            features.row(1 + index / input.n_series, index % input.n_series, *expected, &mut row);
-            if self.shares.location > 0.0 {
-                *expected += self.shares.location * self.location.predict(&row);
-            }
-            self.spread_of(&row)
-        };
-        path.iter_mut().enumerate().map(correct).collect()
-    }
-
-    fn spread_of(&self, row: &[f32]) -> f64 {
-        if self.shares.spread == 0.0 {
-            return 1.0;
+        let mut values = vec![];
+        for (index, &expected) in path.iter().enumerate() {
+            features.row(1 + index / input.n_series, index % input.n_series, expected, &mut values);
         }
-        let spread = libm::exp(self.shares.spread * self.spread.predict(row));
-        spread.clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
+        let rows = FeatureRows { n_features: values.len() / path.len(), values };
+        if self.shares.location > 0.0 {
+            for (expected, correction) in path.iter_mut().zip(self.location.predict(&rows)) {
+                *expected += self.shares.location * correction;
+            }
+        }
+        if self.shares.spread == 0.0 {
+            return vec![1.0; path.len()];
+        }
+        let spread = |logarithm| libm::exp(self.shares.spread * logarithm).clamp(1.0 / SPREAD_MAX, SPREAD_MAX);
+        self.spread.predict(&rows).into_iter().map(spread).collect()
     }
 
     /// Fits corrections on the given folds, with their out-of-fold versions. For a fold outside the given ones, all given folds are
@@ -394,8 +391,11 @@ impl Sample {
         sample
     }
 
-    fn row(&self, row: usize) -> &[f32] {
-        &self.rows.values[row * self.rows.n_features..][..self.rows.n_features]
+    /// Some of the rows.
+    fn rows(&self, rows: &[usize]) -> FeatureRows {
+        let n_features = self.rows.n_features;
+        let values = rows.iter().flat_map(|row| &self.rows.values[row * n_features..][..n_features]).copied().collect();
+        FeatureRows { n_features, values }
     }
 
     /// Trees for the targets of the rows.
@@ -403,9 +403,8 @@ impl Sample {
         let fit = |&left_out: &Option<usize>| {
             let is_used = |fold: &usize| used.contains(fold) && left_out != Some(*fold);
             let chosen: Vec<usize> = (0..targets.len()).filter(|&row| is_used(&self.folds[row])).collect();
-            let values = chosen.iter().flat_map(|&row| self.row(row)).copied().collect();
             let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
-            Boosting::fit(&FeatureRows { n_features: self.rows.n_features, values }, &targets, loss, seed)
+            Boosting::fit(&self.rows(&chosen), &targets, loss, seed)
         };
         let left_out: Vec<Option<usize>> = used.iter().copied().map(Some).chain([None]).collect();
         let mut trees = Trees { whole: Boosting::default(), without_fold: vec![None; self.n_folds] };
@@ -420,7 +419,15 @@ impl Sample {
 
     /// What the trees that did not see a row say about it.
     fn out_of_fold(&self, trees: &Trees) -> Vec<f64> {
-        (0..self.errors.len()).map(|row| trees.without(self.folds[row]).predict(self.row(row))).collect()
+        let folds: Vec<usize> = (0..self.n_folds).collect();
+        let predicted = parallel::map(&folds, |&fold| {
+            let chosen: Vec<usize> = (0..self.folds.len()).filter(|&row| self.folds[row] == fold).collect();
+            let values = trees.without(fold).predict(&self.rows(&chosen));
+            chosen.into_iter().zip(values).collect::<Vec<_>>()
+        });
+        let mut all = vec![0.0; self.folds.len()];
+        predicted.into_iter().flatten().for_each(|(row, value)| all[row] = value);
+        all
     }
 
     /// Sizes of errors relative to what is usual for their lead and series.
