@@ -64,6 +64,7 @@ mod solver;
 mod stage;
 mod start;
 pub mod surprise;
+mod timetable;
 mod train;
 mod trainer;
 mod trajectories;

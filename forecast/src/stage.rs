@@ -1,5 +1,7 @@
 //! The data of a training run: the history in standard units, its base forecaster and the errors that this makes.
 
+use std::time::Instant;
+
 use crate::base::{Base, Outlook};
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::correction::{Correction, LinearPath, Plan, Shares};
@@ -281,16 +283,36 @@ impl<'a> Data<'a> {
     pub fn loss_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<f64, Error> {
         let Stage { measured, innovation, pool, .. } = stage;
         self.loss_of_draws(measured, innovation, pool, first_origin, &mut |path, seed| {
-            let draw = Draw {
-                first_sample: 0,
-                n_samples: N_COMPARED_SAMPLES,
-                first_step: 0,
-                n_tokens: self.layout.n_horizon_tokens,
-            };
-            let config = SampleConfig { seed, n_samples: N_COMPARED_SAMPLES, ..SampleConfig::default() };
-            let Example { conditioning, .. } = self.example(stage, path);
-            sampler.draw(&[conditioning], draw, &config, None)
+            self.draw(stage, sampler, path, seed)
         })
+    }
+
+    /// Seconds that [`Data::loss_of_sampler`] takes, from one of its draws; the one before it makes things ready.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::draw`].
+    pub fn seconds_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<f64, Error> {
+        let paths = stage.measured.last_paths(first_origin);
+        let mut seconds = 0.0;
+        for &path in paths.iter().take(2) {
+            let begun = Instant::now();
+            self.draw(stage, sampler, path, 0)?;
+            seconds = begun.elapsed().as_secs_f64();
+        }
+        Ok(seconds * paths.len().min(N_COMPARED_ORIGINS) as f64)
+    }
+
+    /// Innovations `[sample, element]` that a sampler draws for the index of a path.
+    fn draw(&self, stage: &Stage, sampler: &Sampler<'_>, path: usize, seed: u64) -> Result<Vec<f32>, Error> {
+        let draw = Draw {
+            first_sample: 0,
+            n_samples: N_COMPARED_SAMPLES,
+            first_step: 0,
+            n_tokens: self.layout.n_horizon_tokens,
+        };
+        let config = SampleConfig { seed, n_samples: N_COMPARED_SAMPLES, ..SampleConfig::default() };
+        let Example { conditioning, .. } = self.example(stage, path);
+        sampler.draw(&[conditioning], draw, &config, None)
     }
 
     /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, from an origin on, for innovations

@@ -1,6 +1,6 @@
 //! The optimiser's loop: once to find how long to learn, once to learn.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use burn::grad_clipping::GradientClippingConfig;
@@ -16,6 +16,7 @@ use crate::noise::Stream;
 use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
 use crate::start::Weights;
+use crate::timetable::{N_STEPS_MAX, Pace, Timetable};
 use crate::train::{Budget, Progress, SampledLoss, TrainConfig};
 use crate::windows::TrainingWindows;
 
@@ -25,7 +26,6 @@ const LEARNING_RATE_WARM: f64 = 1e-3;
 const WARM_UP_STEPS: usize = 20;
 const WEIGHT_DECAY: f32 = 0.01;
 const GRADIENT_NORM_MAX: f32 = 1.0;
-const N_STEPS_MAX: usize = 2000;
 /// The validation windows are looked at after this many steps, and again whenever the steps have grown by a fifth.
 const FIRST_VALIDATION_STEP: usize = 10;
 const VALIDATION_GROWTH: f64 = 1.2;
@@ -34,17 +34,12 @@ const SHARE_MIN: f64 = 0.2;
 const N_VALIDATION_WINDOWS: usize = 192;
 /// Draws of token, level and noise for each validation window.
 const N_VALIDATION_DRAWS: usize = 4;
-/// Share of the time for the first pass; the second takes no more steps than the first found best.
-const SELECT_SHARE: f64 = 0.4;
-/// Networks are compared by the trajectories that they give whenever the steps have grown by this factor, as long as no more than
-/// this share of the time is over.
+/// Networks are compared by the trajectories that they give whenever the steps have grown by this factor.
 const CANDIDATE_GROWTH: f64 = 1.6;
-const COMPARE_SHARE: f64 = 0.5;
 /// Shares of the velocity, beside all of it, that are compared for the best of them.
 const PARTIAL_SHARES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
-const N_TIMED_STEPS: usize = 5;
-/// Time of a step with its part of the looks at the validation windows, relative to the step alone.
-const VALIDATION_OVERHEAD: f64 = 1.25;
+/// The time of these steps fixes how many there are; those before them are slower.
+const TIMED_STEPS: Range<usize> = 2..7;
 
 /// A network that was trained for so many steps.
 struct Candidate {
@@ -86,8 +81,8 @@ pub struct Trainer<'a> {
     pub start: Option<Weights<'a>>,
     /// Where it is trained.
     pub device: &'a Device,
-    /// When the whole training began.
-    pub started: Instant,
+    /// What has to be done by when, with a budget of time.
+    pub timetable: Option<Timetable>,
 }
 
 /// Streams of random numbers, one per purpose.
@@ -120,6 +115,10 @@ impl Trainer<'_> {
     /// The first origin by which networks are compared.
     fn first_origin(&self) -> usize {
         self.start.map_or(0, |weights| weights.first_origin)
+    }
+
+    fn sampler<'a>(&'a self, data: &'a Data<'_>, denoiser: &'a Denoiser, velocity_share: f64) -> Sampler<'a> {
+        Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device }
     }
 
     /// Runs up to `n_steps` steps; `after` sees the averaged network after each and may end the run.
@@ -186,16 +185,23 @@ impl Trainer<'_> {
             Budget::Steps(n) => n,
             Budget::Seconds(_) => N_STEPS_MAX,
         };
-        let (begun, mut smoothed, mut stopped) = (Instant::now(), 1.0, false);
+        let mut pace = Pace { step: 0.0, comparison: 0.0 };
+        if self.timetable.is_some() {
+            let sampler = self.sampler(data, &untrained, 1.0);
+            pace.comparison = data.seconds_of_sampler(stage, &sampler, self.first_origin())?;
+        }
+        let (begun, mut timed, mut smoothed, mut stopped) = (Instant::now(), Instant::now(), 1.0, false);
         let (mut latest, mut next_look, mut next_candidate) = (None, FIRST_VALIDATION_STEP, FIRST_VALIDATION_STEP);
         self.run(data, stage, n_steps, &mut |step, loss, denoiser| {
             smoothed += (loss - smoothed) / f64::min(step as f64, 20.0);
             let mut next = Continue::Same;
-            if let (Budget::Seconds(seconds), N_TIMED_STEPS) = (self.config.budget, step) {
-                // The time of the first steps fixes how many there are, so that the learning rate can fall to 0 on time.
-                let per_step = begun.elapsed().as_secs_f64() / step as f64;
-                let left = seconds * SELECT_SHARE - self.started.elapsed().as_secs_f64();
-                n_steps = step + ((left.max(0.0) / per_step / VALIDATION_OVERHEAD) as usize).min(N_STEPS_MAX);
+            if step == TIMED_STEPS.start {
+                timed = Instant::now();
+            }
+            if let Some(timetable) = self.timetable.filter(|_| step == TIMED_STEPS.end) {
+                // So that the learning rate can fall to 0 on time.
+                pace.step = timed.elapsed().as_secs_f64() / TIMED_STEPS.len() as f64;
+                n_steps = timetable.n_steps(pace, n_compared).max(step);
                 next = Continue::Until(n_steps);
             }
             if step == next_look || step == n_steps {
@@ -222,7 +228,7 @@ impl Trainer<'_> {
             (of_use.min_by(|a, b| a.loss.total_cmp(&b.loss)).ok_or(Error::Stopped)?, vec![])
         } else {
             let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: untrained };
-            self.best_by_trajectories(data, stage, candidates, nothing)?
+            self.best_by_trajectories(data, stage, candidates, nothing, pace)?
         };
         Ok(Selection {
             best_step: best.step,
@@ -247,19 +253,20 @@ impl Trainer<'_> {
         stage: &Stage,
         candidates: Vec<Candidate>,
         nothing: Candidate,
+        pace: Pace,
     ) -> Result<(Candidate, Vec<SampledLoss>), Error> {
         let compare = |candidate: &Candidate, velocity_share: f64| {
             let Candidate { step, denoiser, .. } = candidate;
-            let sampler = Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device };
+            let sampler = self.sampler(data, denoiser, velocity_share);
             Ok::<_, Error>(SampledLoss {
                 step: *step,
                 velocity_share,
                 loss: data.loss_of_sampler(stage, &sampler, self.first_origin())?,
             })
         };
-        let is_late = || match self.config.budget {
-            Budget::Steps(_) => false,
-            Budget::Seconds(seconds) => self.started.elapsed().as_secs_f64() > COMPARE_SHARE * seconds,
+        let has_time = |best_step: usize| {
+            let n_comparisons = 1 + PARTIAL_SHARES.len();
+            self.timetable.is_none_or(|timetable| timetable.has_time_for(n_comparisons, best_step, pace))
         };
         if candidates.is_empty() {
             return Ok((nothing, vec![]));
@@ -269,7 +276,7 @@ impl Trainer<'_> {
         // Every other one first, so that none is far from one that was compared when time runs out.
         let (even, odd): (Vec<_>, Vec<_>) = candidates.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
         for (_, candidate) in even.into_iter().chain(odd) {
-            if best.is_some() && is_late() {
+            if best.as_ref().is_some_and(|(best, _)| !has_time(best.step)) {
                 break;
             }
             let found = compare(&candidate, 1.0)?;
@@ -310,8 +317,7 @@ impl Trainer<'_> {
         let trained = self.run(data, stage, n_steps, &mut |step, loss, _| {
             smoothed += (loss - smoothed) / f64::min(step as f64, 20.0);
             is_finished = step == best_step;
-            let is_over =
-                matches!(self.config.budget, Budget::Seconds(seconds) if self.started.elapsed().as_secs_f64() > seconds);
+            let is_over = self.timetable.is_some_and(|timetable| timetable.is_over());
             let state = self.state("train", step, best_step, smoothed, None, begun);
             let is_stopped = progress(&state).is_break();
             if is_finished || is_over || is_stopped { Continue::Stop } else { Continue::Same }
@@ -348,6 +354,13 @@ impl Trainer<'_> {
             })
             .collect()
     }
+}
+
+/// How often trajectories are compared after a first pass of so many steps: without a network, with networks, and with shares.
+fn n_compared(n_steps: usize) -> usize {
+    let growth = n_steps as f64 / FIRST_VALIDATION_STEP as f64;
+    let n_networks = 2.0 + (libm::log(growth.max(1.0)) / libm::log(CANDIDATE_GROWTH));
+    1 + n_networks as usize + PARTIAL_SHARES.len()
 }
 
 enum Continue {
