@@ -54,7 +54,7 @@ impl Display {
 
     /// Shows where training stands, and tells it to stop after Ctrl-C.
     pub fn show(&mut self, progress: &Progress) -> ControlFlow<()> {
-        let ends_stage = progress.step == progress.n_steps;
+        let ends_stage = progress.n_steps > 0 && progress.step == progress.n_steps;
         let new_stage = self.stage != progress.stage;
         self.stage = progress.stage;
         let text = self.text(progress);

@@ -75,7 +75,7 @@ impl TrainConfig {
 /// Where training stands.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// `base`, `select` or `train`.
+    /// `base`, `select`, `compare` or `train`.
     pub stage: &'static str,
     /// Optimiser steps done in this stage.
     pub step: usize,
@@ -95,6 +95,18 @@ impl Progress {
     /// The start of a stage that takes no optimiser steps.
     pub(crate) fn of_stage(stage: &'static str) -> Self {
         Self { stage, step: 0, n_steps: 0, loss: 1.0, validation_loss: None, steps_per_second: 0.0, seconds_left: 0.0 }
+    }
+
+    /// Share of the whole training that is done, roughly: both passes take about as long.
+    #[must_use]
+    pub fn share_done(&self) -> f64 {
+        let within = self.step as f64 / self.n_steps.max(1) as f64;
+        match self.stage {
+            "base" => 0.0,
+            "select" => 0.2 + 0.3 * within,
+            "compare" => 0.5,
+            _ => 0.7 + 0.3 * within,
+        }
     }
 }
 
@@ -232,9 +244,12 @@ fn fit_parts(
 ) -> Result<Fitted, Error> {
     let started = Instant::now();
     check(history, config)?;
-    if progress(&Progress::of_stage("base")).is_break() {
-        return Err(Error::Stopped);
-    }
+    // Nothing of a base is kept that is not complete.
+    let go_on = |progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>| match progress(&Progress::of_stage("base")) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Stopped),
+    };
+    go_on(progress)?;
     let roles = Roles::new(&history.roles, history.values.n_series())?;
     let mut covariates = Covariates::fit(history, &roles, config, device, progress)?;
     let history = &*covariates::modelled_history(history, &roles, covariates.as_ref());
@@ -247,6 +262,7 @@ fn fit_parts(
     let trees = Plan { n_rows: config.budget.n_tree_rows(), seed: config.seed };
     let mut best: Option<Candidate<'_>> = None;
     for kind in ScalingKind::candidates(&early_rows) {
+        go_on(progress)?;
         let mut data = Data::new(history, &roles, kind, &early_rows, layout);
         let effects = data.take_out_effects(&plan, &earlier, None);
         let fitter = data.linear_fitter(&plan);
@@ -264,6 +280,7 @@ fn fit_parts(
         return Err(Error::Covariance);
     };
     // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
+    go_on(progress)?;
     let begun = Instant::now();
     let (measured, law) = match parts {
         Parts::LinearLaw => (measured, law),

@@ -71,6 +71,19 @@ pub struct Selection {
     pub is_stopped: bool,
 }
 
+impl Selection {
+    fn of(
+        best: Candidate,
+        n_steps: usize,
+        sampled_losses: Vec<SampledLoss>,
+        gaussian_loss: f64,
+        is_stopped: bool,
+    ) -> Self {
+        let Candidate { step: best_step, loss: best_loss, share: velocity_share, denoiser } = best;
+        Self { best_step, n_steps, velocity_share, sampled_losses, best_loss, gaussian_loss, denoiser, is_stopped }
+    }
+}
+
 /// Trains networks of one configuration.
 pub struct Trainer<'a> {
     /// What is to be trained.
@@ -222,28 +235,24 @@ impl Trainer<'_> {
             stopped = progress(&state).is_break();
             if stopped { Continue::Stop } else { next }
         });
-        let (best, sampled_losses) = if stopped {
+        if stopped {
             // There is no time to compare trajectories.
             let of_use = candidates.into_iter().filter(|candidate| candidate.loss < gaussian_loss);
-            (of_use.min_by(|a, b| a.loss.total_cmp(&b.loss)).ok_or(Error::Stopped)?, vec![])
-        } else {
-            let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: untrained };
-            self.best_by_trajectories(data, stage, candidates, nothing, pace)?
+            let best = of_use.min_by(|a, b| a.loss.total_cmp(&b.loss)).ok_or(Error::Stopped)?;
+            return Ok(Selection::of(best, n_steps, vec![], gaussian_loss, true));
+        }
+        let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: untrained };
+        let mut goes_on = || {
+            stopped = stopped || progress(&Progress::of_stage("compare")).is_break();
+            !stopped
         };
-        Ok(Selection {
-            best_step: best.step,
-            n_steps,
-            velocity_share: best.share,
-            sampled_losses,
-            best_loss: best.loss,
-            gaussian_loss,
-            denoiser: best.denoiser,
-            is_stopped: stopped,
-        })
+        let (best, sampled_losses) = self.best_by_trajectories(data, stage, candidates, nothing, pace, &mut goes_on)?;
+        Ok(Selection::of(best, n_steps, sampled_losses, gaussian_loss, stopped))
     }
 
     /// The candidate and the share of its velocity whose trajectories score best on the last fold, with the losses of all that
-    /// were compared; `nothing` where none is better than the joint law of the base's errors.
+    /// were compared; `nothing` where none is better than the joint law of the base's errors. Asked before each whether to go on, it
+    /// chooses among those that there are when it is not to.
     ///
     /// The loss of the velocity goes on falling when trajectories have begun to get worse: what is learned by heart adds up
     /// along a path.
@@ -254,6 +263,7 @@ impl Trainer<'_> {
         candidates: Vec<Candidate>,
         nothing: Candidate,
         pace: Pace,
+        goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<(Candidate, Vec<SampledLoss>), Error> {
         let compare = |candidate: &Candidate, velocity_share: f64| {
             let Candidate { step, denoiser, .. } = candidate;
@@ -276,7 +286,7 @@ impl Trainer<'_> {
         // Every other one first, so that none is far from one that was compared when time runs out.
         let (even, odd): (Vec<_>, Vec<_>) = candidates.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
         for (_, candidate) in even.into_iter().chain(odd) {
-            if best.as_ref().is_some_and(|(best, _)| !has_time(best.step)) {
+            if !goes_on() || best.as_ref().is_some_and(|(best, _)| !has_time(best.step)) {
                 break;
             }
             let found = compare(&candidate, 1.0)?;
@@ -287,6 +297,9 @@ impl Trainer<'_> {
         }
         let Some((mut lowest, candidate)) = best else { return Ok((nothing, losses)) };
         for share in PARTIAL_SHARES {
+            if !goes_on() {
+                break;
+            }
             let found = compare(&candidate, share)?;
             losses.push(found);
             if found.loss < lowest.loss {

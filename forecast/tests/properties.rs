@@ -651,6 +651,29 @@ fn training_that_is_stopped_at_once_gives_no_model() {
     assert!(matches!(result, Err(Error::Stopped)));
 }
 
+#[test]
+fn training_can_be_stopped_before_its_base_is_complete_and_while_networks_are_compared() {
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(30), 5);
+    config.network.batch_size = 16;
+    let history = bursts(600);
+    let fit_until = |stage: &'static str, nth: usize| {
+        let mut n_seen = 0;
+        let mut stop = move |progress: &forecast::Progress| {
+            n_seen += usize::from(progress.stage == stage);
+            if n_seen > nth { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        fit(&history, &config, &device(), &mut stop)
+    };
+    assert!(matches!(fit_until("base", 1), Err(Error::Stopped)));
+    let report = |nth| fit_until("compare", nth).expect("the joint law of the base's errors, at least").report;
+    let none = report(0);
+    assert_eq!((none.best_step, none.sampled_losses.len()), (0, 1), "{none:?}");
+    let one = report(1);
+    assert_eq!(one.sampled_losses.len(), 2, "{one:?}");
+    let lowest = one.sampled_losses.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).expect("two");
+    assert_eq!((one.best_step, one.velocity_share), (lowest.step, lowest.velocity_share));
+}
+
 /// Noise that is loud or quiet for a whole season, which shows only once it has begun: something for a network to learn.
 fn bursts(n_steps: usize) -> History {
     let mut stream = Stream::new(3, 9);

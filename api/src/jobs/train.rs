@@ -134,7 +134,7 @@ impl Task for TrainOrder {
         let (training_config, told) = (config.clone(), reporter.clone());
         let trained = blocking::run("training", move || {
             training::train(&history, &training_config, from.as_ref(), &test, &device, &mut |progress| {
-                told.progress(share_done(progress), activity(progress));
+                told.progress(progress.share_done(), activity(progress));
                 ControlFlow::Continue(())
             })
         })
@@ -155,16 +155,6 @@ impl Task for TrainOrder {
             "model": { "name": self.panel, "version": model.version }, "stage": stage, "backtest": trained.scores,
         });
         reporter.succeed(transaction, &result).await
-    }
-}
-
-/// The share of a training run that is done: choosing how long to learn takes about as long as learning.
-fn share_done(progress: &Progress) -> f64 {
-    let done = progress.step as f64 / progress.n_steps.max(1) as f64;
-    match progress.stage {
-        "base" => 0.01,
-        "select" => 0.1 + 0.4 * done,
-        _ => 0.55 + 0.4 * done,
     }
 }
 

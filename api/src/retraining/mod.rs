@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, bail};
 use chrono::{DateTime, Days, Utc};
 use forecast::backtest::BacktestRow;
-use forecast::{Device, Fitted, NetworkConfig, Progress, SampleConfig, TrainConfig};
+use forecast::{Device, Fitted, NetworkConfig, SampleConfig, TrainConfig};
 use ingest::Panel;
 use sqlx::{PgConnection, PgPool};
 
@@ -191,7 +191,7 @@ async fn train<R: Report>(
     blocking::run("training", move || {
         let mut is_stopped = false;
         let trained = training::train(&history, &config, from.as_ref(), &test, &device, &mut |progress| {
-            let told = report(TRAINED * share_of_training(progress), &format!("training: {}", progress.stage));
+            let told = report(TRAINED * progress.share_done(), &format!("training: {}", progress.stage));
             is_stopped |= told.is_break();
             told
         });
@@ -202,16 +202,6 @@ async fn train<R: Report>(
         Ok((trained.context("training the candidate")?, report))
     })
     .await?
-}
-
-/// How far training has come, by stage: the optimiser runs twice, to find how long to learn and then on all rows.
-fn share_of_training(progress: &Progress) -> f64 {
-    let within = progress.step as f64 / progress.n_steps.max(1) as f64;
-    match progress.stage {
-        "select" => 0.1 + 0.45 * within,
-        "train" => 0.55 + 0.45 * within,
-        _ => 0.0,
-    }
 }
 
 /// What the candidate is compared with, ready to forecast.
