@@ -16,6 +16,7 @@ mod forecasts;
 mod imputation;
 mod jobs;
 mod latest;
+mod objects;
 mod openapi;
 mod page;
 mod pipelines;

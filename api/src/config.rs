@@ -3,8 +3,8 @@
 //! Each value is a flag `--some-name`, an environment variable `PLUMECAST_SOME_NAME` and a key
 //! `some-name` of the file given with `--config`; the first of these that is set wins, then the
 //! default. `--help` is the reference. Nothing else in the program reads the environment, but for
-//! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it, and for the
-//! addresses of databases that pipelines name.
+//! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it, for the
+//! addresses of databases that pipelines name, and for `AWS_…`, which says where objects are.
 
 use std::{
     fmt,
@@ -15,6 +15,9 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use forecast::DeviceName;
+use ingest::pipeline::Objects;
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{ClientConfigKey, RetryConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -240,6 +243,44 @@ impl DatabaseUrl {
 #[must_use]
 pub fn database_url(variable: &str) -> Option<DatabaseUrl> {
     std::env::var(variable).ok().map(DatabaseUrl)
+}
+
+/// The store of the objects that a pipeline reads: as the variables say that it names, or where it names none those that
+/// every tool around S3 reads (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, …).
+///
+/// # Errors
+/// Says which variable is missing, or what cannot be used.
+pub fn object_store(objects: &Objects) -> Result<AmazonS3, String> {
+    /// Attempts after the first one.
+    const RETRIES_MAX: usize = 3;
+    /// For all of an object: who reads it watches that it goes on.
+    const TIMEOUT: &str = "24h";
+    let mut builder = match objects.variables().next() {
+        Some(_) => AmazonS3Builder::new(),
+        None => AmazonS3Builder::from_env(),
+    };
+    for (key, variable) in [
+        (AmazonS3ConfigKey::Endpoint, &objects.endpoint_variable),
+        (AmazonS3ConfigKey::Region, &objects.region_variable),
+        (AmazonS3ConfigKey::AccessKeyId, &objects.access_key_id_variable),
+        (AmazonS3ConfigKey::SecretAccessKey, &objects.secret_access_key_variable),
+        (AmazonS3ConfigKey::Token, &objects.session_token_variable),
+    ] {
+        let Some(variable) = variable else { continue };
+        let value = std::env::var(variable);
+        let value = value.map_err(|_| format!("the environment variable {variable} is not set; `source` names it"))?;
+        builder = builder.with_config(key, value);
+    }
+    // Who gives an address without encryption wants it.
+    let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key));
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        builder = builder.with_allow_http(true);
+    }
+    let retry = RetryConfig { max_retries: RETRIES_MAX, ..RetryConfig::default() };
+    let builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), TIMEOUT);
+    let store = builder.with_bucket_name(objects.bucket()).with_retry(retry).build();
+    store.map_err(|error| format!("{}: {error}", objects.objects))
 }
 
 impl From<&str> for DatabaseUrl {

@@ -2,6 +2,7 @@
 
 pub mod browser;
 mod operator;
+mod store;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use ureq::http::Request;
 use uuid::Uuid;
 
 pub use operator::{Operator, complaint, count, output};
+pub use store::{Fault, Store};
 
 /// A running service, which stops when it is dropped.
 pub struct Service {

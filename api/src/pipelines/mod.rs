@@ -1,5 +1,7 @@
 //! Pipelines: where they are declared, and how one is run.
 
+mod nameless;
+mod objects;
 mod query;
 
 use std::{
@@ -134,8 +136,9 @@ pub fn check(pipeline: &Pipeline) -> Result<(), Error> {
             Err(Error::invalid_body("/source", "outside-folder", message))
         }
         // Clients would else read what the service can reach.
-        Source::Query(_) => {
-            let message = "must be a path below the folder of sources; a query can only stand in a pipeline file";
+        Source::Objects(_) | Source::Query(_) => {
+            let message =
+                "must be a path below the folder of sources; objects and queries can only stand in a pipeline file";
             Err(Error::invalid_body("/source", "outside-folder", message))
         }
     }
@@ -326,6 +329,16 @@ async fn read(
             })
             .await?
         }
+        Source::Objects(objects) => match objects::fetch(&objects, &watermark, &config.limits, &folders.data).await {
+            Ok(copied) => {
+                blocking::run("reading objects", move || {
+                    let (listed, copies) = (&copied.listed, copied.paths());
+                    carry_out(watermark.plan_objects(&objects, listed, &copies, &config)?, &config)
+                })
+                .await?
+            }
+            Err(error) => return Ok(Err(error)),
+        },
         Source::Query(query) => {
             match query::ask(&query, watermark.end(), config.limits.n_bytes_max, &folders.data).await {
                 Ok(kept) => {

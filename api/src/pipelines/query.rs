@@ -1,15 +1,14 @@
 //! A query as the source of a pipeline: its answer is kept in a file without a name, and read like any other.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ingest::pipeline::{Answer, Query};
 use ingest::{Content, Finding, Input, Notice};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
+use super::nameless;
 use crate::{Error, config, db};
 
 /// What reports call an answer.
@@ -29,10 +28,7 @@ pub(super) struct Kept {
 impl Kept {
     /// The answer as a table to read, while this lives.
     pub(super) fn input(&self) -> Input {
-        Input {
-            content: Content::Nameless(PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))),
-            ..Input::file(Path::new(NAME))
-        }
+        Input { content: Content::Nameless(nameless::path(&self.file)), ..Input::file(Path::new(NAME)) }
     }
 
     /// What is odd about it.
@@ -58,7 +54,8 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
             format!("the environment variable {variable} is not set; it must hold the address of the database");
         return Err(Error::UnusableData { reason, errors: Vec::new() });
     };
-    let file = nameless(&data_dir.join(ANSWERS)).map_err(|error| Error::internal("keeping an answer", error))?;
+    let file =
+        nameless::create(&data_dir.join(ANSWERS)).map_err(|error| Error::internal("keeping an answer", error))?;
     let mut sink = Sink { file: BufWriter::new(file), hasher: Sha256::new(), n_lines: 0 };
     let end = db::query::copy(&url, query, since, n_bytes_max, &mut sink).await;
     let end = end.map_err(|error| match error {
@@ -73,15 +70,6 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
     let digest = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = Answer { largest: end.largest, digest, has_rows: n_lines > 1 };
     Ok(Kept { file, answer, n_unbounded: end.n_unbounded })
-}
-
-/// A new file whose name is taken away at once: only this process can open it again.
-fn nameless(folder: &Path) -> io::Result<File> {
-    fs::create_dir_all(folder)?;
-    let path = folder.join(Uuid::now_v7().to_string());
-    let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path)?;
-    fs::remove_file(&path)?;
-    Ok(file)
 }
 
 /// Writes, and takes the digest.

@@ -25,6 +25,8 @@ pub struct SourceFile {
     pub name: String,
     /// Columns by its place in a partitioned folder.
     pub labels: Vec<(String, String)>,
+    /// Of a copy of an object: the version of the object. It is whole, and errors call it by its name.
+    pub version: Option<String>,
 }
 
 impl Files {
@@ -81,7 +83,7 @@ impl Files {
         let file = |path: PathBuf| {
             let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
             let labels = labels(path.strip_prefix(folder).unwrap_or(&path));
-            SourceFile { path, name, labels }
+            SourceFile { path, name, labels, version: None }
         };
         Ok(Self(paths.into_iter().map(file).collect()))
     }
@@ -89,7 +91,7 @@ impl Files {
     /// A single file, called by its own name.
     pub fn one(path: &Path) -> Self {
         let name = Input::file(path).name;
-        Self(vec![SourceFile { path: path.to_owned(), name, labels: Vec::new() }])
+        Self(vec![SourceFile { path: path.to_owned(), name, labels: Vec::new(), version: None }])
     }
 
     /// The files.
@@ -140,7 +142,7 @@ fn push(path: PathBuf, paths: &mut Vec<PathBuf>, limit: usize, source_name: &str
 }
 
 /// The `key=value` folders of a path.
-fn labels(path: &Path) -> Vec<(String, String)> {
+pub(super) fn labels(path: &Path) -> Vec<(String, String)> {
     let folders = path.parent().into_iter().flat_map(Path::components);
     let label = |component: Component<'_>| {
         let text = component.as_os_str().to_string_lossy().into_owned();

@@ -3,6 +3,7 @@
 //! The same keys are read from TOML and from JSON. What a run has read before is in a [`Watermark`].
 
 mod files;
+mod objects;
 mod parts;
 mod source;
 mod watermark;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Checks, Code, Duplicates, Format, Layout, Limits, LoadConfig, NumberFormat, Resample};
 
 pub use files::{Files, SourceFile, leads_down};
+pub use objects::{Listed, Objects};
 pub use source::{Query, Source};
 pub use watermark::{Answer, Plan, Watermark};
 
@@ -30,7 +32,7 @@ pub struct Pipeline {
     pub name: String,
     /// Name of the panel that the series belong to.
     pub panel: String,
-    /// What is read: files or a query.
+    /// What is read: files, objects of a store, or a query.
     pub source: Source,
     /// What the files are; recognised from their first bytes by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

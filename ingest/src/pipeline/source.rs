@@ -1,4 +1,4 @@
-//! Where a pipeline reads: files, or what a database answers to a query.
+//! Where a pipeline reads: files, objects of a store, or what a database answers to a query.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{DeclarationError, Pipeline, wrong};
+use super::{DeclarationError, Objects, Pipeline, objects::SCHEME, wrong};
 
 /// Longest time that a query may be given: a day.
 const TIMEOUT_SECONDS_MAX: u32 = 86_400;
@@ -17,6 +17,8 @@ const TIMEOUT_SECONDS_MAX: u32 = 86_400;
 pub enum Source {
     /// A file, a folder, a pattern such as `in/*.csv`, or a folder partitioned as `site=north/…`.
     Files(String),
+    /// Objects of an S3-compatible store.
+    Objects(Objects),
     /// What a Postgres database answers to a query.
     Query(Query),
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Files(pattern) => f.write_str(pattern),
+            Self::Objects(objects) => f.write_str(&objects.objects),
             Self::Query(query) => write!(f, "query of ${}", query.url_variable),
         }
     }
@@ -65,16 +68,23 @@ impl<'de> Deserialize<'de> for Source {
             type Value = Source;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of files, or a table with a query")
+                f.write_str("the name of files or objects, or a table with `objects` or a `query`")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Source, E> {
-                Ok(Source::Files(text.to_owned()))
+                Ok(match text.starts_with(SCHEME) {
+                    true => Source::Objects(Objects::new(text)),
+                    false => Source::Files(text.to_owned()),
+                })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
-                let query = Query::deserialize(MapAccessDeserializer::new(map));
-                query.map(Source::Query).map_err(A::Error::custom)
+                let table = serde_json::Value::deserialize(MapAccessDeserializer::new(map))?;
+                let source = match table.get("objects") {
+                    Some(_) => Objects::deserialize(table).map(Source::Objects),
+                    None => Query::deserialize(table).map(Source::Query),
+                };
+                source.map_err(A::Error::custom)
             }
         }
         deserializer.deserialize_any(Either)
@@ -83,14 +93,27 @@ impl<'de> Deserialize<'de> for Source {
 
 /// Checks the source of a pipeline, and what is declared beside it.
 pub(super) fn check(pipeline: &Pipeline) -> Result<(), DeclarationError> {
-    let query = match &pipeline.source {
-        Source::Files(pattern) if pattern.is_empty() => return Err(wrong("source", "must not be empty")),
-        Source::Files(_) => return Ok(()),
-        Source::Query(query) => query,
-    };
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let variable = &query.url_variable;
-    if !variable.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !variable.chars().all(is_word) {
+    match &pipeline.source {
+        Source::Files(pattern) if pattern.is_empty() => Err(wrong("source", "must not be empty")),
+        Source::Files(_) => Ok(()),
+        Source::Objects(objects) => {
+            objects.check().map_err(|reason| wrong("source", reason))?;
+            match objects.variables().all(is_variable) {
+                true => Ok(()),
+                false => Err(wrong("source", "must name environment variables, and not what they hold")),
+            }
+        }
+        Source::Query(query) => check_query(pipeline, query),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn check_query(pipeline: &Pipeline, query: &Query) -> Result<(), DeclarationError> {
+    if !is_variable(&query.url_variable) {
         return Err(wrong("source", "must name an environment variable in `url_variable`, and not an address itself"));
     }
     if query.query.trim().is_empty() || query.query.contains('\0') {

@@ -108,7 +108,7 @@ fn a_query_is_declared_in_place_of_files() {
     };
     check(&format!("{QUERY}colour = 1"), "colour");
     check("panel = \"p\"\n[source]\nquery = \"select 1\"", "url_variable");
-    check("panel = \"p\"\nsource = 1", "the name of files, or a table with a query");
+    check("panel = \"p\"\nsource = 1", "the name of files or objects, or a table with `objects` or a `query`");
     check(&QUERY.replace("METERS_URL", "postgres://me:secret@host/db"), "must name an environment variable");
     check(&QUERY.replace("select 1", " "), "must have a `select`");
     check(&format!("{QUERY}watermark = \"\""), "must name a column");
@@ -191,6 +191,24 @@ impl Folder {
         let (next, findings) = plan.finish(loaded.as_ref()).expect("nobody writes");
         (loaded, next, findings)
     }
+}
+
+#[test]
+fn objects_are_declared_by_their_address_or_with_variables() {
+    let named = pipeline("panel = \"p\"\nsource = \"s3://b/in/*.csv\"");
+    assert_eq!(named.source, Source::Objects(Objects::new("s3://b/in/*.csv")));
+    let text = "panel = \"p\"\nsource = { objects = \"s3://b/in/\", endpoint_variable = \"STORE\" }";
+    let declared = pipeline(text);
+    for pipeline in [&named, &declared] {
+        let json = serde_json::to_value(pipeline).expect("json");
+        assert_eq!(&serde_json::from_value::<Pipeline>(json).expect("a declaration"), pipeline);
+    }
+    assert_eq!(declared.source.to_string(), "s3://b/in/");
+    let refusal =
+        |from: &str, to: &str| Pipeline::from_toml(&text.replace(from, to), "test").expect_err("a refusal").to_string();
+    assert!(refusal("STORE", "http://host").contains("must name environment variables"));
+    assert!(refusal("s3://b", "s3://").contains("must name a bucket"));
+    assert!(refusal("endpoint_variable", "secret").contains("unknown field `secret`"));
 }
 
 #[test]

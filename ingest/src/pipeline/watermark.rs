@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Files, SourceFile,
+    Files, Listed, Objects, SourceFile,
     parts::{Rest, part, part_end, read_tail},
 };
 use crate::{Content, Error, Finding, Format, Input, LoadConfig, Loaded, Notice};
@@ -59,6 +59,9 @@ struct Seen {
     n_lines: u64,
     /// Whether the last of them ends a line.
     ends_line: bool,
+    /// Of an object: the version that they are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     /// Of a file that is packed or has groups of rows: what of these bytes is still to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rest: Option<Rest>,
@@ -100,6 +103,56 @@ impl Watermark {
             let modified = modified.map_err(|source| Error::File { path: file.path.clone(), source })?;
             let is_young = now.duration_since(modified).unwrap_or_default() < settle;
             plan.add(self, file, config, is_young)?;
+        }
+        plan.note_removed(self);
+        Ok(plan)
+    }
+
+    /// Which objects a run needs: those that are new or have changed, or of which something is left; no more than
+    /// `n_bytes_max` bytes of them, but one.
+    pub fn wanted<'a>(
+        &self,
+        objects: &'a Objects,
+        listed: &'a [Listed],
+        n_bytes_max: u64,
+    ) -> impl Iterator<Item = &'a Listed> {
+        let mut n_bytes = 0_u64;
+        let is_new =
+            |object: &&Listed| self.files.get(&objects.name(&object.key)).is_none_or(|seen| !seen.is_all_of(object));
+        let new: Vec<&Listed> = listed.iter().filter(is_new).collect();
+        new.into_iter().take_while(move |object| {
+            let has_room = n_bytes == 0 || n_bytes.saturating_add(object.n_bytes) <= n_bytes_max;
+            n_bytes = n_bytes.saturating_add(object.n_bytes.max(1));
+            has_room
+        })
+    }
+
+    /// Compares objects with what was read of them before, as [`Watermark::plan`] does files. `copies` has those that are
+    /// [wanted](Watermark::wanted), by key, with where a copy of each is.
+    ///
+    /// # Errors
+    /// Those of [`Watermark::plan`].
+    pub fn plan_objects(
+        &self,
+        objects: &Objects,
+        listed: &[Listed],
+        copies: &BTreeMap<String, PathBuf>,
+        config: &LoadConfig,
+    ) -> Result<Plan, Error> {
+        let mut plan = Plan::new(self);
+        for object in listed {
+            let name = objects.name(&object.key);
+            match (copies.get(&object.key), self.files.get(&name)) {
+                (Some(path), _) => {
+                    let (path, labels) = (path.clone(), Objects::labels(&object.key));
+                    let file = SourceFile { path, name, labels, version: Some(object.version.clone()) };
+                    plan.add(self, &file, config, false)?;
+                }
+                (None, Some(seen)) if seen.is_all_of(object) => {
+                    plan.next.files.insert(name, seen.clone());
+                }
+                (None, seen) => plan.leave(name, seen),
+            }
         }
         plan.note_removed(self);
         Ok(plan)
@@ -152,7 +205,7 @@ impl Plan {
 
     /// Adds what is new of a file. Of one that is young, more may be to come.
     fn add(&mut self, before: &Watermark, file: &SourceFile, config: &LoadConfig, is_young: bool) -> Result<(), Error> {
-        let SourceFile { path, name, labels } = file;
+        let SourceFile { path, name, labels, version } = file;
         let limits = &config.limits;
         let file_error = |source| Error::File { path: path.clone(), source };
         let seen = before.files.get(name);
@@ -166,7 +219,7 @@ impl Plan {
         let found = Found::of(path, seen.map(|seen| seen.n_bytes)).map_err(file_error)?;
         let same = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest);
         if let Some(seen) = same.filter(|seen| seen.rest.is_none()) {
-            self.next.files.insert(name.clone(), seen.clone());
+            self.next.files.insert(name.clone(), Seen { version: version.clone(), ..seen.clone() });
             return Ok(());
         }
         self.stamps.push((path.clone(), metadata.len(), modified));
@@ -182,14 +235,17 @@ impl Plan {
         }
         let mut input = Input {
             name: name.clone(),
-            content: Content::File(path.clone()),
+            content: match version {
+                Some(_) => Content::Nameless(path.clone()),
+                None => Content::File(path.clone()),
+            },
             labels: labels.clone(),
             n_lines_before: 0,
             groups: None,
         };
         if !is_text && config.resample.is_none() {
             let part = part(input, config.format, same.and_then(|seen| seen.rest), n_left)?;
-            let all = found.all();
+            let all = found.all(version.clone());
             self.next.files.insert(name.clone(), Seen { rest: part.rest, ..all });
             self.has_more |= part.rest.is_some();
             self.push(part.input, part.n_bytes, false);
@@ -211,8 +267,8 @@ impl Plan {
         let n_lines = found.n_lines;
         let is_part = end < found.n_bytes;
         let kept = match is_part {
-            true => Seen::first_of(path, end).map_err(file_error)?,
-            false => found.all(),
+            true => Seen { version: version.clone(), ..Seen::first_of(path, end).map_err(file_error)? },
+            false => found.all(version.clone()),
         };
         self.next.files.insert(name.clone(), kept);
         if tail.is_some() && start == end {
@@ -363,9 +419,9 @@ impl Found {
 
 impl Found {
     /// All of it, as it is remembered.
-    fn all(self) -> Seen {
+    fn all(self, version: Option<String>) -> Seen {
         let Self { n_bytes, digest, n_lines, ends_line, .. } = self;
-        Seen { n_bytes, digest, n_lines, ends_line, rest: None }
+        Seen { n_bytes, digest, n_lines, ends_line, version, rest: None }
     }
 }
 
@@ -374,6 +430,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Seen {
+    /// Whether it is all that an object has.
+    fn is_all_of(&self, object: &Listed) -> bool {
+        self.n_bytes == object.n_bytes && self.version.as_ref() == Some(&object.version) && self.rest.is_none()
+    }
+
     /// The first bytes of a file, which end a line.
     fn first_of(path: &Path, n_bytes: u64) -> std::io::Result<Self> {
         let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
@@ -382,7 +443,14 @@ impl Seen {
         loop {
             let piece = reader.fill_buf()?;
             if piece.is_empty() {
-                return Ok(Self { n_bytes, digest: hex(&hasher.finalize()), n_lines, ends_line: true, rest: None });
+                return Ok(Self {
+                    n_bytes,
+                    digest: hex(&hasher.finalize()),
+                    n_lines,
+                    ends_line: true,
+                    version: None,
+                    rest: None,
+                });
             }
             hasher.update(piece);
             n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
