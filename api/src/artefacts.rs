@@ -1,4 +1,4 @@
-//! The files of models and of the data that they learned from, in an object store: a local folder, or any other.
+//! The files of models and of the data that they learned from, in an object store: a local folder, or a bucket of S3.
 //!
 //! This is the one place that puts, gets and deletes them. A model is a folder of files below `models/`, verified by digest when it
 //! is loaded; a snapshot is a file of `snapshots/`, named by its digest.
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use forecast::Device;
 use futures_util::TryStreamExt;
+use object_store::aws::AmazonS3;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Place;
 use object_store::prefix::PrefixStore;
@@ -68,7 +69,7 @@ impl Checkpoint {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {place} for artefacts")]
 pub struct UnusableStore {
-    /// The folder.
+    /// The folder or bucket.
     pub place: String,
     /// Why.
     #[source]
@@ -86,6 +87,15 @@ impl Artefacts {
         let prefix = Place::from_absolute_path(&folder).map_err(|error| unusable(io::Error::other(error)))?;
         let store = PrefixStore::new(LocalFileSystem::new(), prefix);
         Ok(Self { folder: Some(folder), ..Self::new(Arc::new(store)) })
+    }
+
+    /// Files in a bucket of S3, below a prefix.
+    ///
+    /// # Errors
+    /// When the prefix is none that keys can have.
+    pub fn bucket(store: AmazonS3, prefix: &str) -> io::Result<Self> {
+        let prefix = Place::parse(prefix).map_err(io::Error::other)?;
+        Ok(Self::new(Arc::new(PrefixStore::new(store, prefix))))
     }
 
     /// Files in any store.

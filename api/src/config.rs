@@ -4,7 +4,9 @@
 //! `some-name` of the file given with `--config`; the first of these that is set wins, then the
 //! default. `--help` is the reference. Nothing else in the program reads the environment, but for
 //! `DATABASE_URL`, which is read here too, because every tool around Postgres sets it, for the
-//! addresses of databases that pipelines name, and for `AWS_…`, which says where objects are.
+//! addresses of databases that pipelines name, and for `AWS_…`, which says where buckets are.
+
+pub(crate) mod bucket;
 
 use std::{
     fmt,
@@ -15,9 +17,6 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use forecast::DeviceName;
-use ingest::pipeline::Objects;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::{ClientConfigKey, RetryConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +107,11 @@ pub struct DatabaseConfig {
     #[arg(long, env = "PLUMECAST_DATA_DIR", value_name = "DIR", default_value_os_t = DatabaseConfig::default().data_dir)]
     pub data_dir: PathBuf,
 
+    /// Bucket for the files of models and snapshots, as `s3://BUCKET/PREFIX`, in place of the data folder. `AWS_ENDPOINT_URL`,
+    /// `AWS_REGION`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the environment say where it is and who asks.
+    #[arg(long, env = "PLUMECAST_ARTEFACTS", value_name = "URL")]
+    pub artefacts: Option<String>,
+
     /// Postgres to use instead of a private one, as `postgres://user:password@host/database`.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<DatabaseUrl>,
@@ -142,6 +146,7 @@ impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
             data_dir: postgres::default_data_dir(),
+            artefacts: None,
             database_url: None,
             pool_size: 10,
             pool_timeout: Duration::from_secs(5),
@@ -168,7 +173,18 @@ impl DatabaseConfig {
     /// # Errors
     /// When there can be no such place.
     pub fn artefacts(&self) -> Result<Artefacts, UnusableStore> {
-        Artefacts::local(&self.data_dir)
+        artefacts(self.artefacts.as_deref(), &self.data_dir)
+    }
+}
+
+/// The files of models in a bucket, or in the data folder.
+///
+/// # Errors
+/// When there can be no such place.
+pub fn artefacts(bucket: Option<&str>, data_dir: &Path) -> Result<Artefacts, UnusableStore> {
+    match bucket {
+        Some(url) => bucket::of_artefacts(url),
+        None => Artefacts::local(data_dir),
     }
 }
 
@@ -243,44 +259,6 @@ impl DatabaseUrl {
 #[must_use]
 pub fn database_url(variable: &str) -> Option<DatabaseUrl> {
     std::env::var(variable).ok().map(DatabaseUrl)
-}
-
-/// The store of the objects that a pipeline reads: as the variables say that it names, or where it names none those that
-/// every tool around S3 reads (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, …).
-///
-/// # Errors
-/// Says which variable is missing, or what cannot be used.
-pub fn object_store(objects: &Objects) -> Result<AmazonS3, String> {
-    /// Attempts after the first one.
-    const RETRIES_MAX: usize = 3;
-    /// For all of an object: who reads it watches that it goes on.
-    const TIMEOUT: &str = "24h";
-    let mut builder = match objects.variables().next() {
-        Some(_) => AmazonS3Builder::new(),
-        None => AmazonS3Builder::from_env(),
-    };
-    for (key, variable) in [
-        (AmazonS3ConfigKey::Endpoint, &objects.endpoint_variable),
-        (AmazonS3ConfigKey::Region, &objects.region_variable),
-        (AmazonS3ConfigKey::AccessKeyId, &objects.access_key_id_variable),
-        (AmazonS3ConfigKey::SecretAccessKey, &objects.secret_access_key_variable),
-        (AmazonS3ConfigKey::Token, &objects.session_token_variable),
-    ] {
-        let Some(variable) = variable else { continue };
-        let value = std::env::var(variable);
-        let value = value.map_err(|_| format!("the environment variable {variable} is not set; `source` names it"))?;
-        builder = builder.with_config(key, value);
-    }
-    // Who gives an address without encryption wants it.
-    let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
-    let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key));
-    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        builder = builder.with_allow_http(true);
-    }
-    let retry = RetryConfig { max_retries: RETRIES_MAX, ..RetryConfig::default() };
-    let builder = builder.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), TIMEOUT);
-    let store = builder.with_bucket_name(objects.bucket()).with_retry(retry).build();
-    store.map_err(|error| format!("{}: {error}", objects.objects))
 }
 
 impl From<&str> for DatabaseUrl {

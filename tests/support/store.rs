@@ -1,15 +1,15 @@
-//! A small store that speaks as much of S3 as reading needs, and fails as it is told.
+//! A small store that speaks as much of S3 as is needed here, and fails as it is told.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// Keys that one page of a listing has.
 const PAGE: usize = 2;
 
-/// A store with one bucket, `meters`, and one user, `reader`.
+/// A store with one bucket, `meters`, and one user, `reader`, who may write, too.
 pub struct Store {
     /// Its address.
     pub address: String,
@@ -70,6 +70,11 @@ impl Store {
         self.state.lock().unwrap().objects.insert(key.to_owned(), bytes.into());
     }
 
+    /// The keys of all objects.
+    pub fn keys(&self) -> Vec<String> {
+        self.state.lock().unwrap().objects.keys().cloned().collect()
+    }
+
     /// From now on this goes wrong.
     pub fn fail(&self, fault: Fault) {
         self.state.lock().unwrap().fault = fault;
@@ -83,13 +88,17 @@ impl Store {
 
 /// One request on one connection.
 fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut lines = reader.by_ref().lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let mut headers = BTreeMap::new();
     while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -104,7 +113,13 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
     match path.strip_prefix("/meters").map(|key| key.trim_start_matches('/')) {
         None => refuse(&mut stream, "404 Not Found", "NoSuchBucket", "There is no such bucket"),
+        Some("") if method == "POST" => delete(&mut stream, &mut state, &String::from_utf8_lossy(&body)),
         Some("") => list(&mut stream, &state, query),
+        Some(key) if method == "PUT" => {
+            let headers = [("ETag", tag(&body))];
+            state.objects.insert(plain(key), body);
+            respond(&mut stream, "200 OK", &headers, &[], 0)
+        }
         Some(key) => {
             let key = plain(key);
             if method == "GET" {
@@ -119,7 +134,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 fn list(stream: &mut TcpStream, state: &State, query: &str) -> std::io::Result<()> {
     let of = |name: &str| {
         let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        value.map(plain).unwrap_or_default()
+        value.map(|value| plain(&value.replace('+', " "))).unwrap_or_default()
     };
     let (prefix, after) = (of("prefix"), of("continuation-token"));
     let mut keys = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
@@ -138,6 +153,17 @@ fn list(stream: &mut TcpStream, state: &State, query: &str) -> std::io::Result<(
         text.push_str(&format!("<NextContinuationToken>{last}</NextContinuationToken>"));
     }
     text.push_str("</ListBucketResult>");
+    respond(stream, "200 OK", &[], text.as_bytes(), text.len())
+}
+
+/// Deletes the objects that a document names.
+fn delete(stream: &mut TcpStream, state: &mut State, body: &str) -> std::io::Result<()> {
+    let mut text = String::from("<DeleteResult>");
+    for key in body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+        state.objects.remove(key);
+        text.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
+    }
+    text.push_str("</DeleteResult>");
     respond(stream, "200 OK", &[], text.as_bytes(), text.len())
 }
 

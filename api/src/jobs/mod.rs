@@ -46,7 +46,7 @@ pub use work::{Task, Work};
 
 use crate::Error;
 use crate::artefacts::Artefacts;
-use crate::config::{DatabaseConfig, DeviceConfig, Folders, Limits, LogFormat, PipelineConfig, WorkerConfig};
+use crate::config::{self, DatabaseConfig, DeviceConfig, Folders, Limits, LogFormat, PipelineConfig, WorkerConfig};
 use crate::db::job::{Inserted, NewJob, Occasion};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::forecaster::RequestKey;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub database_url: String,
     /// Folders of models, snapshots, pipelines and what they read.
     pub folders: Folders,
+    /// Where files of models are, if not in the data folder.
+    pub artefacts: Option<String>,
     /// Name of the device that models compute on.
     pub device: String,
     /// Most steps of one forecast.
@@ -96,6 +98,7 @@ impl Settings {
         Self {
             database_url,
             folders: pipelines.folders(database),
+            artefacts: database.artefacts.clone(),
             device: device.device.to_string(),
             horizon_max: limits.horizon_max,
             samples_max: limits.samples_max,
@@ -145,7 +148,8 @@ impl Context {
     /// # Errors
     /// [`Failure::Refused`] when there can be no such place.
     pub fn artefacts(&self) -> Result<Artefacts, Failure> {
-        Artefacts::local(&self.settings.folders.data).map_err(|error| Failure::Refused(error.into()))
+        let Settings { artefacts, folders, .. } = &self.settings;
+        config::artefacts(artefacts.as_deref(), &folders.data).map_err(|error| Failure::Refused(error.into()))
     }
 
     /// Where models compute.

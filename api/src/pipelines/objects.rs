@@ -15,7 +15,8 @@ use object_store::{Error as StoreError, GetOptions, ObjectMeta, ObjectStore, Obj
 use tokio::time::timeout;
 
 use super::nameless;
-use crate::{Error, config};
+use crate::Error;
+use crate::config::bucket;
 
 /// Folder of copies below the data folder.
 const COPIES: &str = "objects";
@@ -53,7 +54,7 @@ pub(super) async fn fetch(
     limits: &Limits,
     data_dir: &Path,
 ) -> Result<Copied, Error> {
-    let store = config::object_store(objects).map_err(unusable)?;
+    let store = bucket::of_objects(objects).map_err(unusable)?;
     fetch_from(&store, objects, watermark, limits, data_dir).await
 }
 
