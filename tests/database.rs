@@ -277,13 +277,19 @@ async fn what_a_load_declares_of_a_series_replaces_only_that(pool: PgPool) {
         lower_bound: Some(0.0),
         upper_bound: None,
         is_integer: Some(true),
+        attributes: [("site".to_owned(), json!("north")), ("kw".to_owned(), json!(3.5))].into_iter().collect(),
     }];
     let declare = async |series: &[NewSeries]| {
         load(&pool, TENANT, &Load { panel: panel(), series, values: &[], load_time: hour(0) }).await
     };
     let loaded = declare(&declared).await.unwrap();
     declare(&named(&["trips"])).await.unwrap();
-    let partly = [NewSeries { name: "trips".to_owned(), upper_bound: Some(9.0), ..NewSeries::default() }];
+    let partly = [NewSeries {
+        name: "trips".to_owned(),
+        upper_bound: Some(9.0),
+        attributes: [("site".to_owned(), json!("south"))].into_iter().collect(),
+        ..NewSeries::default()
+    }];
     declare(&partly).await.unwrap();
 
     let stored = db::series::list(&pool, TENANT, loaded.panel.panel_id, None, 10).await.unwrap();
@@ -291,6 +297,7 @@ async fn what_a_load_declares_of_a_series_replaces_only_that(pool: PgPool) {
     let series = &stored[0];
     assert_eq!((series.role, series.kind, series.unit.as_deref()), (Role::Known, Kind::Sum, Some("1000")));
     assert_eq!((series.lower_bound, series.upper_bound, series.is_integer), (Some(0.0), Some(9.0), true));
+    assert_eq!(serde_json::Value::from(series.attributes.clone()), json!({"site": "south", "kw": 3.5}));
 
     for (lower_bound, upper_bound) in [(Some(10.0), None), (None, Some(f64::INFINITY)), (Some(f64::NAN), None)] {
         let wrong = [NewSeries { name: "trips".to_owned(), lower_bound, upper_bound, ..NewSeries::default() }];

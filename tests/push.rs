@@ -86,6 +86,31 @@ async fn every_format_says_the_same_and_nothing_is_stored_twice(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn attributes_are_kept_with_their_series(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let path = format!("{PATH}&attributes=site,kw");
+    let rows = json!([
+        {"series": "heat", "valid_time": "2025-03-01T00:00:00Z", "value": 1, "site": "north", "kw": 7.5},
+        {"series": "wind", "valid_time": "2025-03-01T00:00:00Z", "value": 1, "site": "south"},
+    ]);
+    push_json(&service, &path, &rows).await.expect(200);
+    // Another body may say less.
+    push_json(&service, PATH, &json!([{"series": "heat", "valid_time": "2025-03-01T01:00:00Z", "value": 2}]))
+        .await
+        .expect(200);
+    let moved = json!([{"series": "wind", "valid_time": "2025-03-01T01:00:00Z", "value": 2, "site": "west"}]);
+    push_json(&service, &format!("{PATH}&attributes=site"), &moved).await.expect(200);
+    let listed = service.get("/v1/panels/city/series").await.expect(200);
+    let attributes: Vec<&Value> = listed["series"].as_array().unwrap().iter().map(|s| &s["attributes"]).collect();
+    assert_eq!(attributes, [&json!({"site": "north", "kw": "7.5"}), &json!({"site": "west"})]);
+
+    let nowhere = push_json(&service, &format!("{PATH}&attributes=nowhere"), &rows).await;
+    let problem = nowhere.problem(422, "unusable-data");
+    assert!(problem.detail.contains("has no column `nowhere`"), "{}", problem.detail);
+    push_json(&service, &format!("{PATH}&attributes=site,,kw"), &rows).await.problem(400, "invalid-parameter");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn what_is_wrong_is_rejected_where_it_stands_and_the_rest_is_stored(pool: PgPool) {
     let service = Service::start(&pool).await;
     let mut rows = rows();

@@ -1,5 +1,6 @@
 //! From a validated frame to stored observations, with a record of what was and was not taken.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -107,7 +108,13 @@ async fn store_all(
     declare: impl Fn(&str) -> NewSeries,
 ) -> Result<Stored, Error> {
     let (frequency, time_zone) = (loaded.frequency, loaded.time_zone);
-    let series: Vec<NewSeries> = loaded.frame.series().iter().map(|name| declare(name)).collect();
+    // What the data say of a series goes before what is declared of it.
+    let declare = |(name, said): (&String, &BTreeMap<String, String>)| {
+        let mut series = declare(name);
+        series.attributes.extend(said.iter().map(|(name, text)| (name.clone(), Json::from(text.as_str()))));
+        series
+    };
+    let series: Vec<NewSeries> = loaded.frame.series().iter().zip(&loaded.attributes).map(declare).collect();
     // Rows of one series follow one another in time: mostly the end of one interval is the start of the next.
     let mut interval = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MIN_UTC);
     let values = loaded.frame.rows().map(move |row| {

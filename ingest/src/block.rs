@@ -78,6 +78,17 @@ pub(crate) struct Long {
     pub sd: Option<Vec<f64>>,
     /// Rows with a time from which no value is taken, and these times.
     pub void: Vec<(u32, i64)>,
+    /// What attributes of series are, wherever they are not as before.
+    pub attributes: Vec<Attribute>,
+}
+
+/// What an attribute of a series is.
+pub(crate) struct Attribute {
+    /// Number of the series, as [`Group::series`].
+    pub series: usize,
+    /// Number of the attribute, in the order in which they are declared.
+    pub attribute: usize,
+    pub text: String,
 }
 
 /// The rows of one series.
@@ -209,11 +220,12 @@ impl Block {
         times: Vec<i64>,
         config: &LoadConfig,
     ) -> Result<Long, Error> {
-        let &Roles::Long { series, value, available_at, sd, .. } = roles else {
+        let &Roles::Long { series, value, available_at, sd, ref attributes, .. } = roles else {
             unreachable!("the caller has matched the layout")
         };
         let columns = table.data.columns();
         let Names { names, runs } = Names::read(&columns[series])?;
+        let attributes = read_attributes(attributes.iter().map(|index| &columns[*index]), names.len(), &runs)?;
         let numbers = numbers::read(path, &columns[value], &config.numbers)?;
         let known =
             available_at.map(|index| times::read(path, &columns[index], config.time_zone, Finer::Cut)).transpose()?;
@@ -229,7 +241,7 @@ impl Block {
         // As most files are: everything is taken as it stands.
         if is_whole && runs.len() == names.len() && runs.iter().all(|run| run.series != Names::NONE) {
             let (known, sds) = (known.map(|times| times.micros), sds.map(|sds| sds.values));
-            return Ok(self.take_whole(names, &runs, times, numbers.values, known, sds));
+            return Ok(Long { attributes, ..self.take_whole(names, &runs, times, numbers.values, known, sds) });
         }
 
         let of_rows = runs.iter().flat_map(|run| std::iter::repeat_n(run.series, run.end - run.start));
@@ -242,7 +254,7 @@ impl Block {
         };
         reader.read(of_rows, &times, &numbers, known.as_ref(), sds.as_ref());
         let RowReader { groups, taken, void, .. } = reader;
-        Ok(taken.grouped(names, &groups, void))
+        Ok(Long { attributes, ..taken.grouped(names, &groups, void) })
     }
 
     /// Takes rows in which nothing is missing, and in which each series is named in one run.
@@ -262,8 +274,35 @@ impl Block {
             Group { series: series as usize, start, end, first_time, last_time }
         };
         let groups = runs.iter().map(group).collect();
-        Long { names, groups, rows: None, times, values, available_at, sd, void: Vec::new() }
+        Long { names, groups, rows: None, times, values, available_at, sd, void: Vec::new(), attributes: Vec::new() }
     }
+}
+
+/// What columns say of the series of the rows beside them. An empty cell says nothing.
+fn read_attributes<'a>(
+    columns: impl Iterator<Item = &'a Column>,
+    n_series: usize,
+    runs: &[Run],
+) -> Result<Vec<Attribute>, Error> {
+    let mut read = Vec::new();
+    for (attribute, column) in columns.enumerate() {
+        let said = Names::read(column)?;
+        let mut last = vec![Names::NONE; n_series];
+        let mut said_runs = said.runs.iter().peekable();
+        for run in runs.iter().filter(|run| run.series != Names::NONE) {
+            let series = run.series as usize;
+            while said_runs.next_if(|said| said.end <= run.start).is_some() {}
+            let mut within = said_runs.clone();
+            while let Some(said_run) = within.next_if(|said| said.start < run.end) {
+                if said_run.series != Names::NONE && said_run.series != last[series] {
+                    last[series] = said_run.series;
+                    let text = said.names[said_run.series as usize].clone();
+                    read.push(Attribute { series, attribute, text });
+                }
+            }
+        }
+    }
+    Ok(read)
 }
 
 /// The series that the rows of a column name.
@@ -366,7 +405,17 @@ impl Taken {
             .collect();
         let Self { series, rows, times, values, available_at, sd } = self;
         if series.is_sorted() {
-            return Long { names, groups, rows: Some(rows), times, values, available_at, sd, void };
+            return Long {
+                names,
+                groups,
+                rows: Some(rows),
+                times,
+                values,
+                available_at,
+                sd,
+                void,
+                attributes: Vec::new(),
+            };
         }
         let mut next: Vec<usize> = groups.iter().map(|group| group.start).collect();
         let place = |series: &u32| {
@@ -384,6 +433,7 @@ impl Taken {
             available_at: available_at.map(|cells| scattered(&cells, &places)),
             sd: sd.map(|cells| scattered(&cells, &places)),
             void,
+            attributes: Vec::new(),
         }
     }
 }

@@ -93,6 +93,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Attributes are to be read from a table with a column per series.
+    #[error("{}: attributes are columns of a table with a row per observation; this one has a column per series", path.display())]
+    AttributesOfWide {
+        /// The file.
+        path: PathBuf,
+    },
     /// The source names no file.
     #[error("`{source_name}` names no file")]
     NoFiles {

@@ -39,8 +39,18 @@ const N_ROWS_PROBED: usize = 100;
 /// The roles of a table's columns, by index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Roles {
-    Wide { time: usize, values: Vec<usize> },
-    Long { series: usize, time: usize, value: usize, available_at: Option<usize>, sd: Option<usize> },
+    Wide {
+        time: usize,
+        values: Vec<usize>,
+    },
+    Long {
+        series: usize,
+        time: usize,
+        value: usize,
+        available_at: Option<usize>,
+        sd: Option<usize>,
+        attributes: Vec<usize>,
+    },
 }
 
 impl Roles {
@@ -57,6 +67,7 @@ pub(crate) fn roles(
     table: &DataFrame,
     layout: Option<&Layout>,
     time_column: Option<&str>,
+    attributes: &[String],
     line: impl Fn(usize) -> u64,
 ) -> Result<Roles, Error> {
     let find = |name: &str| table.get_column_index(name);
@@ -74,12 +85,15 @@ pub(crate) fn roles(
         Some(Layout::Long { available_at, sd, .. }) => (available_at.as_deref(), sd.as_deref()),
         _ => (None, None),
     };
+    let attributes = attributes.iter().map(|name| require(name)).collect::<Result<Vec<_>, _>>()?;
     // When a value became known is a time, too, and may stand first.
     let is_other = |index| {
         [available_at.unwrap_or(AVAILABLE_AT), sd.unwrap_or(SD)].into_iter().any(|name| find(name) == Some(index))
     };
-    let taken =
-        |index: usize| long.is_some_and(|(series, _, value)| index == series || index == value || is_other(index));
+    let taken = |index: usize| {
+        long.is_some_and(|(series, _, value)| index == series || index == value || is_other(index))
+            || attributes.contains(&index)
+    };
     let time = match (long, time_column) {
         (Some((_, Some(time), _)), _) => Some(time),
         (_, Some(name)) => Some(require(name)?),
@@ -97,8 +111,10 @@ pub(crate) fn roles(
                 value,
                 available_at: optional(available_at, AVAILABLE_AT)?,
                 sd: optional(sd, SD)?,
+                attributes,
             }
         }
+        None if !attributes.is_empty() => return Err(Error::AttributesOfWide { path: path.to_owned() }),
         None => {
             let declared = match layout {
                 Some(Layout::Wide { values }) if !values.is_empty() => {

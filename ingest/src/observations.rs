@@ -1,7 +1,7 @@
 //! What all blocks hold of each series: sorted, each time once, looked at.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,8 +10,8 @@ use forecast::Bounds;
 use rayon::prelude::*;
 
 use crate::{
-    Error, Findings, Frequency, LoadConfig, Reason, Resample, Row,
-    block::{Block, Long, Rejected, Values as Held, Wide},
+    Error, Finding, Findings, Frequency, LoadConfig, Notice, Reason, Resample, Row,
+    block::{Attribute, Block, Long, Rejected, Values as Held, Wide},
     frame::{Columns, Sorted},
     quality::{Inspector, Values},
     report::{Cell, Rejections},
@@ -40,6 +40,10 @@ pub(crate) struct Observations {
     blocks: Vec<Placed>,
     n_unordered: usize,
     has_long: bool,
+    /// By number of the series and of the attribute.
+    attributes: BTreeMap<(usize, usize), String>,
+    /// What was noticed of them.
+    findings: Findings,
 }
 
 /// A block, and where it stands.
@@ -74,6 +78,8 @@ pub(crate) struct Finished {
     pub rows: Columns,
     pub findings: Findings,
     pub n_combined: usize,
+    /// Of each series, by the number of the attribute.
+    pub attributes: Vec<BTreeMap<usize, String>>,
 }
 
 /// An observation and the row that it stands in, counted over all parts.
@@ -139,6 +145,7 @@ impl Observations {
         part: usize,
         first_row: usize,
         columns: &ValueColumns,
+        attribute_names: &[String],
         order: &mut Order,
     ) {
         self.n_unordered += block.n_unordered;
@@ -166,6 +173,9 @@ impl Observations {
                 for rejected in &mut block.rejected {
                     rejected.series = rejected.series.map(|series| numbers[series]);
                 }
+                for Attribute { series, attribute, text } in std::mem::take(&mut long.attributes) {
+                    self.note_attribute(numbers[series], attribute, text, attribute_names);
+                }
             }
         }
         let series = match columns {
@@ -178,6 +188,21 @@ impl Observations {
             ValueColumns::Long { .. } => Arc::from([]),
         };
         self.blocks.push(Placed { block, first_row, part, series });
+    }
+
+    fn note_attribute(&mut self, series: usize, attribute: usize, text: String, names: &[String]) {
+        let before = self.attributes.insert((series, attribute), text);
+        let (Some(before), Some(text)) = (before, self.attributes.get(&(series, attribute))) else { return };
+        if before == *text {
+            return;
+        }
+        self.findings.push(Notice::AttributeChanged, || Finding {
+            code: Notice::AttributeChanged,
+            series: Some(self.series[series].clone()),
+            start: None,
+            end: None,
+            message: format!("`{}` is `{before}` and then `{text}`; the last one counts", names[attribute]),
+        });
     }
 
     /// Rows that are earlier than the row before them (of the same series).
@@ -263,7 +288,7 @@ impl Observations {
         let mut rows = Columns::default();
         rows.reserve(self.n_values());
         let inspector = Inspector::new(frequency, config.time_zone, &config.checks);
-        let (mut findings, mut ends, mut n_combined) = (Findings::default(), Vec::new(), 0);
+        let (mut findings, mut ends, mut n_combined) = (std::mem::take(&mut self.findings), Vec::new(), 0);
         let mut ready =
             self.finish_chunk(chunks.first().copied().unwrap_or(&[]), &places, config, frequency, &inspector);
         for (chunk, numbers) in chunks.iter().enumerate() {
@@ -296,7 +321,12 @@ impl Observations {
         let names: Vec<String> = order.iter().map(|number| std::mem::take(&mut self.series[*number])).collect();
         let ends = ends.iter().map(|(place, time, ordinal)| (names[*place].as_str(), *time, *ordinal));
         inspector.note_stopped(&mut findings, ends);
-        Ok(Finished { series: names, rows, findings, n_combined })
+        let mut attributes = vec![BTreeMap::new(); self.series.len()];
+        for ((series, attribute), text) in std::mem::take(&mut self.attributes) {
+            attributes[series].insert(attribute, text);
+        }
+        let attributes = order.iter().map(|number| std::mem::take(&mut attributes[*number])).collect();
+        Ok(Finished { series: names, rows, findings, n_combined, attributes })
     }
 
     /// The names of the series by their numbers.

@@ -9,6 +9,8 @@ use chrono_tz::Tz;
 use ingest::pipeline::{Files, Watermark};
 use ingest::{Duplicates, Frequency, Layout, LoadConfig, Loaded};
 
+use serde_json::Map;
+
 use crate::Error;
 use crate::config::{DatabaseConfig, Folders, PipelineConfig};
 use crate::database::Database;
@@ -41,6 +43,10 @@ pub struct FileArgs {
     #[arg(long, value_name = "COLUMN", requires_all = ["time_column", "series_column"])]
     pub value_column: Option<String>,
 
+    /// Columns of a long file that say what its series are, the same in all rows of a series: stored with the series.
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    pub attributes: Vec<String>,
+
     /// What to do when a series has different values for one time: reject, keep-first or keep-last.
     #[arg(long, value_enum, default_value_t = DuplicatesArg::Reject)]
     pub duplicates: DuplicatesArg,
@@ -70,6 +76,7 @@ impl FileArgs {
                 sd: None,
             }),
             time_column: self.time_column.clone(),
+            attributes: self.attributes.clone(),
             time_zone: self.time_zone,
             frequency: self.freq,
             duplicates: match self.duplicates {
@@ -246,6 +253,7 @@ impl FileLoading {
             lower_bound: args.lower_bound,
             upper_bound: args.upper_bound,
             is_integer: None,
+            attributes: Map::new(),
         };
         let target = Target {
             panel,

@@ -479,7 +479,7 @@ pub async fn latest(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> R
 /// The series that a forecast has values of, in order of their position: covariates are not forecast.
 pub async fn series(db: impl PgExecutor<'_>, tenant_id: i32, forecast: &Forecast) -> Result<Vec<Series>, Error> {
     Ok(sqlx::query_as(
-        "select series_id, s.panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer
+        "select series_id, s.panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes
          from panel_version_series v
          join series s using (tenant_id, series_id)
          where tenant_id = $1 and panel_version_id = $2

@@ -124,7 +124,7 @@ pub async fn get(
 /// The series of a version, in their order; empty when there is no such version.
 pub async fn series(db: impl PgExecutor<'_>, tenant_id: i32, panel_version_id: i32) -> Result<Vec<Series>, Error> {
     Ok(sqlx::query_as(
-        "select series_id, s.panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer
+        "select series_id, s.panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes
          from panel_version_series v
          join series s using (tenant_id, series_id)
          where tenant_id = $1 and panel_version_id = $2

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use serde_json::{Map, Value as Json};
 use sqlx::{PgConnection, PgExecutor};
 
 use super::Error;
@@ -28,6 +29,9 @@ pub struct Series {
     pub upper_bound: Option<f64>,
     /// Whether all values are whole numbers.
     pub is_integer: bool,
+    /// What else is known of it: texts, numbers and truth values by name.
+    #[sqlx(json)]
+    pub attributes: Map<String, Json>,
 }
 
 /// A series as a load declares it. `None` keeps what is stored; for a new series it is a target of kind `mean` without
@@ -48,6 +52,8 @@ pub struct NewSeries {
     pub upper_bound: Option<f64>,
     /// Whether all values are whole numbers.
     pub is_integer: Option<bool>,
+    /// What else is known of it; attributes with other names keep what is stored.
+    pub attributes: Map<String, Json>,
 }
 
 /// Inserts the series that are new and updates what is declared of the others. Returns their identifiers in the given
@@ -66,10 +72,11 @@ pub async fn ensure(
 ) -> Result<Vec<i32>, Error> {
     Ok(sqlx::query_scalar(
         "with given as (
-             select name, role, kind, unit, lower_bound, upper_bound, is_integer, number
-             from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::float8[], $9::boolean[])
+             select name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes, number
+             from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::float8[], $9::boolean[],
+                         $10::jsonb[])
                  with ordinality
-                 as given (name, role, kind, unit, lower_bound, upper_bound, is_integer, number)
+                 as given (name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes, number)
          ),
          stored as (
              select series_id, name
@@ -77,9 +84,10 @@ pub async fn ensure(
              where tenant_id = $1 and panel_id = $2 and name = any ($3)
          ),
          added as (
-             insert into series (tenant_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer)
+             insert into series (tenant_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer,
+                 attributes)
              select $1, $2, name, coalesce(role, 'target'), coalesce(kind, 'mean'), unit, lower_bound, upper_bound,
-                 coalesce(is_integer, false)
+                 coalesce(is_integer, false), attributes
              from given
              where name not in (select name from stored)
              -- New identifiers follow the given order.
@@ -93,7 +101,8 @@ pub async fn ensure(
                  unit = coalesce(given.unit, s.unit),
                  lower_bound = coalesce(given.lower_bound, s.lower_bound),
                  upper_bound = coalesce(given.upper_bound, s.upper_bound),
-                 is_integer = coalesce(given.is_integer, s.is_integer)
+                 is_integer = coalesce(given.is_integer, s.is_integer),
+                 attributes = s.attributes || given.attributes
              from given
              where s.tenant_id = $1 and s.panel_id = $2 and s.name = given.name
                -- A load that declares nothing new writes nothing.
@@ -102,7 +111,8 @@ pub async fn ensure(
                    or coalesce(given.unit, s.unit) is distinct from s.unit
                    or coalesce(given.lower_bound, s.lower_bound) is distinct from s.lower_bound
                    or coalesce(given.upper_bound, s.upper_bound) is distinct from s.upper_bound
-                   or given.is_integer <> s.is_integer)
+                   or given.is_integer <> s.is_integer
+                   or s.attributes || given.attributes <> s.attributes)
          )
          select series_id
          from given
@@ -118,6 +128,7 @@ pub async fn ensure(
     .bind(series.iter().map(|s| s.lower_bound).collect::<Vec<_>>())
     .bind(series.iter().map(|s| s.upper_bound).collect::<Vec<_>>())
     .bind(series.iter().map(|s| s.is_integer).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| Json::Object(s.attributes.clone())).collect::<Vec<_>>())
     .fetch_all(conn)
     .await?)
 }
@@ -131,7 +142,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Series>, Error> {
     Ok(sqlx::query_as(
-        "select series_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer
+        "select series_id, panel_id, name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes
          from series
          where tenant_id = $1 and panel_id = $2 and ($3::integer is null or series_id > $3)
          order by series_id

@@ -152,6 +152,7 @@ mod tests {
             lower_bound: None,
             upper_bound: None,
             is_integer: false,
+            attributes: serde_json::Map::new(),
         };
         let observation = |(step, value)| Observation {
             position: 1,

@@ -452,6 +452,7 @@ mod tests {
             lower_bound: None,
             upper_bound: None,
             is_integer: false,
+            attributes: serde_json::Map::new(),
         };
         vec![series("a"), series("b")]
     }

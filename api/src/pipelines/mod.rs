@@ -394,5 +394,6 @@ fn declare(pipeline: &Pipeline, name: &str) -> NewSeries {
         lower_bound: series.lower_bound,
         upper_bound: series.upper_bound,
         is_integer: series.is_integer,
+        attributes: series.attributes.clone().into_iter().collect(),
     }
 }

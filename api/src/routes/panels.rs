@@ -3,6 +3,7 @@
 use actix_web::web;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
@@ -188,6 +189,9 @@ pub struct SeriesBody {
     pub upper_bound: Option<f64>,
     /// Whether all values are whole numbers.
     pub is_integer: bool,
+    /// What else is known of it, and does not change with time: texts, numbers and truth values by name.
+    #[schema(value_type = Object, example = json!({"site": "north"}))]
+    pub attributes: Map<String, Value>,
 }
 
 impl From<Series> for SeriesBody {
@@ -200,6 +204,7 @@ impl From<Series> for SeriesBody {
             lower_bound: series.lower_bound,
             upper_bound: series.upper_bound,
             is_integer: series.is_integer,
+            attributes: series.attributes,
         }
     }
 }

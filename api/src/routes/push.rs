@@ -22,6 +22,8 @@ use crate::{
 
 /// What the record and the report say of the source.
 const SOURCE: &str = "push";
+/// Attributes of a series.
+const N_ATTRIBUTES_MAX: usize = 100;
 /// What a body may be.
 const EXPECTED: &str = "`application/json`, `application/x-ndjson`, `text/csv`, `application/vnd.apache.parquet`, \
     `application/vnd.apache.arrow.stream` or `application/vnd.apache.arrow.file`";
@@ -39,6 +41,8 @@ pub struct PushParameters {
     time_zone: Option<String>,
     /// What to do with different values for one time: `reject` (default), `keep_first` or `keep_last`.
     duplicates: Option<String>,
+    /// Columns that say what the series are, separated by commas; of rows with `series`, `valid_time`, `value`.
+    attributes: Option<String>,
     /// Read and report, but store nothing.
     #[param(default = false)]
     dry_run: Option<bool>,
@@ -50,6 +54,7 @@ pub struct PushQuery {
     frequency: Option<Frequency>,
     time_zone: Option<Tz>,
     duplicates: Duplicates,
+    attributes: Vec<String>,
     dry_run: bool,
 }
 
@@ -62,6 +67,10 @@ impl FromQuery for PushQuery {
             "keep_last" => Some(Duplicates::KeepLast),
             _ => None,
         };
+        let read_names = |text: &str| {
+            let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+            (names.len() <= N_ATTRIBUTES_MAX && !names.contains(&String::new())).then_some(names)
+        };
         Ok(Self {
             panel: required("panel", panel)?,
             frequency: parameters
@@ -70,6 +79,9 @@ impl FromQuery for PushQuery {
                 .take_parsed("time_zone", "an IANA name, such as Europe/Madrid", |text| text.parse().ok())?,
             duplicates: parameters
                 .take_parsed("duplicates", "reject, keep_first or keep_last", duplicates)?
+                .unwrap_or_default(),
+            attributes: parameters
+                .take_parsed("attributes", "names of columns, separated by commas", read_names)?
                 .unwrap_or_default(),
             dry_run: parameters.take_parsed("dry_run", "true or false", |text| text.parse().ok())?.unwrap_or(false),
         })
@@ -141,6 +153,7 @@ pub async fn create(state: web::Data<State>, query: Query<PushQuery>, upload: Up
         frequency: query.frequency,
         time_zone: query.time_zone.unwrap_or_default(),
         duplicates: query.duplicates,
+        attributes: query.attributes,
         may_be_empty: true,
         limits,
         ..LoadConfig::default()

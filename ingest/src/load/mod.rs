@@ -37,6 +37,8 @@ pub struct LoadConfig {
     pub layout: Option<Layout>,
     /// The time column; by default the first one, or one with a usual name.
     pub time_column: Option<String>,
+    /// Columns of a long table that say what its series are: attributes, which are the same in all rows of a series.
+    pub attributes: Vec<String>,
     /// Zone in which wall times are read and whose calendar the grid follows. Default UTC.
     pub time_zone: Tz,
     /// The grid; inferred by default. Weeks from Monday stand for weeks from the day that the file has.
@@ -85,6 +87,8 @@ pub struct Loaded {
     pub quarantine: Quarantine,
     /// Names and types of the columns of each input, in their order.
     pub schemas: Vec<Vec<(String, String)>>,
+    /// Attributes of each series of the frame, by name.
+    pub attributes: Vec<BTreeMap<String, String>>,
 }
 
 /// An input that has been read, without its rows.
@@ -163,7 +167,8 @@ impl<'a> Inputs<'a> {
         let roles = match is_empty {
             true => None,
             false => {
-                Some(layout::roles(&path, &head.data, config.layout.as_ref(), config.time_column.as_deref(), line)?)
+                let (layout, time_column) = (config.layout.as_ref(), config.time_column.as_deref());
+                Some(layout::roles(&path, &head.data, layout, time_column, &config.attributes, line)?)
             }
         };
         let mut part = Part {
@@ -203,7 +208,8 @@ impl<'a> Inputs<'a> {
                 source::check_size(&path, self.n_rows, self.n_cells, &config.limits)?;
                 part.piece_rows.push(block.n_rows);
                 seen.note(&part, roles.as_ref(), &block, first_row)?;
-                self.observations.add(block, self.parts.len(), first_row, &value_columns, &mut seen.order);
+                let part = self.parts.len();
+                self.observations.add(block, part, first_row, &value_columns, &config.attributes, &mut seen.order);
             }
             group = next?;
         }
@@ -345,7 +351,7 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     let numbers = observations.series().to_vec();
     // Without a grid there is no time, so there are no values to look at.
     let frequency = grid.as_ref().map_or(Frequency::HOUR, |grid| grid.frequency);
-    let Finished { series, rows, findings, n_combined } =
+    let Finished { series, rows, findings, n_combined, attributes } =
         observations.finish(config, frequency, &value_columns, &mut rejections)?;
 
     let lost = rejections.lost_rows();
@@ -379,7 +385,11 @@ pub fn read(inputs: &[Input], config: &LoadConfig) -> Result<Loaded, Error> {
     let frequency_inferred = config.frequency.is_none();
     let schemas = parts.into_iter().map(|part| part.columns).collect();
     let frame = Frame::new(series, rows);
-    Ok(Loaded { frame, frequency, frequency_inferred, time_zone: tz, report, quarantine, schemas })
+    let named = |of_series: BTreeMap<usize, String>| {
+        of_series.into_iter().map(|(attribute, text)| (config.attributes[attribute].clone(), text)).collect()
+    };
+    let attributes = attributes.into_iter().map(named).collect();
+    Ok(Loaded { frame, frequency, frequency_inferred, time_zone: tz, report, quarantine, schemas, attributes })
 }
 
 /// What stands in a cell; nothing when it is empty.

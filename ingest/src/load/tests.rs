@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Code, Notice, Reason, Reason::*, Row};
+use crate::{Code, Findings, Notice, Reason, Reason::*, Row};
 
 struct Folder(TempDir);
 
@@ -634,4 +634,35 @@ fn what_is_no_number_in_a_row_off_the_grid_is_no_gap() {
     let report = load_text(text, &hourly()).expect("a frame").report;
     assert_eq!((report.n_gaps, report.accepted), (0, 4));
     assert_eq!(report.n_rejected.iter().collect::<Vec<_>>(), [(&OffGrid, &1)]);
+}
+
+#[test]
+fn attributes_are_those_of_the_series_and_what_changes_is_noticed() {
+    let config = LoadConfig { attributes: vec!["site".to_owned(), "kw".to_owned()], ..hourly() };
+    let of = |loaded: &Loaded| -> Vec<String> {
+        let named = |(series, said): (&String, &BTreeMap<String, String>)| format!("{series} {said:?}");
+        loaded.frame.series().iter().zip(&loaded.attributes).map(named).collect()
+    };
+    // In runs and mixed; a row that is rejected says what it says, an empty cell nothing.
+    let header = "series,valid_time,value,site,kw\n";
+    let rows = ["b,2024-01-01T00:00Z,1,south,7\n", "b,2024-01-01T01:00Z,x,,7\n", "a,2024-01-01T00:00Z,2,north,\n"];
+    let expected = ["a {\"site\": \"north\"}", "b {\"kw\": \"7\", \"site\": \"south\"}"];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 2, 0]] {
+        let text: String = order.map(|row| rows[row]).concat();
+        let loaded = load_text(&format!("{header}{text}"), &config).expect("a frame");
+        assert_eq!(of(&loaded), expected);
+        assert!(loaded.report.noticed.n_findings.is_empty(), "{:?}", loaded.report.noticed);
+    }
+    let moved = format!("{header}{}b,2024-01-01T01:00Z,2,north,7\nb,2024-01-01T02:00Z,2,north,7\n", rows[0]);
+    let loaded = load_text(&moved, &config).expect("a frame");
+    assert_eq!(of(&loaded), ["b {\"kw\": \"7\", \"site\": \"north\"}"]);
+    let Findings { n_findings, findings } = &loaded.report.noticed;
+    assert_eq!(n_findings.iter().collect::<Vec<_>>(), [(&Notice::AttributeChanged, &1)]);
+    let told = "attribute_changed in `b`: `site` is `south` and then `north`; the last one counts";
+    assert_eq!(findings[0].to_string(), told);
+
+    check_error(WIDE, &config, " has no column `site`");
+    let wide = LoadConfig { attributes: vec!["a".to_owned()], ..hourly() };
+    let told = ": attributes are columns of a table with a row per observation; this one has a column per series";
+    check_error(WIDE, &wide, told);
 }

@@ -22,6 +22,8 @@ pub use watermark::{Answer, Plan, Watermark};
 
 /// Longest name of a pipeline.
 const NAME_LENGTH_MAX: usize = 100;
+/// Attributes of a series.
+const N_ATTRIBUTES_MAX: usize = 100;
 
 /// What a pipeline file or body says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +129,9 @@ pub struct Columns {
     /// When the value became known; of a long table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_at: Option<String>,
+    /// Columns that say what the series are; of a long table.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
     /// The columns that are series; of a wide table. All by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
@@ -160,6 +165,9 @@ pub struct SeriesDeclaration {
     /// Whether all values are whole numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_integer: Option<bool>,
+    /// What else is known of it: texts, numbers and truth values by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, serde_json::Value>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -244,11 +252,19 @@ impl Pipeline {
         if bounds.values().any(|b| b.lower.zip(b.upper).is_some_and(|(lower, upper)| lower >= upper)) {
             return Err(wrong("series", "has a lower bound that is not below the upper one"));
         }
+        let attributes = self.series.values().map(|series| &series.attributes);
+        if attributes.clone().map(BTreeMap::len).chain([self.columns.attributes.len()]).any(|n| n > N_ATTRIBUTES_MAX) {
+            return Err(wrong("series", format!("has more than {N_ATTRIBUTES_MAX} attributes")));
+        }
+        if attributes.flat_map(BTreeMap::values).any(|value| value.is_object() || value.is_array() || value.is_null()) {
+            return Err(wrong("series", "has an attribute that is no text, number or truth value"));
+        }
         Ok(LoadConfig {
             format: self.format,
             separator: separator.flatten(),
             layout: self.layout()?,
             time_column: self.columns.time.clone(),
+            attributes: self.columns.attributes.clone(),
             time_zone: time_zone.unwrap_or_default(),
             frequency,
             numbers: NumberFormat {
@@ -267,10 +283,12 @@ impl Pipeline {
     }
 
     fn layout(&self) -> Result<Option<Layout>, DeclarationError> {
-        let Columns { time, series, value, sd, available_at, values } = &self.columns;
+        let Columns { time, series, value, sd, available_at, attributes, values } = &self.columns;
         let is_long = series.is_some() || value.is_some() || sd.is_some() || available_at.is_some();
         match self.shape {
-            Some(Shape::Wide) if is_long => Err(wrong("columns", "of a wide table are `time` and `values` only")),
+            Some(Shape::Wide) if is_long || !attributes.is_empty() => {
+                Err(wrong("columns", "of a wide table are `time` and `values` only"))
+            }
             Some(Shape::Long) | None if is_long && !values.is_empty() => {
                 Err(wrong("columns", "of a long table have no `values`"))
             }

@@ -44,6 +44,7 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
         series = "meter"
         value = "kwh"
         available_at = "published"
+        attributes = ["site"]
 
         [checks]
         gap_steps = 3
@@ -51,6 +52,7 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
         [series."*"]
         unit = "kWh"
         lower_bound = 0.0
+        attributes = { tariff = "night", kw = 3.5, is_main = true }
     "#;
     let declared = pipeline(text);
     let json = serde_json::to_value(&declared).expect("json");
@@ -58,6 +60,11 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
     let config = declared.load_config().expect("a configuration");
     assert_eq!((config.separator, config.time_zone), (Some(b';'), chrono_tz::Europe::Madrid));
     assert_eq!(config.bounds["*"].lower, Some(0.0));
+    assert_eq!(config.attributes, ["site"]);
+    assert_eq!(declared.series("a").expect("declared").attributes["kw"], serde_json::json!(3.5));
+    let nested = text.replace("3.5", "[3.5]");
+    let refused = Pipeline::from_toml(&nested, "test").expect_err("a refusal").to_string();
+    assert!(refused.contains("an attribute that is no text, number or truth value"), "{refused}");
     assert_eq!(config.checks.gap_steps, 3);
     let layout = Layout::Long {
         series: "meter".into(),

@@ -49,11 +49,13 @@ pub enum Notice {
     UnterminatedLine,
     /// Rows of a query have a watermark that nothing can be larger than: it is passed over.
     UnboundedWatermark,
+    /// Rows of one series say different things of it: what the last one says counts.
+    AttributeChanged,
 }
 
 impl Notice {
     /// All of them.
-    pub const ALL: [Notice; 15] = [
+    pub const ALL: [Notice; 16] = [
         Notice::Gap,
         Notice::FlatLine,
         Notice::OutOfBounds,
@@ -69,6 +71,7 @@ impl Notice {
         Notice::Rewritten,
         Notice::UnterminatedLine,
         Notice::UnboundedWatermark,
+        Notice::AttributeChanged,
     ];
 
     /// The stable code, for example `flat_line`.
@@ -89,6 +92,7 @@ impl Notice {
             Notice::Rewritten => "rewritten",
             Notice::UnterminatedLine => "unterminated_line",
             Notice::UnboundedWatermark => "unbounded_watermark",
+            Notice::AttributeChanged => "attribute_changed",
         }
     }
 }

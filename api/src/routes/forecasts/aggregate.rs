@@ -239,6 +239,7 @@ mod tests {
             lower_bound: None,
             upper_bound: None,
             is_integer: false,
+            attributes: serde_json::Map::new(),
         }
     }
 

@@ -295,6 +295,7 @@ mod tests {
             lower_bound: None,
             upper_bound: None,
             is_integer: false,
+            attributes: serde_json::Map::new(),
         };
         let times = [DateTime::UNIX_EPOCH; 2];
         let means = [1.0, 10.0, 2.0, 20.0];
