@@ -60,6 +60,7 @@ async fn plant(pool: &PgPool) -> Service {
         panel: "plant",
         source: "plant.csv",
         publication_delay: None,
+        holidays: None,
         pipeline_id: None,
         watermark: None,
         data_dir: service.data_dir(),

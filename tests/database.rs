@@ -32,7 +32,7 @@ fn value(series: usize, valid_time: DateTime<Utc>, value: f64) -> Value {
 }
 
 fn panel() -> NewPanel<'static> {
-    NewPanel { name: "air", frequency: "1h", time_zone: "Europe/Madrid", publication_delay: None }
+    NewPanel { name: "air", frequency: "1h", time_zone: "Europe/Madrid", publication_delay: None, holidays: None }
 }
 
 fn named(names: &[&str]) -> Vec<NewSeries> {

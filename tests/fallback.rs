@@ -108,7 +108,7 @@ async fn a_model_that_fails_is_stood_in_for(pool: PgPool) {
     // It is asked about a series that it does not know.
     let series = [NewSeries { name: "rain".to_owned(), ..NewSeries::default() }];
     let values: Vec<_> = (0..240).map(|step| observation(0, step, (step % 24) as f64)).collect();
-    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     let more =
         load(&pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(240) }).await.unwrap();
     let version = more.panel_version.panel_version_id;
@@ -141,7 +141,7 @@ async fn fallbacks_of_a_schedule_are_stored_but_no_part_of_a_models_scores(pool:
 
     let series = ["heat", "wind"].map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
     let values: Vec<_> = (240..243).flat_map(|step| [observation(0, step, 60.0), observation(1, step, 6.0)]).collect();
-    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(&pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(243) }).await.unwrap();
     let scored = do_job(&pool, service.data_dir(), "score", json!({"panel": "city"}), hour(244)).await;
     assert_eq!(scored.result.unwrap()["n_values"], 0);

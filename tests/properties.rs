@@ -59,7 +59,7 @@ async fn load_in_parts(pool: &PgPool, name: &str, values: &[Value], n_parts: usi
     let series = ["a", "b"].map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
     let mut last = None;
     for values in values.chunks(values.len().div_ceil(n_parts)) {
-        let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None };
+        let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
         let part = Load { panel, series: &series, values, load_time: hour(1_000) };
         last = Some(load(pool, TENANT, &part).await.unwrap());
     }

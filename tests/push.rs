@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use ureq::http::Request;
 
-use crate::support::{Answer, Service, gzip};
+use crate::support::{Answer, Service, do_job, gzip, hour, load_panel, train};
 
 const PATH: &str = "/v1/observations?panel=city&frequency=1h";
 
@@ -230,4 +230,28 @@ async fn any_order_of_pushes_makes_the_same_panel_and_the_past_never_changes(poo
         push_json(&service, "/v1/observations?panel=first", &later).await.expect(200);
         assert_eq!(known("first", as_of).await, expected);
     }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_panel_that_gets_holidays_is_still_served_and_the_next_model_is_told_of_them(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 1_000).await;
+    train(&pool, &service, &loaded).await;
+    let forecast = json!({"panel": "city", "horizon": 3, "issue_time": hour(900), "fallback": false});
+    let holidays = async || service.get("/v1/panels").await.expect(200)["panels"][0]["holidays"].clone();
+    assert_eq!(holidays().await, Value::Null);
+
+    push_json(&service, &format!("{PATH}&holidays=nowhere"), &rows()).await.problem(400, "invalid-parameter");
+    push_json(&service, &format!("{PATH}&holidays=es"), &rows()).await.expect(200);
+    assert_eq!(holidays().await, "ES");
+    // What a later push does not say stays, and a model that has learned without them goes on without them.
+    push_json(&service, PATH, &rows()).await.expect(200);
+    assert_eq!(holidays().await, "ES");
+    service.make_forecast(&forecast).await.expect(201);
+
+    let arguments = json!({"panel": "city", "horizon": 3, "train_steps": 1});
+    let job = do_job(&pool, service.data_dir(), "train", arguments, chrono::Utc::now()).await;
+    assert_eq!(job.failure, None);
+    let made = service.make_forecast(&forecast).await.expect(201);
+    assert_eq!(made["model"]["version"], 2, "{made}");
 }

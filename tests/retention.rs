@@ -46,7 +46,7 @@ async fn load_day(pool: &PgPool, name: &str, number: i64) -> Loaded {
         sd: None,
     };
     let values: Vec<LoadedValue> = hours.flat_map(|time| [value(0, time), value(1, time)]).collect();
-    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: day(number + 1) }).await.unwrap()
 }
 

@@ -36,7 +36,7 @@ async fn load_hours(pool: &PgPool, hours: Range<usize>, series: &[(&str, Value)]
             series.iter().enumerate().map(move |(index, (_, value))| observation(index, step, value(step)))
         })
         .collect();
-    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(pool, TENANT, &Load { panel, series: &names, values: &values, load_time: hour(hours.end) }).await.unwrap()
 }
 

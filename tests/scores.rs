@@ -46,7 +46,7 @@ async fn load_truth(pool: &PgPool, hours: Range<usize>, more: f64) {
     let series = ["heat", "wind"].map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
     let of_hour = |step: usize| [observation(0, step, truth(step, 0) + more), observation(1, step, truth(step, 1))];
     let values: Vec<_> = hours.clone().flat_map(of_hour).collect();
-    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(52) }).await.unwrap();
 }
 

@@ -212,7 +212,7 @@ pub async fn run(pool: &PgPool, data_dir: &Path, plan: &Plan, mut tell: impl FnM
 
 async fn store(pool: &PgPool, values: &[Value], now: DateTime<Utc>) {
     let series = SERIES.map(|name| NewSeries { name: name.to_owned(), ..NewSeries::default() });
-    let panel = NewPanel { name: PANEL, frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: PANEL, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(pool, TENANT, &Load { panel, series: &series, values, load_time: now }).await.unwrap();
 }
 

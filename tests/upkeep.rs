@@ -152,7 +152,8 @@ async fn scoring_without_a_beginning_leaves_alone_what_was_scored_long_ago(pool:
     assert_eq!(score(new.clone()).await, 6);
     let correct = async |value: f64| {
         let series = [NewSeries { name: "heat".to_owned(), ..NewSeries::default() }];
-        let panel = NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None };
+        let panel =
+            NewPanel { name: "city", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
         let values = [observation(0, 48, value)];
         load(&pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(24 * 60) }).await.unwrap();
     };

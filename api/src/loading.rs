@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use ingest::{LoadConfig, Loaded};
+use ingest::{Holidays, LoadConfig, Loaded};
 use serde_json::Value as Json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -33,6 +33,8 @@ pub struct Target<'a> {
     pub source: &'a str,
     /// How long after the end of its interval a value is usually known; `None` keeps what is stored.
     pub publication_delay: Option<TimeDelta>,
+    /// The public holidays that models are told of; `None` keeps what is stored.
+    pub holidays: Option<Holidays>,
     /// The pipeline that runs.
     pub pipeline_id: Option<i32>,
     /// What it will have read when this load is stored.
@@ -130,11 +132,13 @@ async fn store_all(
             sd: row.sd,
         }
     });
+    let holidays = target.holidays.map(|holidays| holidays.to_string());
     let panel = NewPanel {
         name: target.panel,
         frequency: &frequency.to_string(),
         time_zone: time_zone.name(),
         publication_delay: target.publication_delay,
+        holidays: holidays.as_deref(),
     };
     let load = Load { panel, series: &series, values, load_time: target.load_time };
     let load_id = Uuid::now_v7();

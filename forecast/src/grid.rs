@@ -157,6 +157,12 @@ impl Calendar {
         Err(Error::RaggedRows { n_values: values.len(), n_columns: n_features })
     }
 
+    /// The calendar with its first features alone.
+    pub(crate) fn first_features(&self, n_features: usize) -> Calendar {
+        let values = self.values.chunks_exact(self.n_features.max(1)).flat_map(|row| &row[..n_features]);
+        Calendar { n_features, values: values.copied().collect(), ..self.clone() }
+    }
+
     /// Puts features of known covariates beside those of the calendar, for its first steps or all of them.
     pub(crate) fn with_covariates(self, n_covariate_features: usize, covariates: Vec<f64>) -> Self {
         Self { n_covariate_features, covariates, ..self }

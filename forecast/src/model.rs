@@ -167,11 +167,16 @@ impl Model {
     }
 
     /// The window as the joint law sees it: modelled series, and covariates beside the calendar, with what is expected of
-    /// them where nothing is supplied.
+    /// them where nothing is supplied. Of a calendar that has got more features since the model was trained, the first are read.
     ///
     /// # Errors
     /// Those of [`Model::prepare`] about the window.
     pub(crate) fn modelled<'w>(&self, window: &'w Window) -> Result<Cow<'w, Window>, Error> {
+        if window.calendar.n_features() > self.layout.n_calendar {
+            let calendar = window.calendar.first_features(self.layout.n_calendar);
+            let window = Window { calendar, ..window.clone() };
+            return Ok(Cow::Owned(self.modelled(&window)?.into_owned()));
+        }
         self.check(window)?;
         if let Some(given) = window.future.as_ref().map(Grid::n_steps).filter(|&given| given > window.horizon) {
             return Err(Error::FutureLength { given, horizon: window.horizon });

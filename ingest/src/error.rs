@@ -290,6 +290,12 @@ pub enum Error {
         /// What was rejected, as in a report; nothing when all cells are empty.
         rejected: Vec<Rejection>,
     },
+    /// No public holidays are known of a country.
+    #[error("`{code}` is no country whose holidays are known; an ISO 3166 code of two letters is, such as ES")]
+    UnknownCountry {
+        /// What was given.
+        code: String,
+    },
     /// The name of a frequency is not known, or its length does not divide a day.
     #[error("`{text}` is not a frequency; examples are 15min, 1h, 1d, 1b, 1w, 1mo, 1q, 1y")]
     FrequencyName {

@@ -260,7 +260,7 @@ pub async fn load_panel(pool: &PgPool, name: &str, n_hours: usize) -> Loaded {
                 .map(|(series, value)| observation(series, step, value))
         })
         .collect();
-    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time: hour(n_hours) }).await.unwrap()
 }
 

@@ -91,7 +91,10 @@ fn score_file(args: &Args) -> anyhow::Result<()> {
     let loaded = ingest::load(&args.data, &args.reading.load_config())
         .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
     print_report(&loaded);
-    let config = PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone);
+    let config = PanelConfig {
+        holidays: args.reading.holidays,
+        ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
+    };
     let panel = Panel::from_frame(config, &loaded.frame)?;
     let history = panel.history()?;
     let config = split(args, &panel)?;

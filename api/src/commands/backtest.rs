@@ -145,6 +145,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     let config = PanelConfig {
         roles,
         bounds: vec![bounds; loaded.frame.series().len()],
+        holidays: args.reading.holidays,
         ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
     let panel = Panel::from_frame(config, &loaded.frame)?;

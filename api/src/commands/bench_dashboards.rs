@@ -214,7 +214,7 @@ async fn load(pool: &PgPool, n_hours: i64, at: impl Fn(i64) -> DateTime<Utc>) ->
             sd: None,
         }));
     }
-    let panel = NewPanel { name: SUITE, frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name: SUITE, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     let load = Load { panel, series: &series, values: &values, load_time: at(n_hours) };
     Ok(db::load::load(pool, DEFAULT_TENANT, &load).await?)
 }

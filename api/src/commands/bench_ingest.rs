@@ -125,6 +125,7 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
         panel: PANEL,
         source: SUITE,
         publication_delay: None,
+        holidays: None,
         pipeline_id: None,
         watermark: None,
         data_dir,

@@ -165,7 +165,7 @@ fn value(series: usize, step: i64, value: f64) -> Value {
 }
 
 async fn load(pool: &PgPool, name: &str, series: &[NewSeries], values: &[Value]) -> anyhow::Result<Loaded> {
-    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None };
+    let panel = NewPanel { name, frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
     let load_time = hour(10_000_000);
     Ok(db::load::load(pool, DEFAULT_TENANT, &Load { panel, series, values, load_time }).await?)
 }

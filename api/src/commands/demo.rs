@@ -192,6 +192,7 @@ async fn load(pool: &PgPool, data_dir: &Path, dataset: &'static Dataset) -> anyh
         panel: dataset.name,
         source: dataset.file_name,
         publication_delay: None,
+        holidays: None,
         pipeline_id: None,
         watermark: None,
         data_dir,

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
 use ingest::pipeline::{Files, Watermark};
-use ingest::{Duplicates, Frequency, Layout, LoadConfig, Loaded};
+use ingest::{Duplicates, Frequency, Holidays, Layout, LoadConfig, Loaded};
 
 use serde_json::Map;
 
@@ -30,6 +30,10 @@ pub struct FileArgs {
     /// Zone of local times and of the calendar, an IANA name.
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub time_zone: Tz,
+
+    /// Country whose public holidays the model is told of: an ISO 3166 code of two letters, such as ES.
+    #[arg(long, value_name = "COUNTRY")]
+    pub holidays: Option<Holidays>,
 
     /// The time column; by default the first one, or one with a usual name.
     #[arg(long, value_name = "COLUMN")]
@@ -259,6 +263,7 @@ impl FileLoading {
             panel,
             source: &file.to_string_lossy(),
             publication_delay: args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
+            holidays: args.reading.holidays,
             pipeline_id: None,
             watermark: None,
             data_dir: &args.database.data_dir,

@@ -18,6 +18,8 @@ pub struct Panel {
     pub time_zone: String,
     /// How long after the end of its interval a value is usually known.
     pub publication_delay: TimeDelta,
+    /// ISO 3166 code of the country whose public holidays models are told of.
+    pub holidays: Option<String>,
     /// When it was first loaded.
     pub created_at: DateTime<Utc>,
 }
@@ -33,6 +35,8 @@ pub struct NewPanel<'a> {
     pub time_zone: &'a str,
     /// `None` keeps what is stored; zero for a new panel.
     pub publication_delay: Option<TimeDelta>,
+    /// ISO 3166 code of the country whose public holidays models are told of; `None` keeps what is stored.
+    pub holidays: Option<&'a str>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -42,6 +46,7 @@ struct Row {
     frequency: String,
     time_zone: String,
     publication_delay_us: i64,
+    holidays: Option<String>,
     created_at: DateTime<Utc>,
 }
 
@@ -53,6 +58,7 @@ impl From<Row> for Panel {
             frequency: row.frequency,
             time_zone: row.time_zone,
             publication_delay: TimeDelta::microseconds(row.publication_delay_us),
+            holidays: row.holidays,
             created_at: row.created_at,
         }
     }
@@ -66,18 +72,20 @@ impl From<Row> for Panel {
 pub async fn ensure(conn: &mut PgConnection, tenant_id: i32, panel: &NewPanel<'_>) -> Result<Panel, Error> {
     // The update, even when it changes nothing, locks the row and makes it visible to `returning`.
     let stored: Panel = sqlx::query_as::<_, Row>(
-        "insert into panel (tenant_id, name, frequency, time_zone, publication_delay)
-         values ($1, $2, $3, $4, coalesce($5, interval '0'))
+        "insert into panel (tenant_id, name, frequency, time_zone, publication_delay, holidays)
+         values ($1, $2, $3, $4, coalesce($5, interval '0'), $6)
          on conflict on constraint panel_name_key
-         do update set publication_delay = coalesce($5, panel.publication_delay)
+         do update set publication_delay = coalesce($5, panel.publication_delay),
+             holidays = coalesce($6, panel.holidays)
          returning panel_id, name, frequency, time_zone,
-             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, created_at",
+             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, holidays, created_at",
     )
     .bind(tenant_id)
     .bind(panel.name)
     .bind(panel.frequency)
     .bind(panel.time_zone)
     .bind(panel.publication_delay)
+    .bind(panel.holidays)
     .fetch_one(conn)
     .await?
     .into();
@@ -101,7 +109,7 @@ pub async fn ensure(conn: &mut PgConnection, tenant_id: i32, panel: &NewPanel<'_
 pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, name: &str) -> Result<Option<Panel>, Error> {
     let row = sqlx::query_as::<_, Row>(
         "select panel_id, name, frequency, time_zone,
-             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, created_at
+             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, holidays, created_at
          from panel
          where tenant_id = $1 and name = $2",
     )
@@ -121,7 +129,7 @@ pub async fn list(
 ) -> Result<Vec<Panel>, Error> {
     let rows = sqlx::query_as::<_, Row>(
         "select panel_id, name, frequency, time_zone,
-             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, created_at
+             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, holidays, created_at
          from panel
          where tenant_id = $1 and ($2::text is null or name > $2)
          order by name
@@ -139,7 +147,7 @@ pub async fn list(
 pub async fn get_by_id(db: impl PgExecutor<'_>, tenant_id: i32, panel_id: i32) -> Result<Option<Panel>, Error> {
     let row = sqlx::query_as::<_, Row>(
         "select panel_id, name, frequency, time_zone,
-             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, created_at
+             (extract(epoch from publication_delay) * 1000000)::bigint as publication_delay_us, holidays, created_at
          from panel
          where tenant_id = $1 and panel_id = $2",
     )

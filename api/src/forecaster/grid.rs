@@ -58,6 +58,8 @@ pub fn known_panel(
     observations: &[Observation],
 ) -> Result<ingest::Panel, Error> {
     let bounds = series.iter().map(|series| Bounds { lower: series.lower_bound, upper: series.upper_bound }).collect();
+    let holidays = panel.holidays.as_deref().map(str::parse).transpose();
+    let holidays = holidays.map_err(|error: ingest::Error| Error::internal("reading a country", error))?;
     let config = PanelConfig {
         name: panel.name.clone(),
         frequency: grid.frequency,
@@ -65,6 +67,7 @@ pub fn known_panel(
         publication_delay: panel.publication_delay,
         bounds,
         roles: series.iter().map(|series| series.role.into()).collect(),
+        holidays,
     };
     let names = series.iter().map(|series| series.name.clone()).collect();
     let observations = observations.iter().map(|observation| ingest::Observation {

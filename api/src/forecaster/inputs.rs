@@ -140,6 +140,7 @@ mod tests {
             frequency: "1h".to_owned(),
             time_zone: "UTC".to_owned(),
             publication_delay: TimeDelta::zero(),
+            holidays: None,
             created_at: hour(0),
         };
         let series = Series {

@@ -66,6 +66,7 @@ mod tests {
             frequency: "1h".to_owned(),
             time_zone: "UTC".to_owned(),
             publication_delay,
+            holidays: None,
             created_at: DateTime::UNIX_EPOCH,
         }
     }

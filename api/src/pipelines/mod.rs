@@ -239,6 +239,7 @@ async fn run_alone(
         panel: &pipeline.panel,
         source: &source,
         publication_delay: pipeline.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
+        holidays: pipeline.holidays,
         pipeline_id: Some(pipeline_id),
         watermark: None,
         data_dir: &folders.data,

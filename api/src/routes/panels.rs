@@ -95,6 +95,9 @@ pub struct PanelBody {
     /// How long after the end of its interval a value is usually known, in seconds.
     #[schema(example = 0)]
     pub publication_delay_seconds: f64,
+    /// Country whose public holidays models are told of, an ISO 3166 code of two letters; null where there is none.
+    #[schema(example = "ES")]
+    pub holidays: Option<String>,
     /// When it was first loaded.
     pub created_at: DateTime<Utc>,
 }
@@ -106,6 +109,7 @@ impl From<Panel> for PanelBody {
             frequency: panel.frequency,
             time_zone: panel.time_zone,
             publication_delay_seconds: panel.publication_delay.as_seconds_f64(),
+            holidays: panel.holidays,
             created_at: panel.created_at,
         }
     }

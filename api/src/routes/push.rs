@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, http::StatusCode, web};
 use chrono::Utc;
 use chrono_tz::Tz;
-use ingest::{Duplicates, Format, Frequency, Input, Limits, LoadConfig};
+use ingest::{Duplicates, Format, Frequency, Holidays, Input, Limits, LoadConfig};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -39,6 +39,9 @@ pub struct PushParameters {
     frequency: Option<String>,
     /// IANA name of the zone of local times. Default: that of the panel, else UTC.
     time_zone: Option<String>,
+    /// Country whose public holidays models are told of, an ISO 3166 code of two letters; what is stored when not given.
+    #[param(example = "ES")]
+    holidays: Option<String>,
     /// What to do with different values for one time: `reject` (default), `keep_first` or `keep_last`.
     duplicates: Option<String>,
     /// Columns that say what the series are, separated by commas; of rows with `series`, `valid_time`, `value`.
@@ -53,6 +56,7 @@ pub struct PushQuery {
     panel: String,
     frequency: Option<Frequency>,
     time_zone: Option<Tz>,
+    holidays: Option<Holidays>,
     duplicates: Duplicates,
     attributes: Vec<String>,
     dry_run: bool,
@@ -77,6 +81,8 @@ impl FromQuery for PushQuery {
                 .take_parsed("frequency", "a frequency, such as 15min, 1h, 1d, 1mo", |text| text.parse().ok())?,
             time_zone: parameters
                 .take_parsed("time_zone", "an IANA name, such as Europe/Madrid", |text| text.parse().ok())?,
+            holidays: parameters
+                .take_parsed("holidays", "an ISO 3166 code of two letters, such as ES", |text| text.parse().ok())?,
             duplicates: parameters
                 .take_parsed("duplicates", "reject, keep_first or keep_last", duplicates)?
                 .unwrap_or_default(),
@@ -166,6 +172,7 @@ pub async fn create(state: web::Data<State>, query: Query<PushQuery>, upload: Up
         panel: &query.panel,
         source: SOURCE,
         publication_delay: None,
+        holidays: query.holidays,
         pipeline_id: None,
         watermark: None,
         data_dir: &state.folders.data,

@@ -9,7 +9,7 @@ use chrono::{DateTime, Datelike, Utc};
 use chrono_tz::Tz;
 
 use super::{day_fraction, local};
-use crate::{Frequency, frequency::DAY_SECONDS};
+use crate::{Frequency, Holidays, frequency::DAY_SECONDS, holidays};
 
 /// How many harmonics of each period a frequency gets.
 struct Harmonics {
@@ -33,13 +33,25 @@ fn harmonics(frequency: Frequency) -> Harmonics {
 }
 
 /// Number of features of a step; 0 for years.
-pub(crate) fn n_features(frequency: Frequency) -> usize {
+pub(crate) fn n_features(frequency: Frequency, holidays: Option<Holidays>) -> usize {
     let Harmonics { day, week, year, year_cosine } = harmonics(frequency);
-    2 * (day + week + year) as usize + usize::from(year_cosine)
+    let n_of_holidays = if of_days(frequency, holidays).is_some() { holidays::N_FEATURES } else { 0 };
+    2 * (day + week + year) as usize + usize::from(year_cosine) + n_of_holidays
+}
+
+/// The holidays, where a step is of one day.
+fn of_days(frequency: Frequency, holidays: Option<Holidays>) -> Option<Holidays> {
+    holidays.filter(|_| matches!(frequency, Frequency::Seconds(_) | Frequency::Day | Frequency::BusinessDay))
 }
 
 /// Appends the features of the interval that starts at `t`.
-pub(crate) fn push_features(frequency: Frequency, t: DateTime<Utc>, tz: Tz, features: &mut Vec<f64>) {
+pub(crate) fn push_features(
+    frequency: Frequency,
+    t: DateTime<Utc>,
+    tz: Tz,
+    holidays: Option<Holidays>,
+    features: &mut Vec<f64>,
+) {
     let wall_time = local(t, tz);
     let date = wall_time.date();
     let day = day_fraction(wall_time);
@@ -60,6 +72,10 @@ pub(crate) fn push_features(frequency: Frequency, t: DateTime<Utc>, tz: Tz, feat
     if harmonics.year_cosine {
         features.push((TAU * f64::from(harmonics.year + 1) * year).cos());
     }
+    // Last, so that they can be left out.
+    if let Some(holidays) = of_days(frequency, holidays) {
+        holidays.push_features(date, features);
+    }
 }
 
 #[cfg(test)]
@@ -70,8 +86,8 @@ mod tests {
     fn features(name: &str, t: &str, tz: Tz) -> Vec<f64> {
         let mut features = Vec::new();
         let frequency = name.parse().expect("a frequency");
-        push_features(frequency, t.parse().expect("an instant"), tz, &mut features);
-        assert_eq!(features.len(), n_features(frequency));
+        push_features(frequency, t.parse().expect("an instant"), tz, None, &mut features);
+        assert_eq!(features.len(), n_features(frequency, None));
         features
     }
 
@@ -89,6 +105,24 @@ mod tests {
         let summer = features("1h", "2024-07-15T04:00:00Z", Europe::Madrid);
         assert_eq!(winter[..8], summer[..8], "both are 6 o'clock in Madrid");
         assert!((winter[0] - 1.0).abs() < 1e-12, "a quarter of the day has passed");
+    }
+
+    #[test]
+    fn holidays_are_those_of_the_local_day_and_come_last() {
+        let holidays = Some("ES".parse().expect("a country"));
+        let with = |name: &str, t: &str| {
+            let mut features = Vec::new();
+            let frequency = name.parse().expect("a frequency");
+            push_features(frequency, t.parse().expect("an instant"), Europe::Madrid, holidays, &mut features);
+            assert_eq!(features.len(), n_features(frequency, holidays));
+            features
+        };
+        // New Year's Day in Madrid begins an hour before that of UTC.
+        let (hour, t) = (with("1h", "2023-12-31T23:00:00Z"), "2023-12-31T23:00:00Z");
+        assert_eq!((hour[..18].to_vec(), &hour[18..]), (features("1h", t, Europe::Madrid), &[1.0, 0.0, 0.0][..]));
+        assert_eq!(with("1h", "2023-12-31T22:00:00Z")[18..], [0.0, 0.0, 1.0]);
+        assert_eq!(with("1b", "2024-01-01T23:00:00Z")[12..], [0.0, 1.0, 0.0]);
+        assert_eq!(with("1w", t), features("1w", t, Europe::Madrid), "a week has none");
     }
 
     #[test]

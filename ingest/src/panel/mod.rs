@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use forecast::{Bounds, Calendar, Grid, History, Role, Window};
 
-use crate::{Error, Frame, Frequency, calendar};
+use crate::{Error, Frame, Frequency, Holidays, calendar};
 
 /// Cells (steps times series) of the largest panel: 1.6 GB of values.
 const N_CELLS_MAX: usize = 200_000_000;
@@ -26,13 +26,15 @@ pub struct PanelConfig {
     pub bounds: Vec<Bounds>,
     /// What each series is to a model; empty when all are targets.
     pub roles: Vec<Role>,
+    /// The public holidays that its days are told by.
+    pub holidays: Option<Holidays>,
 }
 
 impl PanelConfig {
     /// A panel of targets whose values are known as soon as their interval ends, without declared ranges.
     pub fn new(name: impl Into<String>, frequency: Frequency, time_zone: Tz) -> Self {
         let (publication_delay, bounds, roles) = (TimeDelta::zero(), Vec::new(), Vec::new());
-        Self { name: name.into(), frequency, time_zone, publication_delay, bounds, roles }
+        Self { name: name.into(), frequency, time_zone, publication_delay, bounds, roles, holidays: None }
     }
 
     fn is_known(&self, series: usize) -> bool {
@@ -219,7 +221,8 @@ impl Panel {
     /// Calendar features of a range of rows, which may go beyond the last one.
     ///
     /// Pairs of sine and cosine of the local wall time's place in the day, the week and the year, as
-    /// far as the frequency distinguishes them; none for years.
+    /// far as the frequency distinguishes them; none for years. Then, of steps within a day, whether that day, the one before and the
+    /// one after are holidays.
     ///
     /// # Shapes
     /// - output: `[rows.len(), feature]`
@@ -227,11 +230,11 @@ impl Panel {
     /// # Errors
     /// [`Error::Forecast`] when the features do not make whole rows, which would be our mistake.
     pub fn calendar(&self, rows: Range<usize>) -> Result<Calendar, Error> {
-        let frequency = self.config.frequency;
-        let n_features = calendar::n_features(frequency);
+        let PanelConfig { frequency, time_zone, holidays, .. } = self.config;
+        let n_features = calendar::n_features(frequency, holidays);
         let mut features = Vec::with_capacity(n_features * rows.len());
         for row in rows {
-            calendar::push_features(frequency, self.valid_time(row), self.config.time_zone, &mut features);
+            calendar::push_features(frequency, self.valid_time(row), time_zone, holidays, &mut features);
         }
         Ok(Calendar::new(n_features, features)?)
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use forecast::Bounds;
 use serde::{Deserialize, Serialize};
 
-use crate::{Checks, Code, Duplicates, Format, Layout, Limits, LoadConfig, NumberFormat, Resample};
+use crate::{Checks, Code, Duplicates, Format, Holidays, Layout, Limits, LoadConfig, NumberFormat, Resample};
 
 pub use files::{Files, SourceFile, leads_down};
 pub use objects::{Listed, Objects};
@@ -63,6 +63,9 @@ pub struct Pipeline {
     /// Spacing of the grid. Default that of the panel, else inferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<String>,
+    /// The country whose public holidays models are told of. Default that of the panel, else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holidays: Option<Holidays>,
     /// What to do with different values for one time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub duplicates: Duplicates,

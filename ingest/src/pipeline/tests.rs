@@ -33,6 +33,7 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
         missing = ["-999", "n/a"]
         time_zone = "Europe/Madrid"
         frequency = "1h"
+        holidays = "ES"
         duplicates = "keep_last"
         resample = "mean"
         out_of_bounds = "reject"
