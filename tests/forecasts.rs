@@ -189,6 +189,32 @@ async fn aggregates_are_computed_along_each_trajectory(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn series_are_chosen_by_what_is_known_of_them(pool: PgPool) {
+    let (service, forecast_id) = with_stored(&pool).await;
+    for (name, attributes) in
+        [("heat", json!({"site": "north", "kw": 7.5})), ("wind", json!({"site": "south", "kw": 7.5}))]
+    {
+        let set = sqlx::query("update series set attributes = $2 where name = $1").bind(name).bind(attributes);
+        set.execute(&pool).await.unwrap();
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let body = service.quantiles(&forecast_id, query).await.expect(200);
+        body["series"].as_array().unwrap().iter().map(|series| series["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("attribute=site:south").await, ["wind"]);
+    assert_eq!(names("attribute=kw:7.5").await, ["heat", "wind"]);
+    assert_eq!(names("attribute=kw:7.5&attribute=site:north").await, ["heat"]);
+    let total = service.aggregate(&forecast_id, "fn=sum&over=horizon,series&attribute=site:north").await.expect(200);
+    assert_eq!(total["distributions"][0]["mean"], 40.0);
+    let paths = service.trajectories(&forecast_id, "attribute=site:north&series=heat").await.expect(200);
+    assert_eq!(paths["series"].as_array().unwrap().len(), 1);
+    for wrong in ["attribute=site", "attribute=site:west", "attribute=site:south&series=heat"] {
+        let problem = service.quantiles(&forecast_id, wrong).await.problem(400, "invalid-parameter");
+        assert_eq!(problem.errors[0].parameter.as_deref(), Some("attribute"), "{wrong}");
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn forecasts_are_listed_the_newest_first_in_pages(pool: PgPool) {
     let service = Service::start(&pool).await;
     let loaded = load_panel(&pool, "city", 48).await;

@@ -103,6 +103,8 @@ async fn attributes_are_kept_with_their_series(pool: PgPool) {
     let listed = service.get("/v1/panels/city/series").await.expect(200);
     let attributes: Vec<&Value> = listed["series"].as_array().unwrap().iter().map(|s| &s["attributes"]).collect();
     assert_eq!(attributes, [&json!({"site": "north", "kw": "7.5"}), &json!({"site": "west"})]);
+    let page = service.get("/panels/city/data").await.text();
+    assert!(page.contains("<td>kw 7.5, site north</td>"), "{page}");
 
     let nowhere = push_json(&service, &format!("{PATH}&attributes=nowhere"), &rows).await;
     let problem = nowhere.problem(422, "unusable-data");
@@ -248,6 +250,7 @@ async fn a_panel_that_gets_holidays_is_still_served_and_the_next_model_is_told_o
     push_json(&service, PATH, &rows()).await.expect(200);
     assert_eq!(holidays().await, "ES");
     service.make_forecast(&forecast).await.expect(201);
+    assert!(service.get("/panels/city").await.text().contains("UTC · holidays of ES"));
 
     let arguments = json!({"panel": "city", "horizon": 3, "train_steps": 1});
     let job = do_job(&pool, service.data_dir(), "train", arguments, chrono::Utc::now()).await;

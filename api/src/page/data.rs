@@ -93,12 +93,15 @@ fn content(view: &View) -> Markup {
 }
 
 fn series(view: &View) -> Markup {
+    let has_attributes = view.series.iter().any(|(series, _)| !series.attributes.is_empty());
     html! {
         div.scroll {
             table {
                 thead {
                     tr {
-                        th { "Series" } th { "Role" } th { "Unit" } th { "Newest value" } th.number { "It is" }
+                        th { "Series" } th { "Role" } th { "Unit" }
+                        @if has_attributes { th { "Attributes" } }
+                        th { "Newest value" } th.number { "It is" }
                         th.number { "Missing of the last " (STEPS_LOOKED_AT) " steps" }
                     }
                 }
@@ -108,6 +111,7 @@ fn series(view: &View) -> Markup {
                             th scope="row" { (series.name) }
                             td { (series.role) }
                             td { @if let Some(unit) = &series.unit { (unit) } }
+                            @if has_attributes { td { (attributes(series)) } }
                             @match fresh {
                                 Some(fresh) => {
                                     td { (shell::age(view.now, fresh.newest_valid_time)) }
@@ -122,6 +126,15 @@ fn series(view: &View) -> Markup {
             }
         }
     }
+}
+
+/// What else is known of a series, in a line.
+fn attributes(series: &Series) -> String {
+    let said = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{name} {text}"),
+        value => format!("{name} {value}"),
+    };
+    series.attributes.iter().map(said).collect::<Vec<_>>().join(", ")
 }
 
 fn missing(fresh: &Freshness) -> f64 {

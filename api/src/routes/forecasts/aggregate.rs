@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{events, stored::Stored};
+use super::{chosen::Chosen, events, stored::Stored};
 use crate::{
     Error, blocking,
     db::{series::Series, words::Kind},
@@ -38,6 +38,8 @@ pub struct AggregateParameters {
     quantiles: Option<String>,
     /// Name of a series; may be given several times. Default: all.
     series: Option<Vec<String>>,
+    /// An attribute that the series must have, as `site:north`; may be given several times.
+    attribute: Option<Vec<String>>,
     /// The first step that is combined. Default: the first of the horizon.
     start: Option<DateTime<Utc>>,
     /// Where combining ends: the step that begins then is left out. Default: the end of the horizon.
@@ -50,7 +52,7 @@ pub struct AggregateQuery {
     function: Aggregate,
     over: Over,
     levels: Option<Vec<QuantileLevel>>,
-    series: Vec<String>,
+    chosen: Chosen,
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
 }
@@ -63,7 +65,7 @@ impl FromQuery for AggregateQuery {
             function: required("fn", function)?,
             over: required("over", over)?,
             levels: levels::take(parameters)?,
-            series: parameters.take_all("series"),
+            chosen: Chosen::take(parameters)?,
             start: parameters.take_time("start")?,
             end: parameters.take_time("end")?,
         })
@@ -147,9 +149,9 @@ pub async fn read(
     path: web::Path<String>,
     query: Query<AggregateQuery>,
 ) -> Result<HttpResponse, Error> {
-    let AggregateQuery { function, over, levels, series, start, end } = query.0;
+    let AggregateQuery { function, over, levels, chosen, start, end } = query.0;
     let mut stored = Stored::read(&state.pool, &path).await?;
-    stored.select(&series)?;
+    stored.choose(&chosen)?;
     let boundaries = stored.boundaries()?;
     let steps = scenario::steps(&boundaries, start, end).map_err(events::wrong)?;
     let trajectories = stored.trajectories(&state.pool).await?;

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod body;
+pub mod chosen;
 pub mod events;
 pub mod latest;
 pub mod plot;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{body::ForecastSeries, stored::Stored};
+use super::{body::ForecastSeries, chosen::Chosen, stored::Stored};
 use crate::{
     Error, blocking,
     routes::{
@@ -27,18 +27,20 @@ pub struct QuantilesParameters {
     quantiles: Option<String>,
     /// Name of a series; may be given several times. Default: all.
     series: Option<Vec<String>>,
+    /// An attribute that the series must have, as `site:north`; may be given several times.
+    attribute: Option<Vec<String>>,
 }
 
 /// The parameters, read.
 pub struct QuantilesQuery {
     levels: Option<Vec<QuantileLevel>>,
-    series: Vec<String>,
+    chosen: Chosen,
 }
 
 impl FromQuery for QuantilesQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
         let levels = levels::take(parameters)?;
-        Ok(Self { levels, series: parameters.take_all("series") })
+        Ok(Self { levels, chosen: Chosen::take(parameters)? })
     }
 }
 
@@ -75,7 +77,7 @@ pub async fn read(
     query: Query<QuantilesQuery>,
 ) -> Result<HttpResponse, Error> {
     let mut stored = Stored::read(&state.pool, &path).await?;
-    stored.select(&query.0.series)?;
+    stored.choose(&query.0.chosen)?;
     let trajectories = stored.trajectories(&state.pool).await?;
     let valid_times = stored.valid_times()?;
     let levels = match query.0.levels {

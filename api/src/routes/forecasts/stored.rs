@@ -5,6 +5,7 @@ use forecast::Trajectories;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::chosen::Chosen;
 use crate::{
     Error, blocking, db,
     db::{
@@ -64,6 +65,15 @@ impl Stored {
             self.series.retain(|series| names.contains(&series.name));
         }
         Ok(())
+    }
+
+    /// Keeps only the series that are chosen.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSeries`] for a name that the forecast does not have; when no series has what is asked for.
+    pub fn choose(&mut self, chosen: &Chosen) -> Result<(), Error> {
+        self.select(&chosen.names)?;
+        chosen.keep(&mut self.series)
     }
 
     /// Start of each interval, from the first step on.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::stored::Stored;
+use super::{chosen::Chosen, stored::Stored};
 use crate::{
     Error, blocking,
     routes::{
@@ -34,6 +34,8 @@ use crate::{
 pub struct TrajectoriesParameters {
     /// Name of a series; may be given several times. Default: all.
     series: Option<Vec<String>>,
+    /// An attribute that the series must have, as `site:north`; may be given several times.
+    attribute: Option<Vec<String>>,
     /// Return only the first so many trajectories. They are equally likely, so this is a fair choice.
     #[param(minimum = 1)]
     samples: Option<usize>,
@@ -43,7 +45,7 @@ pub struct TrajectoriesParameters {
 
 /// The parameters, read.
 pub struct TrajectoriesQuery {
-    series: Vec<String>,
+    chosen: Chosen,
     samples: usize,
     format: Option<Format>,
 }
@@ -54,7 +56,7 @@ impl FromQuery for TrajectoriesQuery {
             text.parse().ok().filter(|&samples: &usize| samples > 0)
         })?;
         Ok(Self {
-            series: parameters.take_all("series"),
+            chosen: Chosen::take(parameters)?,
             samples: samples.unwrap_or(usize::MAX),
             format: parameters.take_parsed("format", "`json`, `arrow`, `csv` or `parquet`", Format::named)?,
         })
@@ -120,7 +122,7 @@ pub async fn read(
         None => Format::wanted(&request)?,
     };
     let mut stored = Stored::read(&state.pool, &path).await?;
-    stored.select(&query.0.series)?;
+    stored.choose(&query.0.chosen)?;
     let trajectories = stored.trajectories(&state.pool).await?;
     let n_samples = query.0.samples.min(trajectories.n_samples());
     let valid_times = stored.valid_times()?;
