@@ -629,7 +629,7 @@ async fn forecasts_are_listed_newest_first_page_by_page(pool: PgPool) {
     }
 
     let list = async |panel_id, before| -> Vec<Uuid> {
-        let page = db::forecast::list(&pool, TENANT, panel_id, None, before, 2).await.unwrap();
+        let page = db::forecast::list(&pool, TENANT, panel_id, Default::default(), before, 2).await.unwrap();
         page.iter().map(|forecast| forecast.forecast_id).collect()
     };
     assert_eq!(list(None, None).await, [ids[2], ids[1]]);

@@ -240,6 +240,10 @@ async fn forecasts_are_listed_the_newest_first_in_pages(pool: PgPool) {
     assert_eq!(ids(&service.forecasts(&of(48)).await.expect(200)), made);
     assert!(ids(&service.forecasts(&of(47)).await.expect(200)).is_empty());
     service.forecasts("issue_time=yesterday").await.problem(400, "invalid-parameter");
+    let as_of = |hour: usize| of(hour).replace("issue_time", "as_of");
+    assert_eq!(ids(&service.forecasts(&as_of(48)).await.expect(200)), made);
+    assert!(ids(&service.forecasts(&as_of(47)).await.expect(200)).is_empty());
+    assert!(ids(&service.forecasts(&format!("{}&{}", of(48), as_of(47))).await.expect(200)).is_empty());
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

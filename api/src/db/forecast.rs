@@ -294,13 +294,21 @@ pub async fn find_by_key(
     .await?)
 }
 
-/// At most `limit` forecasts, of one panel or of all, of one issue time or of all, the newest first, from the one before `before`
-/// on.
+/// When forecasts were issued; an end that is `None` is open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Issued {
+    /// At this time or later.
+    pub from: Option<DateTime<Utc>>,
+    /// At this time or earlier.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// At most `limit` forecasts, of one panel or of all, the newest first, from the one before `before` on.
 pub async fn list(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
     panel_id: Option<i32>,
-    issue_time: Option<DateTime<Utc>>,
+    issued: Issued,
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Forecast>, Error> {
@@ -310,7 +318,7 @@ pub async fn list(
         " from forecast f
          join panel_version v using (tenant_id, panel_version_id)
          where tenant_id = $1 and ($2::integer is null or panel_id = $2) and ($3::uuid is null or forecast_id < $3)
-           and ($5::timestamptz is null or issue_time = $5)
+           and ($5::timestamptz is null or issue_time >= $5) and ($6::timestamptz is null or issue_time <= $6)
          order by forecast_id desc
          limit $4"
     ))
@@ -318,7 +326,8 @@ pub async fn list(
     .bind(panel_id)
     .bind(before)
     .bind(limit)
-    .bind(issue_time)
+    .bind(issued.from)
+    .bind(issued.until)
     .fetch_all(db)
     .await?)
 }

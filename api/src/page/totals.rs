@@ -16,7 +16,13 @@ use super::{
 };
 use crate::{
     Error, blocking,
-    db::{self, DEFAULT_TENANT, forecast::Forecast, panel::Panel, series::Series, words::Kind},
+    db::{
+        self, DEFAULT_TENANT,
+        forecast::{Forecast, Issued},
+        panel::Panel,
+        series::Series,
+        words::Kind,
+    },
     forecaster::{Grid, scenario},
     routes::{
         extract::{FromQuery, Parameters, Query},
@@ -134,7 +140,8 @@ pub async fn read(
     let (pool, query) = (&state.pool, query.0);
     let panel = panels::find(pool, &name).await?;
     let time_zone = Grid::of(&panel)?.time_zone;
-    let mut forecasts = db::forecast::list(pool, DEFAULT_TENANT, Some(panel.panel_id), None, None, EARLIER_MAX).await?;
+    let mut forecasts =
+        db::forecast::list(pool, DEFAULT_TENANT, Some(panel.panel_id), Issued::default(), None, EARLIER_MAX).await?;
     forecasts.retain(|forecast| forecast.scenario.is_none());
     let shown = match panel::choose(pool, &panel, query.forecast).await? {
         Some(forecast) => Some(show(pool, Stored::of(pool, forecast).await?, time_zone, &query).await?),

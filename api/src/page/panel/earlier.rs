@@ -5,7 +5,10 @@ use sqlx::PgPool;
 use super::wall_time;
 use crate::{
     Error,
-    db::{self, DEFAULT_TENANT, forecast::Forecast},
+    db::{
+        self, DEFAULT_TENANT,
+        forecast::{Forecast, Issued},
+    },
     forecaster::Grid,
     page::chart::{Earlier, Path},
 };
@@ -26,7 +29,7 @@ pub async fn read(
 ) -> Result<Vec<Earlier>, Error> {
     let (panel_id, before) = (Some(forecast.panel_id), Some(forecast.forecast_id));
     let limit = LOOKED_THROUGH * i64::try_from(n_forecasts).unwrap_or(0);
-    let mut made = db::forecast::list(pool, DEFAULT_TENANT, panel_id, None, before, limit).await?;
+    let mut made = db::forecast::list(pool, DEFAULT_TENANT, panel_id, Issued::default(), before, limit).await?;
     made.retain(|one| one.scenario.is_none() && one.issue_time < forecast.issue_time);
     // Of those with the same issue time, the one that was made last.
     made.sort_by_key(|one| std::cmp::Reverse((one.issue_time, one.forecast_id)));

@@ -25,7 +25,12 @@ use super::{
 };
 use crate::{
     Error, blocking, db,
-    db::{DEFAULT_TENANT, forecast::Forecast, panel::Panel, series::Series},
+    db::{
+        DEFAULT_TENANT,
+        forecast::{Forecast, Issued},
+        panel::Panel,
+        series::Series,
+    },
     forecaster::{Grid, Warning},
     routes::{
         extract::{FromQuery, Parameters, Query},
@@ -135,7 +140,8 @@ pub async fn read(
         None => None,
     };
     let mut forecasts =
-        db::forecast::list(&state.pool, DEFAULT_TENANT, Some(panel.panel_id), None, None, EARLIER_MAX).await?;
+        db::forecast::list(&state.pool, DEFAULT_TENANT, Some(panel.panel_id), Issued::default(), None, EARLIER_MAX)
+            .await?;
     // What somebody has supposed is not among what was forecast.
     forecasts.retain(|forecast| forecast.scenario.is_none());
     let champion = db::model::champion(&state.pool, DEFAULT_TENANT, panel.panel_id).await?;

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     Error,
-    db::{self, DEFAULT_TENANT},
+    db::{self, DEFAULT_TENANT, forecast::Issued},
     forecaster::{self, RequestKey},
     jobs::Work,
     server::State,
@@ -181,6 +181,8 @@ pub struct ListParameters {
     panel: Option<String>,
     /// Only forecasts of this issue time. Default: of all.
     issue_time: Option<DateTime<Utc>>,
+    /// Only forecasts that were issued at this time or earlier. Default: all.
+    as_of: Option<DateTime<Utc>>,
     /// Most forecasts of the page.
     #[param(minimum = 1, default = 50)]
     limit: Option<usize>,
@@ -190,13 +192,15 @@ pub struct ListParameters {
 
 /// The query of the list.
 pub struct ListQuery {
-    issue_time: Option<DateTime<Utc>>,
+    issued: Issued,
     of_panel: OfPanelQuery<Uuid>,
 }
 
 impl FromQuery for ListQuery {
     fn from_query(parameters: &mut Parameters) -> Result<Self, Error> {
-        Ok(Self { issue_time: parameters.take_time("issue_time")?, of_panel: OfPanelQuery::from_query(parameters)? })
+        let (issue_time, as_of) = (parameters.take_time("issue_time")?, parameters.take_time("as_of")?);
+        let until = issue_time.into_iter().chain(as_of).min();
+        Ok(Self { issued: Issued { from: issue_time, until }, of_panel: OfPanelQuery::from_query(parameters)? })
     }
 }
 
@@ -223,11 +227,11 @@ pub struct ForecastPage {
     )
 )]
 pub async fn list(state: web::Data<State>, query: Query<ListQuery>) -> Result<web::Json<ForecastPage>, Error> {
-    let ListQuery { issue_time, of_panel: OfPanelQuery { panel, limit, cursor } } = query.0;
+    let ListQuery { issued, of_panel: OfPanelQuery { panel, limit, cursor } } = query.0;
     let panel_id = panels::find_id(&state.pool, panel.as_deref()).await?;
     let limit = limit.min(state.limits.page_rows_max);
     let n_rows = cursor::limit_plus_one(limit);
-    let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, issue_time, cursor, n_rows).await?;
+    let rows = db::forecast::list(&state.pool, DEFAULT_TENANT, panel_id, issued, cursor, n_rows).await?;
     let (rows, next) = cursor::page(rows, limit, |forecast| forecast.forecast_id)?;
 
     // A page has few panels and models, so each is read once.
