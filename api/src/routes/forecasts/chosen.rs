@@ -48,7 +48,7 @@ impl Chosen {
 fn has(series: &Series, name: &str, value: &str) -> bool {
     series.attributes.get(name).is_some_and(|known| match known {
         Value::String(text) => text == value,
-        known => known.to_string() == value,
+        known => serde_json::from_str::<Value>(value).is_ok_and(|asked| asked == *known),
     })
 }
 
