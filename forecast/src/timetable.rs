@@ -50,8 +50,7 @@ impl Timetable {
             let comparing = pace.comparison * n_compared(*n_steps) as f64;
             passes + comparing.min(COMPARE_SHARE_MAX * left) <= left
         };
-        let steps: Vec<usize> = (1..=N_STEPS_MAX).collect();
-        steps.partition_point(is_in_time)
+        (1..=N_STEPS_MAX).take_while(is_in_time).count()
     }
 
     /// Whether there is time for so many comparisons before a second pass of so many steps.
