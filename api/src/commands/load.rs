@@ -8,7 +8,6 @@ use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
 use ingest::pipeline::{Files, Watermark};
 use ingest::{Duplicates, Frequency, Holidays, Layout, LoadConfig, Loaded};
-
 use serde_json::Map;
 
 use crate::Error;

@@ -2,14 +2,12 @@
 
 use std::io;
 
-use ingest::pipeline::Objects;
+use ingest::pipeline::{Objects, SCHEME};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{ClientConfigKey, RetryConfig};
 
 use crate::artefacts::{Artefacts, UnusableStore};
 
-/// How a bucket is named.
-const SCHEME: &str = "s3://";
 /// Attempts at a request after the first one.
 const RETRIES_MAX: usize = 3;
 /// For all of an object that a pipeline reads: who reads it watches that it goes on.

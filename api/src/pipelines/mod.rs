@@ -357,6 +357,16 @@ async fn read(
     Ok(read.map_err(Error::from))
 }
 
+/// The error of a source that no other attempt makes better.
+fn unusable_source(reason: String) -> Error {
+    Error::UnusableData { reason, errors: Vec::new() }
+}
+
+/// The error of a source that may be there later.
+fn unavailable_source(reason: String) -> Error {
+    Error::SourceUnavailable { reason }
+}
+
 /// Reads what is planned.
 pub(crate) fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
     let loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;

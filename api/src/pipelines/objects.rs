@@ -14,7 +14,7 @@ use object_store::path::Path as Key;
 use object_store::{Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tokio::time::timeout;
 
-use super::nameless;
+use super::{nameless, unavailable_source, unusable_source};
 use crate::Error;
 use crate::config::bucket;
 
@@ -54,7 +54,7 @@ pub(super) async fn fetch(
     limits: &Limits,
     data_dir: &Path,
 ) -> Result<Copied, Error> {
-    let store = bucket::of_objects(objects).map_err(unusable)?;
+    let store = bucket::of_objects(objects).map_err(unusable_source)?;
     fetch_from(&store, objects, watermark, limits, data_dir).await
 }
 
@@ -81,7 +81,7 @@ async fn fetch_from(
 /// The object that is named, or those below what is.
 async fn list(store: &dyn ObjectStore, objects: &Objects, n_meant_max: usize) -> Result<Vec<Listed>, Error> {
     let name = &objects.objects;
-    let key = |path: &str| Key::parse(path).map_err(|error| unusable(format!("{name}: {error}")));
+    let key = |path: &str| Key::parse(path).map_err(|error| unusable_source(format!("{name}: {error}")));
     if let Some(path) = objects.key() {
         let key = key(path)?;
         match patient(name, store.head(&key)).await? {
@@ -96,12 +96,16 @@ async fn list(store: &dyn ObjectStore, objects: &Objects, n_meant_max: usize) ->
     let mut listed = Vec::new();
     while let Some(found) = patient(name, stream.next()).await? {
         let found = found.map_err(|error| match error {
-            error if is_no_bucket(&error) => unusable(format!("{name}: there is no bucket `{}`", objects.bucket())),
+            error if is_no_bucket(&error) => {
+                unusable_source(format!("{name}: there is no bucket `{}`", objects.bucket()))
+            }
             error => explain(name, &error),
         })?;
         if listed.len() == n_meant_max.saturating_mul(LISTED_PER_MEANT) {
             let n = listed.len();
-            return Err(unusable(format!("{name}: more than {n} objects have to be listed; name a narrower folder")));
+            return Err(unusable_source(format!(
+                "{name}: more than {n} objects have to be listed; name a narrower folder"
+            )));
         }
         listed.push(describe(found));
     }
@@ -115,11 +119,11 @@ fn describe(found: ObjectMeta) -> Listed {
 
 /// Copies an object. It must be what was listed.
 async fn copy(store: &dyn ObjectStore, name: &str, object: &Listed, folder: &Path) -> Result<File, Error> {
-    let key = Key::parse(&object.key).map_err(|error| unusable(format!("{name}: {error}")))?;
-    let changed = || unavailable(format!("{name} was changed while it was read; the next run reads it again"));
+    let key = Key::parse(&object.key).map_err(|error| unusable_source(format!("{name}: {error}")))?;
+    let changed = || unavailable_source(format!("{name} was changed while it was read; the next run reads it again"));
     let failed = |error: StoreError| match error {
         StoreError::NotFound { .. } => {
-            unavailable(format!("{name} is gone since it was listed; the next run reads what is there then"))
+            unavailable_source(format!("{name} is gone since it was listed; the next run reads what is there then"))
         }
         StoreError::Precondition { .. } => changed(),
         error => explain(name, &error),
@@ -141,7 +145,7 @@ async fn copy(store: &dyn ObjectStore, name: &str, object: &Listed, folder: &Pat
         file.write_all(&piece).map_err(keeping)?;
     }
     if n_bytes < object.n_bytes {
-        return Err(unavailable(format!("{name} ended after {n_bytes} of {} bytes", object.n_bytes)));
+        return Err(unavailable_source(format!("{name} ended after {n_bytes} of {} bytes", object.n_bytes)));
     }
     file.into_inner().map_err(|error| keeping(error.into_error()))
 }
@@ -154,15 +158,9 @@ fn lacks_version(found: &ObjectMeta, object: &Listed) -> bool {
 /// Waits for the store, but not for ever.
 async fn patient<T>(name: &str, answer: impl Future<Output = T>) -> Result<T, Error> {
     let waited = timeout(PATIENCE, answer).await;
-    waited.map_err(|_| unavailable(format!("{name}: the store has said nothing for {} seconds", PATIENCE.as_secs())))
-}
-
-fn unusable(reason: String) -> Error {
-    Error::UnusableData { reason, errors: Vec::new() }
-}
-
-fn unavailable(reason: String) -> Error {
-    Error::SourceUnavailable { reason }
+    waited.map_err(|_| {
+        unavailable_source(format!("{name}: the store has said nothing for {} seconds", PATIENCE.as_secs()))
+    })
 }
 
 /// Whether a listing failed because there is no such bucket, which stores say in two ways.
@@ -178,14 +176,14 @@ fn explain(name: &str, error: &StoreError) -> Error {
     let causes = crate::error::causes(error);
     let said = said(&causes);
     match error {
-        _ if causes.contains(METADATA) => unusable(format!(
+        _ if causes.contains(METADATA) => unusable_source(format!(
             "{name}: no credentials are given by the environment, and this machine has no role: {said}"
         )),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-            unusable(format!("{name}: the store does not let us in: {said}"))
+            unusable_source(format!("{name}: the store does not let us in: {said}"))
         }
-        StoreError::InvalidPath { .. } => unusable(format!("{name}: {said}")),
-        _ => unavailable(format!("{name}: the store is not available: {said}")),
+        StoreError::InvalidPath { .. } => unusable_source(format!("{name}: {said}")),
+        _ => unavailable_source(format!("{name}: the store is not available: {said}")),
     }
 }
 

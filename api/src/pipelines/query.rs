@@ -8,7 +8,7 @@ use ingest::pipeline::{Answer, Query};
 use ingest::{Content, Finding, Input, Notice};
 use sha2::{Digest, Sha256};
 
-use super::nameless;
+use super::{nameless, unavailable_source, unusable_source};
 use crate::{Error, config, db};
 
 /// What reports call an answer.
@@ -52,7 +52,7 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
     let Some(url) = config::database_url(variable) else {
         let reason =
             format!("the environment variable {variable} is not set; it must hold the address of the database");
-        return Err(Error::UnusableData { reason, errors: Vec::new() });
+        return Err(unusable_source(reason));
     };
     let file =
         nameless::create(&data_dir.join(ANSWERS)).map_err(|error| Error::internal("keeping an answer", error))?;
@@ -60,10 +60,10 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
     let end = db::query::copy(&url, query, since, n_bytes_max, &mut sink).await;
     let end = end.map_err(|error| match error {
         db::query::Error::Unavailable { .. } | db::query::Error::Timeout { .. } => {
-            Error::SourceUnavailable { reason: format!("${variable}: {error}") }
+            unavailable_source(format!("${variable}: {error}"))
         }
         db::query::Error::Write(error) => Error::internal("keeping an answer", error),
-        _ => Error::UnusableData { reason: format!("${variable}: {error}"), errors: Vec::new() },
+        _ => unusable_source(format!("${variable}: {error}")),
     })?;
     let Sink { file, hasher, n_lines } = sink;
     let file = file.into_inner().map_err(|error| Error::internal("keeping an answer", error))?;

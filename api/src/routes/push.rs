@@ -3,7 +3,7 @@
 use actix_web::{HttpResponse, http::StatusCode, web};
 use chrono::Utc;
 use chrono_tz::Tz;
-use ingest::{Duplicates, Format, Frequency, Holidays, Input, Limits, LoadConfig};
+use ingest::{Duplicates, Format, Frequency, Holidays, Input, Limits, LoadConfig, pipeline::N_ATTRIBUTES_MAX};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -22,8 +22,6 @@ use crate::{
 
 /// What the record and the report say of the source.
 const SOURCE: &str = "push";
-/// Attributes of a series.
-const N_ATTRIBUTES_MAX: usize = 100;
 /// What a body may be.
 const EXPECTED: &str = "`application/json`, `application/x-ndjson`, `text/csv`, `application/vnd.apache.parquet`, \
     `application/vnd.apache.arrow.stream` or `application/vnd.apache.arrow.file`";

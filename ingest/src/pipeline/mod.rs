@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::{Checks, Code, Duplicates, Format, Holidays, Layout, Limits, LoadConfig, NumberFormat, Resample};
 
 pub use files::{Files, SourceFile, leads_down};
-pub use objects::{Listed, Objects};
+pub use objects::{Listed, Objects, SCHEME};
 pub use source::{Query, Source};
 pub use watermark::{Answer, Plan, Watermark};
 
 /// Longest name of a pipeline.
 const NAME_LENGTH_MAX: usize = 100;
-/// Attributes of a series.
-const N_ATTRIBUTES_MAX: usize = 100;
+/// Most attributes of a series.
+pub const N_ATTRIBUTES_MAX: usize = 100;
 
 /// What a pipeline file or body says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

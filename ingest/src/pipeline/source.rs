@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{DeclarationError, Objects, Pipeline, objects::SCHEME, wrong};
+use super::{DeclarationError, Objects, Pipeline, SCHEME, wrong};
 
 /// Longest time that a query may be given: a day.
 const TIMEOUT_SECONDS_MAX: u32 = 86_400;
