@@ -19,7 +19,7 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 
-use crate::support::{Service, count, do_job, do_next_job, hour, load_panel, output, plumecast, register, train};
+use crate::support::{Service, count, do_job, do_next_job, hour, load_panel, output, plumecast, register, said, train};
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_model_is_tested_on_past_windows_and_the_result_is_kept(pool: PgPool) {
@@ -278,7 +278,5 @@ async fn say(pool: &PgPool, data_dir: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(plumecast());
     command.args(arguments).env("PLUMECAST_DATA_DIR", data_dir);
     command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
-    let output = output(command).await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    said(output(command).await)
 }

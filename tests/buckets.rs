@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::support::{Fault, Operator, Store, complaint, load_panel, output};
+use crate::support::{Fault, Operator, Store, complaint, load_panel, output, said};
 
 /// Where they are kept.
 const PREFIX: &str = "forecasts/of the city";
@@ -19,9 +19,7 @@ fn operator(pool: &PgPool) -> (Store, Operator) {
 
 /// What a command says when it succeeds.
 async fn say(operator: &Operator, arguments: &[&str]) -> String {
-    let output = output(operator.plumecast(arguments)).await;
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    said(output(operator.plumecast(arguments)).await)
 }
 
 const TRAIN: [&str; 9] = ["train", "--panel", "city", "--horizon", "6", "--train-steps", "1", "--test-windows", "0"];

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions, PgPool};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use crate::support::plumecast;
+use crate::support::{complaint, output, plumecast, said};
 
 /// A user: a database, a data folder, and files.
 pub struct User {
@@ -39,22 +39,17 @@ impl User {
 
     /// Runs a command to its end.
     async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        spawn_blocking(move || command.output().unwrap()).await.unwrap()
+        output(self.command(arguments)).await
     }
 
     /// What a command that succeeds prints.
     pub async fn say(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        said(self.run(arguments).await)
     }
 
     /// What a command that fails complains of.
     async fn fail(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-        String::from_utf8(output.stderr).unwrap()
+        complaint(self.run(arguments).await)
     }
 }
 
@@ -325,8 +320,7 @@ async fn anomalies(text: &str) -> Vec<[String; 4]> {
     let mut command = Command::new(plumecast());
     command.args(["anomalies", "--train-until", "2025-03-07T00:00:00Z", "--train-steps", "20"]);
     command.args([Path::new("--data"), &file, Path::new("--out"), &out]).env_remove("DATABASE_URL");
-    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    said(output(command).await);
     let written = fs::read_to_string(&out).unwrap();
     let mut lines = written.lines();
     assert_eq!(lines.next(), Some("time,series,value,expected,score,p_value"));
@@ -369,8 +363,7 @@ async fn backtest_rows(flags: &[&str], stage: &str, n_steps: u64) -> Vec<String>
     command.args(["backtest", "--freq", "1h", "--horizon", "6", "--windows", "2", "--samples", "10"]);
     command.args(["--train-steps", &n_steps.to_string()]).args(flags);
     command.args([Path::new("--data"), &file, Path::new("--out"), &out]).env_remove("DATABASE_URL");
-    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    said(output(command).await);
     let metrics: Value = serde_json::from_slice(&fs::read(out.join("metrics.json")).unwrap()).unwrap();
     let rows = metrics["rows"].as_array().unwrap();
     for row in rows {

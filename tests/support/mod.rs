@@ -33,7 +33,7 @@ use tokio::task::spawn_blocking;
 use ureq::http::Request;
 use uuid::Uuid;
 
-pub use operator::{Operator, complaint, count, output};
+pub use operator::{Operator, complaint, count, output, said};
 pub use store::{Fault, Store};
 
 /// A running service, which stops when it is dropped.

@@ -74,9 +74,7 @@ impl Operator {
 
     /// What it says when it succeeds.
     pub async fn say(&self, arguments: &[&str]) -> String {
-        let output = output(self.command(arguments)).await;
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        said(output(self.command(arguments)).await)
     }
 
     /// What it says when it fails.
@@ -88,6 +86,13 @@ impl Operator {
 /// Runs a command to its end.
 pub async fn output(mut command: Command) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// What a program said that has succeeded.
+#[track_caller]
+pub fn said(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// What a program said that has failed.
