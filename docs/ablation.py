@@ -26,6 +26,7 @@ VARIANTS = {
     "levels: each token its own, context too": ("levels = { clean_context = 0.0, by_element = 0.0 }", []),
     "levels: the same without element-wise ones": ("levels = { by_element = 0.0 }", []),
     "levels: one for the whole horizon": ("levels = { by_element = 0.0, shared = 1.0 }", []),
+    "levels: log-normal, as in EDM": ("levels = { distribution = 'log_normal' }", []),
     "patch of 1 step": ("patch = 1", []),
     "patch of 8 steps": ("patch = 8", []),
     "width 32": ("d_model = 32", []),

@@ -91,6 +91,22 @@ mod tests {
             prop_assert!((level.noise() * mixed + level.signal() * velocity - noise).abs() < 1e-12);
         }
 
+        /// Preconditioned as in EDM (Karras et al. 2022, table 1) for data of standard deviation 1, a network learns `−v`, and
+        /// their loss weights it evenly.
+        #[test]
+        fn the_velocity_is_what_edm_learns(level in 0.01..=0.99, clean in -8.0..8.0, noise in -4.0..4.0) {
+            let level = NoiseLevel::new(level);
+            let sigma = libm::tan(level.angle());
+            let (c_skip, c_out) = (1.0 / (1.0 + sigma * sigma), sigma / libm::sqrt(1.0 + sigma * sigma));
+            let c_in = 1.0 / libm::sqrt(1.0 + sigma * sigma);
+            let noisy = clean + sigma * noise;
+            prop_assert!((c_in * noisy - level.mix(clean, noise)).abs() < 1e-9, "the network sees the same");
+            let learned = (clean - c_skip * noisy) / c_out;
+            prop_assert!((learned + level.velocity(clean, noise)).abs() < 1e-9, "and learns the same");
+            let weight = (sigma * sigma + 1.0) / (sigma * sigma) * c_out * c_out;
+            prop_assert!((weight - 1.0).abs() < 1e-9);
+        }
+
         #[test]
         fn signal_and_noise_have_unit_power(level in 0.0..=1.0) {
             let level = NoiseLevel::new(level);

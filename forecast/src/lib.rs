@@ -82,7 +82,7 @@ pub use guidance::{BaseRate, ConditionReport, Effort, Guidance, Guided};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};
 pub use network::NetworkConfig;
-pub use noising::LevelMix;
+pub use noising::{LevelDistribution, LevelMix};
 pub use prepared::{Prepared, Update};
 pub use role::{N_COVARIATES_MAX, Role};
 pub use schedule::Schedule;

@@ -12,11 +12,38 @@ const GAP_SERIES_SHARE: f64 = 0.3;
 /// Where levels are drawn per element, the share of elements that stay clean.
 const CLEAN_ELEMENT_SHARE: f64 = 0.3;
 
-/// Shares of the training windows that are noised in a particular way; in the others every token draws a level of its own, uniform in
-/// (0, 1).
+/// Mean and standard deviation of `ln tan φ` in [`LevelDistribution::LogNormal`]: `ln (σ / σ_data)` of EDM (Karras et al. 2022,
+/// table 1), which has `ln σ` with mean −1.2 for data of standard deviation ½.
+const LOG_NORMAL: (f64, f64) = (-1.2 + std::f64::consts::LN_2, 1.2);
+
+/// How a level is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelDistribution {
+    /// Uniform in (0, 1).
+    #[default]
+    Uniform,
+    /// The ratio of noise to signal is log-normal, as in EDM.
+    LogNormal,
+}
+
+impl LevelDistribution {
+    fn draw(self, stream: &mut Stream) -> NoiseLevel {
+        match self {
+            Self::Uniform => NoiseLevel::new(stream.uniform()),
+            Self::LogNormal => NoiseLevel::from_log_snr(-(LOG_NORMAL.0 + LOG_NORMAL.1 * stream.normal())),
+        }
+    }
+}
+
+/// How levels are drawn, and the shares of the training windows that are noised in a particular way; in the others every token
+/// draws a level of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LevelMix {
+    /// How a level is drawn.
+    #[serde(skip_serializing_if = "is_uniform")]
+    pub distribution: LevelDistribution,
     /// Windows with a clean context.
     pub clean_context: f64,
     /// Windows in which every element draws its own level, and three in ten stay clean.
@@ -27,9 +54,14 @@ pub struct LevelMix {
     pub gaps: f64,
 }
 
+/// Whether it need not be said.
+fn is_uniform(distribution: &LevelDistribution) -> bool {
+    *distribution == LevelDistribution::Uniform
+}
+
 impl Default for LevelMix {
     fn default() -> Self {
-        Self { clean_context: 0.5, by_element: 0.25, shared: 0.0, gaps: 0.2 }
+        Self { distribution: LevelDistribution::Uniform, clean_context: 0.5, by_element: 0.25, shared: 0.0, gaps: 0.2 }
     }
 }
 
@@ -52,11 +84,11 @@ impl LevelMix {
         let clean_context = stream.uniform() < self.clean_context;
         let by_element = stream.uniform() < self.by_element;
         // A share of none draws nothing, so that windows stay as they are without it.
-        let shared = (self.shared > 0.0 && stream.uniform() < self.shared).then(|| NoiseLevel::new(stream.uniform()));
+        let shared = (self.shared > 0.0 && stream.uniform() < self.shared).then(|| self.distribution.draw(stream));
         let mut levels = vec![];
         for token in 0..layout.n_context_tokens + layout.n_horizon_tokens {
             let is_context = token < layout.n_context_tokens;
-            let own = NoiseLevel::new(stream.uniform());
+            let own = self.distribution.draw(stream);
             let token_level = shared.filter(|_| !is_context).unwrap_or(own);
             for _ in 0..layout.n_elements() {
                 levels.push(if is_context && clean_context {
@@ -66,7 +98,7 @@ impl LevelMix {
                 } else if stream.uniform() < CLEAN_ELEMENT_SHARE {
                     NoiseLevel::CLEAN
                 } else {
-                    NoiseLevel::new(stream.uniform())
+                    self.distribution.draw(stream)
                 });
             }
         }
@@ -134,6 +166,19 @@ mod tests {
         // 1/12 is the variance of a uniform number.
         let correlation = pairs.iter().sum::<f64>() / pairs.len() as f64 * 12.0;
         assert!(correlation.abs() < 0.05, "correlation {correlation}");
+    }
+
+    #[test]
+    fn log_normal_levels_have_the_quartiles_of_edm() {
+        let mut stream = Stream::new(5, 0);
+        let mut ratios: Vec<f64> =
+            (0..8000).map(|_| libm::tan(LevelDistribution::LogNormal.draw(&mut stream).angle())).collect();
+        ratios.sort_by(f64::total_cmp);
+        for (place, normal) in [(2000, -0.6745), (4000, 0.0), (6000, 0.6745)] {
+            // σ of an EDM with data of standard deviation ½; five standard errors of a quartile.
+            let log_sigma = libm::log(0.5 * ratios[place]);
+            assert!((log_sigma - (-1.2 + 1.2 * normal)).abs() < 0.09, "{place}: {log_sigma}");
+        }
     }
 
     #[test]
