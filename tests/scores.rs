@@ -285,6 +285,65 @@ async fn scores_are_read_by_lead_series_model_and_day(pool: PgPool) {
     assert!(metrics.contains(r#"plumecast_coverage_80{panel="city"} 1"#), "{metrics}");
 }
 
+/// Without what sums of scores and scores one by one differ in.
+fn rounded(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => json!((number.as_f64().unwrap() * 1e9).round()),
+        Value::Array(items) => items.iter().map(rounded).collect(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), rounded(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn scores_of_a_past_instant_are_those_that_stood_then(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let (loaded, _) = stored(&pool).await;
+    let read = async |query: &str| rounded(&service.get(&format!("/v1/scores?panel=city&{query}")).await.expect(200));
+    let queries = ["by=lead", "by=series", "by=model", "by=day", "by=hour"];
+    let instant = |hour_of: usize| hour(hour_of).format("&as_of=%Y-%m-%dT%H:%M:%SZ").to_string();
+
+    // Known and scored at hour 53; one value more at 55; the first series corrected at 57, and scored twice by that.
+    load_truth(&pool, 48..50, 0.0).await;
+    score_at(&pool, &loaded, 0..100, hour(53)).await;
+    let mut first = vec![];
+    for query in queries {
+        let now = read(query).await;
+        assert_eq!(read(&format!("{query}{}", instant(53))).await, now, "{query}");
+        first.push(now);
+    }
+    load_truth(&pool, 50..51, 0.0).await;
+    score_at(&pool, &loaded, 0..100, hour(55)).await;
+    load_truth(&pool, 48..51, 40.0).await;
+    score_at(&pool, &loaded, 0..100, hour(57)).await;
+    let scored_again =
+        tokio::join!(score_at(&pool, &loaded, 0..100, hour(58)), score_at(&pool, &loaded, 0..100, hour(59)));
+    assert_eq!(scored_again, (Scored::default(), Scored::default()));
+
+    for (query, first) in queries.iter().zip(&first) {
+        assert_eq!(&read(&format!("{query}{}", instant(54))).await, first, "{query}");
+        assert_eq!(read(&format!("{query}{}", instant(52))).await["scores"], json!([]), "{query}");
+        // Read one by one these are what sums say.
+        assert_eq!(read(&format!("{query}{}", instant(57))).await, read(query).await, "{query}");
+    }
+    let at = async |hour_of| read(&format!("by=series{}", instant(hour_of))).await["scores"][0].clone();
+    let (before, after) = (at(56).await, at(57).await);
+    assert_eq!((&before["n_values"], &after["n_values"]), (&json!(3), &json!(3)));
+    assert_eq!((&before["coverage_80"], &after["coverage_80"]), (&json!(1e9), &json!(0.0)));
+    // They go with their forecast, and with the partition of their scores.
+    for statement in [
+        "delete from forecast",
+        "select drop_partition('score', name::regclass) from partitions('score') where name <> 'score_default'",
+    ] {
+        let mut transaction = pool.begin().await.unwrap();
+        let count = "select count(*) from score_replaced";
+        let n_replaced: i64 = sqlx::query_scalar(count).fetch_one(&mut *transaction).await.unwrap();
+        sqlx::query(statement).execute(&mut *transaction).await.unwrap();
+        let n_left: i64 = sqlx::query_scalar(count).fetch_one(&mut *transaction).await.unwrap();
+        assert_eq!((n_replaced, n_left), (3, 0), "{statement}");
+    }
+}
+
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn covariates_and_forecasts_without_trajectories_are_not_scored(pool: PgPool) {
     let loaded = load_panel(&pool, "city", 48).await;

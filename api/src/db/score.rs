@@ -76,8 +76,8 @@ pub struct NewScore {
     pub naive_absolute_error: Option<f64>,
 }
 
-/// Stores scores of one forecast; those that exist are replaced. The partitions exist
-/// ([`super::partition::ensure`]).
+/// Stores scores of one forecast; those by another value are replaced, and kept as what was known until then. The partitions
+/// exist ([`super::partition::ensure`]).
 ///
 /// # Errors
 /// [`Error::UnknownReference`] when the forecast has been deleted meanwhile.
@@ -105,7 +105,8 @@ pub async fn upsert(
          set value = excluded.value, crps = excluded.crps, pinball = excluded.pinball,
              absolute_error = excluded.absolute_error, naive_absolute_error = excluded.naive_absolute_error,
              inside_50 = excluded.inside_50, inside_80 = excluded.inside_80, inside_90 = excluded.inside_90,
-             pit = excluded.pit, scored_at = excluded.scored_at",
+             pit = excluded.pit, scored_at = excluded.scored_at
+         where score.value is distinct from excluded.value",
     )
     .bind(tenant_id)
     .bind(forecast.panel_id)
@@ -277,6 +278,8 @@ pub struct Selection<'a> {
     pub end: Option<DateTime<Utc>>,
     /// Only forecasts of this version.
     pub version: Option<i32>,
+    /// Scores as they stood then, instead of now.
+    pub as_of: Option<DateTime<Utc>>,
 }
 
 /// At most `limit` groups in the order of their keys, from the one after `after` on.
@@ -287,11 +290,9 @@ pub async fn groups(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Group>, Error> {
-    match selection.by {
-        GroupBy::Lead | GroupBy::Series | GroupBy::Model => {
-            return score_sum::groups(db, tenant_id, selection, after, limit).await;
-        }
-        GroupBy::Day | GroupBy::Hour => {}
+    // The sums are those of now.
+    if selection.as_of.is_none() && matches!(selection.by, GroupBy::Lead | GroupBy::Series | GroupBy::Model) {
+        return score_sum::groups(db, tenant_id, selection, after, limit).await;
     }
     Ok(sqlx::query_as(
         "select key, count(*) as n_values, sum(abs(value)) as magnitude, sum(naive_absolute_error) as naive_error,
@@ -307,17 +308,19 @@ pub async fn groups(
              ] as pit_counts,
              1 - sum(absolute_error) filter (where naive_absolute_error is not null)
                  / nullif(sum(naive_absolute_error), 0) as skill
-         from score sc
+         from score_as_of($1, $2, coalesce($10, 'infinity')) sc
          join model m using (tenant_id, model_id)
          join forecast f on f.tenant_id = sc.tenant_id and f.forecast_id = sc.forecast_id
          cross join lateral (
              select case $3
+                 when 'lead' then step
+                 when 'series' then series_id
+                 when 'model' then m.version
                  when 'day' then (valid_time at time zone $4)::date - date '1970-01-01'
                  when 'hour' then 4 * extract(hour from valid_time at time zone $4) + ceil(4.0 * step / f.horizon) - 1
              end::bigint as key
          ) as place
-         where sc.tenant_id = $1 and sc.panel_id = $2
-           and valid_time >= coalesce($5, '-infinity') and valid_time < coalesce($6, 'infinity')
+         where valid_time >= coalesce($5, '-infinity') and valid_time < coalesce($6, 'infinity')
            and ($7::integer is null or m.version = $7) and ($8::bigint is null or key > $8)
          group by key
          order by key
@@ -332,6 +335,7 @@ pub async fn groups(
     .bind(selection.version)
     .bind(after)
     .bind(limit)
+    .bind(selection.as_of)
     .fetch_all(db)
     .await?)
 }

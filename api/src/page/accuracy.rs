@@ -77,7 +77,8 @@ pub async fn read(
     let newest = db::score_sum::newest(pool, DEFAULT_TENANT, panel.panel_id).await?;
     let start = newest.unwrap_or_else(Utc::now) - TimeDelta::days(i64::from(days));
     let (panel_id, time_zone) = (panel.panel_id, panel.time_zone.as_str());
-    let selected = |by| Selection { panel_id, time_zone, by, start: Some(start), end: None, version: None };
+    let selected =
+        |by| Selection { panel_id, time_zone, by, start: Some(start), end: None, version: None, as_of: None };
     let leads_max = i64::try_from(state.limits.horizon_max).unwrap_or(i64::MAX);
     let by_lead = db::score::groups(pool, DEFAULT_TENANT, &selected(GroupBy::Lead), None, leads_max).await?;
     let groups = db::score::groups(pool, DEFAULT_TENANT, &selected(GroupBy::Series), None, LISTED_MAX).await?;

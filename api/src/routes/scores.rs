@@ -39,6 +39,8 @@ pub struct ScoresParameters {
     end: Option<DateTime<Utc>>,
     /// Only forecasts by this version of the panel's models.
     version: Option<i32>,
+    /// Scores as they stood then: of the values that were known and scored by then, before later corrections.
+    as_of: Option<DateTime<Utc>>,
     /// Most groups of the page.
     #[param(minimum = 1, default = 200)]
     limit: Option<usize>,
@@ -53,6 +55,7 @@ pub struct ScoresQuery {
     start: Option<DateTime<Utc>>,
     end: Option<DateTime<Utc>>,
     version: Option<i32>,
+    as_of: Option<DateTime<Utc>>,
     limit: usize,
     cursor: Option<i64>,
 }
@@ -67,6 +70,7 @@ impl FromQuery for ScoresQuery {
             start: parameters.take_time("start")?,
             end: parameters.take_time("end")?,
             version: parameters.take_parsed("version", "the version of a model", |text| text.parse().ok())?,
+            as_of: parameters.take_time("as_of")?,
             limit: parameters.take_limit(PAGE_ROWS_DEFAULT)?,
             cursor: cursor::take(parameters)?,
         })
@@ -137,10 +141,10 @@ pub struct ScorePage {
     )
 )]
 pub async fn list(state: web::Data<State>, query: Query<ScoresQuery>) -> Result<web::Json<ScorePage>, Error> {
-    let ScoresQuery { panel, by, start, end, version, limit, cursor } = query.0;
+    let ScoresQuery { panel, by, start, end, version, as_of, limit, cursor } = query.0;
     let panel = panels::find(&state.pool, &panel).await?;
     let limit = limit.min(state.limits.page_rows_max);
-    let selection = Selection { panel_id: panel.panel_id, time_zone: &panel.time_zone, by, start, end, version };
+    let selection = Selection { panel_id: panel.panel_id, time_zone: &panel.time_zone, by, start, end, version, as_of };
     let groups =
         db::score::groups(&state.pool, DEFAULT_TENANT, &selection, cursor, cursor::limit_plus_one(limit)).await?;
     let (groups, next) = cursor::page(groups, limit, |group| group.key)?;
