@@ -466,6 +466,33 @@ fn a_packed_file_that_is_changed_between_its_parts_is_read_as_a_whole() {
 }
 
 #[test]
+fn of_a_packed_file_no_line_is_unpacked_that_is_too_long() {
+    let declared = pipeline(&MINIMAL.replace("a.csv", "a.csv.gz").replace("frequency", "part_bytes = 50\nfrequency"));
+    let mut config = declared.load_config().expect("a configuration");
+    config.limits.line_bytes_max = 30;
+    let plan = |text: &str, before: &Watermark| {
+        let folder = Folder::new(&[]);
+        folder.write("a.csv.gz", &gzip(text));
+        let files = Files::find("a.csv.gz", folder.0.path(), true, 100).expect("files");
+        before.plan(&files, &config, now(), Duration::ZERO).map(|plan| plan.finish(None).expect("nobody writes").0)
+    };
+    let rows: String = (0..4).map(|hour| format!("2025-03-01T{hour:02}:00Z,{hour}\n")).collect();
+    let long = format!("{},1\n", "x".repeat(30));
+    let line = |planned: Result<Watermark, Error>| match planned {
+        Err(Error::LineTooLong { line, limit: 30, .. }) => line,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(line(plan(&format!("{long}{rows}"), &Watermark::default())), 1);
+    assert_eq!(line(plan(&format!("time,a\n{long}{rows}"), &Watermark::default())), 2);
+    // A part ends before the long line, which is the first of the next.
+    let text = format!("time,a\n{rows}{long}");
+    let first = plan(&text, &Watermark::default()).expect("a part");
+    let second = plan(&text, &first).expect("another");
+    assert_eq!(line(plan(&text, &second)), 6);
+    assert!(plan(&format!("time,a\n{rows}{}\n", "x".repeat(30)), &second).is_ok());
+}
+
+#[test]
 fn many_files_are_read_some_at_a_time_and_each_once() {
     let file = |day: usize| (format!("{day}.csv"), format!("time,a\n2025-03-{day:02}T00:00Z,{day}\n"));
     let files: Vec<(String, String)> = (10..20).map(file).collect();

@@ -244,7 +244,7 @@ impl Plan {
             groups: None,
         };
         if !is_text && config.resample.is_none() {
-            let part = part(input, config.format, same.and_then(|seen| seen.rest), n_left)?;
+            let part = part(input, config, same.and_then(|seen| seen.rest), n_left)?;
             let all = found.all(version.clone());
             self.next.files.insert(name.clone(), Seen { rest: part.rest, ..all });
             self.has_more |= part.rest.is_some();
