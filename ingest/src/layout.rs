@@ -1,5 +1,6 @@
 //! Which columns of a table hold times, series names and values.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use polars::prelude::*;
@@ -61,13 +62,22 @@ impl Roles {
     }
 }
 
+/// What is declared of columns that are neither times nor values.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    /// Those that say what the series are.
+    pub attributes: &'a [String],
+    /// Those that say which rows are read, and what they hold there.
+    pub rows: &'a BTreeMap<String, String>,
+}
+
 /// Finds the roles: as declared, else by their usual names, else wide with the time first.
 pub(crate) fn roles(
     path: &Path,
     table: &DataFrame,
     layout: Option<&Layout>,
     time_column: Option<&str>,
-    attributes: &[String],
+    told: Told<'_>,
     line: impl Fn(usize) -> u64,
 ) -> Result<Roles, Error> {
     let find = |name: &str| table.get_column_index(name);
@@ -85,7 +95,8 @@ pub(crate) fn roles(
         Some(Layout::Long { available_at, sd, .. }) => (available_at.as_deref(), sd.as_deref()),
         _ => (None, None),
     };
-    let attributes = attributes.iter().map(|name| require(name)).collect::<Result<Vec<_>, _>>()?;
+    let attributes = told.attributes.iter().map(|name| require(name)).collect::<Result<Vec<_>, _>>()?;
+    let selecting = told.rows.keys().map(|name| require(name)).collect::<Result<Vec<_>, _>>()?;
     // When a value became known is a time, too, and may stand first.
     let is_other = |index| {
         [available_at.unwrap_or(AVAILABLE_AT), sd.unwrap_or(SD)].into_iter().any(|name| find(name) == Some(index))
@@ -93,6 +104,7 @@ pub(crate) fn roles(
     let taken = |index: usize| {
         long.is_some_and(|(series, _, value)| index == series || index == value || is_other(index))
             || attributes.contains(&index)
+            || selecting.contains(&index)
     };
     let time = match (long, time_column) {
         (Some((_, Some(time), _)), _) => Some(time),
@@ -122,7 +134,8 @@ pub(crate) fn roles(
                 }
                 _ => None,
             };
-            let values = declared.unwrap_or_else(|| (0..table.width()).filter(|&index| index != time).collect());
+            let is_value = |index: &usize| *index != time && !selecting.contains(index);
+            let values = declared.unwrap_or_else(|| (0..table.width()).filter(is_value).collect());
             Roles::Wide { time, values }
         }
     })

@@ -34,6 +34,7 @@ mod quality;
 mod quarantine;
 mod report;
 mod resample;
+mod selection;
 mod source;
 mod stamp;
 mod times;

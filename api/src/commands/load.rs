@@ -50,9 +50,18 @@ pub struct FileArgs {
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub attributes: Vec<String>,
 
+    /// Read only rows whose COLUMN holds TEXT, where a file has several panels; more than once for several columns.
+    #[arg(long, value_name = "COLUMN=TEXT", value_parser = column_and_text)]
+    pub rows: Vec<(String, String)>,
+
     /// What to do when a series has different values for one time: reject, keep-first or keep-last.
     #[arg(long, value_enum, default_value_t = DuplicatesArg::Reject)]
     pub duplicates: DuplicatesArg,
+}
+
+fn column_and_text(argument: &str) -> Result<(String, String), String> {
+    let (column, text) = argument.split_once('=').ok_or("is no COLUMN=TEXT")?;
+    Ok((column.to_owned(), text.to_owned()))
 }
 
 /// What to do with different values for one time.
@@ -80,6 +89,7 @@ impl FileArgs {
             }),
             time_column: self.time_column.clone(),
             attributes: self.attributes.clone(),
+            rows: self.rows.iter().cloned().collect(),
             time_zone: self.time_zone,
             frequency: self.freq,
             duplicates: match self.duplicates {

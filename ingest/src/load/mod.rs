@@ -17,10 +17,11 @@ use crate::{
     TimeFormat,
     block::{self, Block, Formats},
     calendar::Label,
-    layout::{self, Roles},
+    layout::{self, Roles, Told},
     observations::{Duplicates, Finished, Observations, Order, ValueColumns},
     quarantine::{self, Gathered},
     report::{Cell, Place, Rejections},
+    selection,
     source::{self, Decoder, Piece, Reader, Stamp},
     times::Written,
 };
@@ -39,6 +40,9 @@ pub struct LoadConfig {
     pub time_column: Option<String>,
     /// Columns of a long table that say what its series are: attributes, which are the same in all rows of a series.
     pub attributes: Vec<String>,
+    /// What columns must hold in the rows that are read, by name; other rows are passed over as if they were blank. All rows
+    /// are read by default.
+    pub rows: BTreeMap<String, String>,
     /// Zone in which wall times are read and whose calendar the grid follows. Default UTC.
     pub time_zone: Tz,
     /// The grid; inferred by default. Weeks from Monday stand for weeks from the day that the file has.
@@ -168,7 +172,8 @@ impl<'a> Inputs<'a> {
             true => None,
             false => {
                 let (layout, time_column) = (config.layout.as_ref(), config.time_column.as_deref());
-                Some(layout::roles(&path, &head.data, layout, time_column, &config.attributes, line)?)
+                let told = Told { attributes: &config.attributes, rows: &config.rows };
+                Some(layout::roles(&path, &head.data, layout, time_column, told, line)?)
             }
         };
         let mut part = Part {
@@ -190,7 +195,8 @@ impl<'a> Inputs<'a> {
             _ => None,
         };
         let decode = |piece: Piece| {
-            let table = decoder.table(piece)?;
+            let mut table = decoder.table(piece)?;
+            table.data = selection::blank_others(&path, table.data, &config.rows)?;
             block::read(&path, &table, roles.as_ref(), grid, config)
         };
         let mut seen = Seen::default();

@@ -637,6 +637,40 @@ fn what_is_no_number_in_a_row_off_the_grid_is_no_gap() {
 }
 
 #[test]
+fn of_several_panels_in_a_file_one_is_read() {
+    let of_site = |site: &str| LoadConfig { rows: [("site".to_owned(), site.to_owned())].into(), ..hourly() };
+    // Wide: the column is no series. What is wrong in rows of the others is not this panel's.
+    let wide = "site,time,a,b\nnorth,2024-01-01T00:00Z,1,2\nsouth,x,5,y\n\nnorth,2024-01-01T01:00Z,3,z\nsouth,2024-01-01T00:00Z,7,8\n";
+    let loaded = load_text(wide, &of_site("north")).expect("a frame");
+    assert_eq!(loaded.frame.series(), ["a", "b"]);
+    let report = &loaded.report;
+    assert_eq!((report.rows_read, report.accepted), (2, 3));
+    assert_eq!(report.n_rejected.iter().collect::<Vec<_>>(), [(&UnparsableValue, &1)]);
+    assert_eq!((report.rejected[0].line, report.rejected[0].column.as_str()), (5, "b"));
+    let south = load_text(wide, &of_site("south")).expect("a frame").report;
+    assert_eq!((south.rows_read, south.accepted, south.n_rejected[&UnparsableTime]), (2, 2, 1));
+
+    // Long, in runs and mixed: as a file would say it that has these rows alone.
+    let header = "series,valid_time,value,site\n";
+    let row = |series: &str, hour: usize, site: &str| format!("{series},2024-01-01T{hour:02}:00Z,{hour},{site}\n");
+    let rows: Vec<String> = (0..3)
+        .flat_map(|hour| ["north", "south"].map(|site| row("a", hour, site)))
+        .chain((0..3).map(|hour| row("b", hour, "north")))
+        .collect();
+    let mixed = load_text(&format!("{header}{}", rows.concat()), &of_site("north")).expect("a frame");
+    let alone: String = rows.iter().filter(|row| row.contains("north")).cloned().collect();
+    let alone = load_text(&format!("{header}{alone}"), &hourly()).expect("a frame");
+    assert_eq!(mixed.frame, alone.frame);
+    assert_eq!(mixed.report.rows_read, alone.report.rows_read);
+
+    check_error(WIDE, &of_site("north"), " has no column `site`");
+    let nowhere = load_text(wide, &of_site("west")).expect_err("no rows");
+    assert!(matches!(nowhere, Error::NoValidRows { n_rows: 0, .. }), "{nowhere}");
+    let empty = load_text(wide, &LoadConfig { may_be_empty: true, ..of_site("west") }).expect("nothing new");
+    assert_eq!((empty.report.rows_read, empty.report.accepted), (0, 0));
+}
+
+#[test]
 fn attributes_are_those_of_the_series_and_what_changes_is_noticed() {
     let config = LoadConfig { attributes: vec!["site".to_owned(), "kw".to_owned()], ..hourly() };
     let of = |loaded: &Loaded| -> Vec<String> {

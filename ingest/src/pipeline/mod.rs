@@ -45,6 +45,9 @@ pub struct Pipeline {
     /// Which column is what.
     #[serde(default, skip_serializing_if = "Columns::is_default")]
     pub columns: Columns,
+    /// What columns must hold in the rows that are read, where a source has several panels; all rows by default.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rows: BTreeMap<String, String>,
     /// What stands between fields; a comma by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separator: Option<char>,
@@ -268,6 +271,7 @@ impl Pipeline {
             layout: self.layout()?,
             time_column: self.columns.time.clone(),
             attributes: self.columns.attributes.clone(),
+            rows: self.rows.clone(),
             time_zone: time_zone.unwrap_or_default(),
             frequency,
             numbers: NumberFormat {

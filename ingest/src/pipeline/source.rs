@@ -134,9 +134,10 @@ fn check_query(pipeline: &Pipeline, query: &Query) -> Result<(), DeclarationErro
         ("part_bytes", pipeline.part_bytes.is_some()),
         ("decimal_comma", pipeline.decimal_comma),
         ("thousands_separator", pipeline.thousands_separator.is_some()),
+        ("rows", !pipeline.rows.is_empty()),
     ];
     if let Some((key, _)) = of_files.into_iter().find(|(_, is_declared)| *is_declared) {
-        return Err(wrong(key, "is for files; a query has types"));
+        return Err(wrong(key, "is for files; a query says itself what it gives"));
     }
     if query.watermark.is_some() && pipeline.resample.is_some() {
         // Of the last interval, the rows that were read before would be missing.

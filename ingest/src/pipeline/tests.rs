@@ -39,6 +39,7 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
         out_of_bounds = "reject"
         publication_delay_seconds = 60
         fail_on = ["gap", "unparsable_value"]
+        rows = { region = "west" }
 
         [columns]
         time = "when"
@@ -62,6 +63,7 @@ fn a_declaration_is_the_same_in_toml_and_in_json() {
     assert_eq!((config.separator, config.time_zone), (Some(b';'), chrono_tz::Europe::Madrid));
     assert_eq!(config.bounds["*"].lower, Some(0.0));
     assert_eq!(config.attributes, ["site"]);
+    assert_eq!(config.rows["region"], "west");
     assert_eq!(declared.series("a").expect("declared").attributes["kw"], serde_json::json!(3.5));
     let nested = text.replace("3.5", "[3.5]");
     let refused = Pipeline::from_toml(&nested, "test").expect_err("a refusal").to_string();
