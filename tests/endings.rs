@@ -32,6 +32,23 @@ impl Running {
     fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
     }
+
+    /// Kills a worker, and comes back once the processes of its jobs have noticed and are gone, too.
+    async fn kill_with_its_jobs(&self) {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+        let children: Vec<String> =
+            children.collect::<String>().split_whitespace().map(|child| format!("/proc/{child}/stat")).collect();
+        assert!(!children.is_empty(), "no job runs");
+        self.signal("-KILL");
+        // A zombie does nothing any more.
+        let runs = |stat: &String| fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let (mut pause, started) = (tokio::time::interval(Duration::from_millis(20)), Instant::now());
+        while children.iter().any(runs) {
+            assert!(started.elapsed() < Duration::from_secs(60), "a job outlives its worker");
+            pause.tick().await;
+        }
+    }
 }
 
 impl Drop for Running {
@@ -89,7 +106,7 @@ async fn a_worker_that_is_killed_while_it_stores_or_promotes_has_done_nothing(po
         let worker = Running::worker(&pool, &service);
         wait_for(&pool, WAITING, 1).await;
         assert_eq!(n_folders(&service), n_before + 1, "its files are written");
-        worker.signal("-KILL");
+        worker.kill_with_its_jobs().await;
         blocker.rollback().await.unwrap();
         wait_for(&pool, CONNECTED, 0).await;
         let n = i64::try_from(n_before).unwrap();
