@@ -143,7 +143,7 @@ impl Trainer<'_> {
         after: &mut dyn FnMut(usize, f64, &Denoiser) -> Continue,
     ) -> Denoiser {
         let device = self.device.clone().autodiff();
-        let mut stream = Stream::new(self.config.seed, STREAM_WINDOWS);
+        let stream = Stream::new(self.config.seed, STREAM_WINDOWS);
         let mut denoiser = self.first(&device);
         let mut average = denoiser.valid();
         let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
@@ -152,19 +152,23 @@ impl Trainer<'_> {
         let windows = TrainingWindows::new(data, stage, &self.config.network);
         let mut n_steps = n_steps;
         let mut step = 0;
-        while step < n_steps {
-            let loss = windows.draw(&mut stream, &device).loss(&denoiser);
-            let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
-            denoiser = optimiser.step(self.learning_rate(step, n_steps), denoiser, gradients);
-            step += 1;
-            average = average::after_step(average, &denoiser.valid(), step);
-            match after(step, f64::from(loss.into_scalar::<f32>()), &average) {
-                Continue::Same => {}
-                Continue::Until(limit) => n_steps = limit.max(step),
-                Continue::Stop => break,
+        windows.ahead(stream, &device, |batches| {
+            while step < n_steps
+                && let Ok(batch) = batches.recv()
+            {
+                let loss = batch.loss(&denoiser);
+                let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
+                denoiser = optimiser.step(self.learning_rate(step, n_steps), denoiser, gradients);
+                step += 1;
+                average = average::after_step(average, &denoiser.valid(), step);
+                match after(step, f64::from(loss.into_scalar::<f32>()), &average) {
+                    Continue::Same => {}
+                    Continue::Until(limit) => n_steps = limit.max(step),
+                    Continue::Stop => break,
+                }
             }
-        }
-        average
+            average
+        })
     }
 
     /// Trains on the earlier folds, and finds the number of steps and the share of the velocity whose trajectories score best on the

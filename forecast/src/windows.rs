@@ -1,11 +1,17 @@
 //! What training learns from: batches of random windows.
 
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
 use burn::tensor::Device;
 
 use crate::diffusion::{Example, NoisedBatch, Purpose};
 use crate::network::NetworkConfig;
 use crate::noise::Stream;
 use crate::stage::{Data, Stage};
+
+/// Batches that wait to be learned from.
+const N_BATCHES_AHEAD: usize = 1;
 
 /// The windows of a stage, of which none is cut before it is drawn.
 pub(crate) struct TrainingWindows<'a> {
@@ -21,6 +27,19 @@ impl<'a> TrainingWindows<'a> {
     pub fn new(data: &'a Data<'a>, stage: &'a Stage, network: &'a NetworkConfig) -> Self {
         let (paths, influences) = (stage.training_paths(), stage.innovation.influences());
         Self { data, stage, network, paths, influences }
+    }
+
+    /// Has batches drawn on a thread of their own while `learn` takes one after the other, so that it does not wait for them.
+    /// They are the same and in the same order as if they were drawn when they are taken.
+    pub fn ahead<R>(&self, mut stream: Stream, device: &Device, learn: impl FnOnce(&Receiver<NoisedBatch>) -> R) -> R {
+        thread::scope(|scope| {
+            let (sender, batches) = sync_channel(N_BATCHES_AHEAD);
+            scope.spawn(move || while sender.send(self.draw(&mut stream, device)).is_ok() {});
+            let learned = learn(&batches);
+            // Then nobody takes what is drawn, and the thread ends.
+            drop(batches);
+            learned
+        })
     }
 
     /// A batch of windows, noised, on the device.
