@@ -51,7 +51,28 @@ end;
 
 comment on function score_as_of is 'scores of a panel as they stood at an instant';
 
--- As in 0028_score_step_sum, and with a partition of scores goes what was replaced in it.
+-- Deletes what is kept of the scores of a period beside them. What is kept more one day is added here, not in drop_partition.
+create function delete_kept_of_scores(since timestamptz, until timestamptz)
+returns void
+language sql
+begin atomic
+    delete from score_sum kept
+    using series s
+    where kept.tenant_id = s.tenant_id and kept.panel_id = s.panel_id and kept.series_id = s.series_id
+        and kept.valid_time >= since and kept.valid_time < until;
+    delete from score_step_sum kept
+    using series s
+    where kept.tenant_id = s.tenant_id and kept.panel_id = s.panel_id and kept.series_id = s.series_id
+        and kept.period >= since and kept.period < until;
+    delete from score_replaced kept
+    using panel p
+    where kept.tenant_id = p.tenant_id and kept.panel_id = p.panel_id
+        and kept.valid_time >= since and kept.valid_time < until;
+end;
+
+comment on function delete_kept_of_scores is 'deletes what is kept of the scores of a period beside them';
+
+-- As in 0018_retention, and with a partition of scores goes what is kept of its period.
 create or replace function drop_partition(parent regclass, partition regclass)
 returns void
 language plpgsql
@@ -73,21 +94,7 @@ begin
     end loop;
     perform set_config('lock_timeout', '5s', true);
     if parent = 'score'::regclass then
-        delete from score_sum kept
-        using series s, partitions(parent) p
-        where p.name = partition::text
-            and kept.tenant_id = s.tenant_id and kept.panel_id = s.panel_id and kept.series_id = s.series_id
-            and kept.valid_time >= p.lower_bound and kept.valid_time < p.upper_bound;
-        delete from score_step_sum kept
-        using series s, partitions(parent) p
-        where p.name = partition::text
-            and kept.tenant_id = s.tenant_id and kept.panel_id = s.panel_id and kept.series_id = s.series_id
-            and kept.period >= p.lower_bound and kept.period < p.upper_bound;
-        delete from score_replaced kept
-        using panel s, partitions(parent) p
-        where p.name = partition::text
-            and kept.tenant_id = s.tenant_id and kept.panel_id = s.panel_id
-            and kept.valid_time >= p.lower_bound and kept.valid_time < p.upper_bound;
+        perform delete_kept_of_scores(p.lower_bound, p.upper_bound) from partitions(parent) p where p.name = partition::text;
     end if;
     execute format('drop table %s', partition);
 end
