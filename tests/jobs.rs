@@ -350,15 +350,23 @@ async fn a_running_job_is_cancelled_within_two_seconds(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
-async fn a_killed_worker_is_replaced_and_one_model_results(pool: PgPool) {
+async fn a_killed_worker_is_replaced_by_one_that_goes_on_and_one_model_results(pool: PgPool) {
     let service = Service::start(&pool).await;
     load_panel(&pool, "site", 240).await;
-    let job_id = ask(&pool, "train", json!({"panel": "site", "horizon": 6, "train_steps": 40})).await;
+    let job_id = ask(&pool, "train", json!({"panel": "site", "horizon": 6, "train_steps": 120})).await;
     let first = WorkProcess::start(&pool, &service);
     let running = wait_for_training(&pool, job_id).await;
+    let states = service.data_dir().join("trainings");
+    // What is still being written has another name.
+    let is_whole = |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|name| name == "safetensors");
+    let n_states = || std::fs::read_dir(&states).map_or(0, |all| all.flatten().filter(is_whole).count());
+    wait_for("its state is kept", async || (n_states() == 1).then_some(())).await;
     first.signal("-KILL");
     wait_for("its job is gone with it", async || (n_job_connections(&pool).await == 0).then_some(())).await;
     assert_eq!(job(&pool, job_id).await.state, JobState::Running, "nobody could say otherwise");
+    // The next attempt is as of the begin of the first, and sees nothing of this.
+    let corrected = json!({"series": "heat", "valid_time": hour(239), "value": 99});
+    service.post("/v1/observations?panel=site", &json!({ "observations": [corrected] })).await.expect(200);
 
     let second = WorkProcess::start(&pool, &service);
     let done = wait_for_state(&pool, job_id, JobState::Succeeded).await;
@@ -367,7 +375,9 @@ async fn a_killed_worker_is_replaced_and_one_model_results(pool: PgPool) {
     let log = log_of(&service, job_id).await;
     let dead = running.worker.unwrap();
     assert!(log.iter().any(|line| line.starts_with(&format!("worker {dead} stopped answering"))), "{log:?}");
-    assert_eq!(n_models(&pool).await, 1);
+    assert!(log.iter().any(|line| line.starts_with("went on from step ")), "{log:?}");
+    assert_eq!((n_models(&pool).await, n_states()), (1, 0));
+    assert!(done.arguments["as_of"].is_string(), "{:?}", done.arguments);
     let workers = db::worker::list(&pool, TENANT).await.unwrap();
     assert_eq!(workers.len(), 2, "the dead one is remembered for a while: {workers:?}");
     drop(second);

@@ -1,7 +1,8 @@
 //! The files of models and of the data that they learned from, in an object store: a local folder, or a bucket of S3.
 //!
 //! This is the one place that puts, gets and deletes them. A model is a folder of files below `models/`, verified by digest when it
-//! is loaded; a snapshot is a file of `snapshots/`, named by its digest.
+//! is loaded; a snapshot is a file of `snapshots/`, named by its digest; the state of a training is a file of `trainings/`, named by
+//! the fingerprint of the training.
 //!
 //! **Nothing is left behind.** Before files are written, their folder is noted in the table `artefact_folder`, and the transaction
 //! that is to store the model holds a lock on it; it takes the note away. Who is killed in between leaves note and files,
@@ -12,13 +13,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use forecast::Device;
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Place;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use sqlx::{PgConnection, PgPool};
 use tokio::runtime::Handle;
 
@@ -30,6 +32,10 @@ use crate::{Error, blocking};
 const MODELS: &str = "models";
 /// Folder of the snapshots.
 const SNAPSHOTS: &str = "snapshots";
+/// Folder of the states of trainings that have not ended.
+const TRAININGS: &str = "trainings";
+/// The state of a training that nobody has gone on with for so long is removed.
+const STATE_AGE_MAX: TimeDelta = TimeDelta::days(7);
 
 /// Files in an object store. Its methods that are not `async` wait for the store: they are for threads that may wait.
 #[derive(Clone)]
@@ -192,6 +198,42 @@ impl Artefacts {
         }
     }
 
+    /// Keeps the state of a training in place of the one before.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub fn put_training(&self, fingerprint: &str, state: Vec<u8>) -> io::Result<()> {
+        self.put(&training_place(fingerprint), state)
+    }
+
+    /// The state of a training; `None` when none was kept.
+    ///
+    /// # Errors
+    /// When the store does not give it.
+    pub fn get_training(&self, fingerprint: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.get(&training_place(fingerprint)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Removes the state of a training that has ended.
+    ///
+    /// # Errors
+    /// When the store does not do it.
+    pub fn remove_training(&self, fingerprint: &str) -> io::Result<()> {
+        self.remove(&training_place(fingerprint))
+    }
+
+    /// Removes the states of trainings that nobody has gone on with since an instant; tells how many.
+    fn remove_trainings(&self, before: DateTime<Utc>) -> io::Result<usize> {
+        let all = self.store.list(Some(&Place::from(TRAININGS)));
+        let all: Vec<ObjectMeta> = self.runtime.block_on(all.try_collect()).map_err(io_error)?;
+        let old: Vec<ObjectMeta> = all.into_iter().filter(|object| object.last_modified < before).collect();
+        old.iter().try_for_each(|object| self.remove(object.location.as_ref()))?;
+        Ok(old.len())
+    }
+
     /// Reads a model, every file checked against its digest.
     ///
     /// # Errors
@@ -212,7 +254,8 @@ impl Artefacts {
         blocking::run("loading a model", move || artefacts.get_model(&checkpoint, &device)).await?
     }
 
-    /// Removes what was written for models that were never stored, by whoever was ended in between; tells how many folders.
+    /// Removes what was written for models that were never stored, by whoever was ended in between, and the states of trainings that
+    /// were given up; tells how many folders and files.
     ///
     /// # Errors
     /// [`Error::Database`]. What cannot be removed is logged, and looked at again by the next sweep.
@@ -233,7 +276,14 @@ impl Artefacts {
             }
             transaction.commit().await?;
         }
-        Ok(n_removed)
+        let (artefacts, before) = (self.clone(), Utc::now() - STATE_AGE_MAX);
+        match blocking::run("removing states of trainings", move || artefacts.remove_trainings(before)).await? {
+            Ok(n_states) => Ok(n_removed + n_states),
+            Err(error) => {
+                tracing::warn!("cannot remove the states of trainings that were given up: {error}");
+                Ok(n_removed)
+            }
+        }
     }
 
     /// Removes the files of a model whose row is about to go in the transaction of `connection`. What cannot be removed is
@@ -258,6 +308,10 @@ impl Artefacts {
         })
         .await
     }
+}
+
+fn training_place(fingerprint: &str) -> String {
+    format!("{TRAININGS}/{fingerprint}.safetensors")
 }
 
 fn snapshot_place(digest: &str) -> String {
@@ -317,6 +371,25 @@ mod tests {
             artefacts.put_snapshot(snapshot(b"rows")).expect("written");
             artefacts.put_snapshot(snapshot(b"others, which cannot be")).expect("it is there");
             assert_eq!(artefacts.get(&snapshot_place(&"0".repeat(64))).expect("there"), b"rows");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_state_of_a_training_takes_the_place_of_the_one_before_and_goes_when_it_is_old() {
+        check(|artefacts| {
+            assert_eq!(artefacts.get_training("a").expect("the store is there"), None);
+            for text in ["after a step", "after two"] {
+                artefacts.put_training("a", text.into()).expect("written");
+                assert_eq!(artefacts.get_training("a").expect("there").as_deref(), Some(text.as_bytes()));
+            }
+            artefacts.put_training("b", b"another".to_vec()).expect("written");
+            artefacts.remove_training("a").expect("removed");
+            artefacts.remove_training("a").expect("it is gone already");
+            let now = Utc::now();
+            assert_eq!(artefacts.remove_trainings(now - TimeDelta::minutes(1)).expect("none is so old"), 0);
+            assert_eq!(artefacts.remove_trainings(now + TimeDelta::minutes(1)).expect("the other is"), 1);
+            assert_eq!(artefacts.get_training("b").expect("the store is there"), None);
         })
         .await;
     }

@@ -36,6 +36,7 @@ pub mod server;
 pub mod table;
 pub mod telemetry;
 pub mod training;
+pub mod training_state;
 pub mod warm_start;
 
 pub use config::Config;

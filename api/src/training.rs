@@ -1,10 +1,11 @@
 //! Training a model of a stored panel, and registering it.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::{Budget, Device, Fitted, History, Progress, TrainConfig, backtest, fit, fit_from};
+use forecast::{Budget, Device, Fitted, History, Means, Progress, Resumed, TrainConfig, backtest, fit_with};
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::curves::{self, Curves};
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::drift::profile::Profile;
 use crate::forecaster::{Grid, known_panel};
+use crate::training_state::StoredState;
 use crate::warm_start::{Origin, WarmStart};
 
 /// Most minutes that anybody may ask for: a day.
@@ -98,19 +100,33 @@ pub struct Trained {
     pub curves: Curves,
     /// The model whose weights it was to begin with.
     pub origin: Option<Origin>,
+    /// Names the training, whose state is kept until the model is registered.
+    pub fingerprint: String,
 }
 
-/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, and scores these.
+impl Trained {
+    /// What is to be said of how training began, a line for each: where it went on, and what became of a warm start.
+    #[must_use]
+    pub fn beginning_told(&self) -> Vec<String> {
+        let resumed = self.fitted.report.resumed.as_ref();
+        let resumed = resumed.map(|Resumed { stage, step }| format!("went on from step {step} of `{stage}`"));
+        resumed.into_iter().chain(self.start_told()).collect()
+    }
+}
+
+/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, and scores these. The state is
+/// kept among the artefacts from time to time, so that the same training goes on when it was cut off.
 ///
 /// Takes as long as the budget says: not for an async thread.
 ///
 /// # Errors
-/// Those of [`fit`] and [`backtest::score_windows`].
+/// Those of [`fit_with`] and [`backtest::score_windows`].
 pub fn train(
     history: &History,
     config: &TrainConfig,
     from: Option<&WarmStart>,
     test: &TestWindows,
+    artefacts: &Artefacts,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Trained, forecast::Error> {
@@ -120,20 +136,16 @@ pub fn train(
         progress(state)
     };
     let origin = from.map(|from| from.origin.clone());
-    let mut fit = |history: &History| match from {
-        Some(from) => fit_from(history, config, from.start(), device, &mut progress),
-        None => fit(history, config, device, &mut progress),
-    };
-    if test.n_windows == 0 {
-        let n_train = history.values.n_steps();
-        let fitted = fit(history)?;
-        return Ok(Trained { fitted, scores: vec![], n_train, curves, origin });
-    }
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
-    let n_train = windows.n_train(history)?;
-    let fitted = fit(&history.rows(0..n_train))?;
-    let scores = backtest::score_windows(history, &windows, &fitted)?.rows;
-    Ok(Trained { fitted, scores, n_train, curves, origin })
+    let n_train = if test.n_windows == 0 { history.values.n_steps() } else { windows.n_train(history)? };
+    let known = if test.n_windows == 0 { Cow::Borrowed(history) } else { Cow::Owned(history.rows(0..n_train)) };
+    let start = from.map(WarmStart::start);
+    let fingerprint = forecast::fingerprint(&known, config, start)?;
+    let mut memory = StoredState::new(artefacts, &fingerprint);
+    let means = Means { start, memory: Some(&mut memory) };
+    let fitted = fit_with(&known, config, means, device, &mut progress)?;
+    let scores = if test.n_windows == 0 { vec![] } else { backtest::score_windows(history, &windows, &fitted)?.rows };
+    Ok(Trained { fitted, scores, n_train, curves, origin, fingerprint })
 }
 
 /// Stores a trained model in a transaction of the caller's: checkpoint and training curves in a folder of its own, the snapshot
@@ -192,5 +204,9 @@ pub async fn register(
     };
     let model = db::model::insert(&mut *connection, DEFAULT_TENANT, &new).await?;
     db::artefact_folder::forget(connection, DEFAULT_TENANT, &folder).await?;
+    // Where this is not committed, the next attempt begins anew.
+    let (artefacts, fingerprint) = (artefacts.clone(), trained.fingerprint.clone());
+    let removed = blocking::run("removing a state", move || artefacts.remove_training(&fingerprint)).await?;
+    removed.unwrap_or_else(|error| tracing::warn!("cannot remove the state of a training that has ended: {error}"));
     Ok(model)
 }

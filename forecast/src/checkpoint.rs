@@ -107,6 +107,13 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// A network's weights as a safetensors file.
+pub(crate) fn weights_of(denoiser: &Denoiser) -> Result<Vec<u8>, String> {
+    let mut store = SafetensorsStore::from_bytes(None);
+    denoiser.save_into(&mut store).map_err(|error| error.to_string())?;
+    store.get_bytes().map_err(|error| error.to_string())
+}
+
 fn content(path: &Path, problem: impl ToString) -> Error {
     Error::CheckpointContent { path: path.into(), problem: problem.to_string() }
 }
@@ -135,9 +142,7 @@ impl Model {
             write(path, bytes).map_err(|source| Error::CheckpointFile { path: path.into(), source })
         };
         let weights_path = folder.join(WEIGHTS);
-        let mut store = SafetensorsStore::from_bytes(None);
-        self.denoiser.save_into(&mut store).map_err(|error| content(&weights_path, error))?;
-        let weights = store.get_bytes().map_err(|error| content(&weights_path, error))?;
+        let weights = weights_of(&self.denoiser).map_err(|error| content(&weights_path, error))?;
         let base = self.base_tensors().map_err(|error| content(&folder.join(BASE), error))?;
         put(&weights_path, &weights)?;
         put(&folder.join(BASE), &base)?;

@@ -56,6 +56,7 @@ pub mod pool;
 mod prepared;
 pub mod products;
 pub mod reliability;
+mod resume;
 mod role;
 pub mod sampler;
 pub mod scaling;
@@ -84,10 +85,11 @@ pub use model::{Model, SampleConfig};
 pub use network::NetworkConfig;
 pub use noising::{LevelDistribution, LevelMix};
 pub use prepared::{Prepared, Update};
+pub use resume::{Memory, Resumed, fingerprint};
 pub use role::{N_COVARIATES_MAX, Role};
 pub use schedule::Schedule;
 pub use start::{Start, Unfit, WarmStart};
-pub use train::{Budget, Fitted, Progress, SampledLoss, TrainConfig, TrainReport, fit, fit_from};
+pub use train::{Budget, Fitted, Means, Progress, SampledLoss, TrainConfig, TrainReport, fit, fit_with};
 pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};
 
 /// The processor of this machine.

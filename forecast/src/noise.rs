@@ -6,6 +6,8 @@
 
 use std::f64::consts::TAU;
 
+use serde::{Deserialize, Serialize};
+
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const N_ROUNDS: usize = 10;
@@ -133,7 +135,7 @@ impl NoiseSource<'_> {
 }
 
 /// A stream of random numbers, for what is drawn in sequence: training windows, levels, weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stream {
     key: [u32; 2],
     name: u32,

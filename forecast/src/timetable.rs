@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 /// Share of the time that is kept for what nobody has counted.
 const MARGIN: f64 = 0.03;
 /// Most steps of a pass.
@@ -24,7 +26,7 @@ pub(crate) struct Timetable {
 }
 
 /// What parts of the work take, as was measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Pace {
     /// Seconds of a step.
     pub step: f64,

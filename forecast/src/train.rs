@@ -19,12 +19,13 @@ use crate::effects::EffectKind;
 use crate::innovation::Estimation;
 use crate::linear::{LinearPlan, Member};
 use crate::network::{NetworkConfig, layout, network};
+use crate::resume::{self, Keeper, Memory, Resumed};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::{Data, Law, Measured};
 use crate::start::{Start, WarmStart};
 use crate::timetable::Timetable;
-use crate::trainer::Trainer;
+use crate::trainer::{Begun, Trainer};
 use crate::{Error, History, Model};
 
 /// How long the network may train. Both passes over the data together stay within it.
@@ -113,6 +114,9 @@ impl Progress {
 /// What training found, for the record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TrainReport {
+    /// Where the network went on when training had been cut off; none where it had not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
     /// Whether the network began with the weights of another model; none where that was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_start: Option<WarmStart>,
@@ -143,7 +147,7 @@ pub struct TrainReport {
     pub validation_loss: f64,
     /// Trainable numbers of the network.
     pub n_parameters: usize,
-    /// Wall time of the whole training.
+    /// Wall time of the whole training, without what was lost when it was cut off.
     pub seconds: f64,
 }
 
@@ -193,22 +197,30 @@ pub fn fit(
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
-    fit_parts(history, config, None, device, progress, Parts::All)
+    fit_with(history, config, Means::default(), device, progress)
 }
 
-/// As [`fit`], with a network that begins with the weights of another model, where these fit and enough of the last fold is
-/// unknown to them; the report says whether it did.
+/// What training may begin with, beside a history.
+#[derive(Default)]
+pub struct Means<'a> {
+    /// A model whose weights the network begins with, where these fit and enough of the last fold is unknown to them.
+    pub start: Option<Start<'a>>,
+    /// Where the state of the training is kept, and that of the same training found when it was cut off.
+    pub memory: Option<&'a mut dyn Memory>,
+}
+
+/// As [`fit`], beginning with what there is already; the report says with what it did.
 ///
 /// # Errors
 /// Those of [`fit`].
-pub fn fit_from(
+pub fn fit_with(
     history: &History,
     config: &TrainConfig,
-    start: Start<'_>,
+    means: Means<'_>,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Fitted, Error> {
-    fit_parts(history, config, Some(start), device, progress, Parts::All)
+    fit_parts(history, config, means, device, progress, Parts::All)
 }
 
 /// A model without trees and network: linear base and joint law of its errors.
@@ -222,7 +234,7 @@ pub(crate) fn fit_law(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Model, Error> {
     let config = TrainConfig { budget: Budget::Steps(0), ..config.clone() };
-    Ok(fit_parts(history, &config, None, device, progress, Parts::LinearLaw)?.model)
+    Ok(fit_parts(history, &config, Means::default(), device, progress, Parts::LinearLaw)?.model)
 }
 
 /// What a model is made of.
@@ -237,13 +249,13 @@ enum Parts {
 fn fit_parts(
     history: &History,
     config: &TrainConfig,
-    start: Option<Start<'_>>,
+    Means { start, memory }: Means<'_>,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     parts: Parts,
 ) -> Result<Fitted, Error> {
-    let started = Instant::now();
     check(history, config)?;
+    let mut keeper = Keeper::new(memory, || resume::fingerprint(history, config, start))?;
     // Nothing of a base is kept that is not complete.
     let go_on = |progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>| match progress(&Progress::of_stage("base")) {
         ControlFlow::Continue(()) => Ok(()),
@@ -297,15 +309,20 @@ fn fit_parts(
         Ok(weights) => WarmStart::Weights { n_origins: weights.n_origins },
         Err(unfit) => WarmStart::Nothing { reason: unfit.to_string() },
     });
-    let timetable = match config.budget {
-        Budget::Steps(_) => None,
-        Budget::Seconds(seconds) => {
-            let again = if shares == Shares::default() { 0.0 } else { CORRECTION_AGAIN };
-            Some(Timetable { started, seconds, base_seconds: again * correction_seconds })
-        }
+    let start = start.and_then(Result::ok);
+    let mut trainer = Trainer { config, network: &network, start, device, timetable: None };
+    let begun = trainer.recall(&mut keeper);
+    if let Budget::Seconds(seconds) = config.budget {
+        let again = if shares == Shares::default() { 0.0 } else { CORRECTION_AGAIN };
+        let base_seconds = again * correction_seconds;
+        trainer.timetable = Some(Timetable { started: keeper.started, seconds, base_seconds });
+    }
+    let resumed = begun.as_ref().map(Begun::resumed);
+    let (selection, second) = match begun {
+        Some(Begun::Train(both)) => (both.0, Some(both.1)),
+        Some(Begun::Select(first)) => (trainer.select(&data, &stage, Some(*first), &mut keeper, progress)?, None),
+        None => (trainer.select(&data, &stage, None, &mut keeper, progress)?, None),
     };
-    let trainer = Trainer { config, network: &network, start: start.and_then(Result::ok), device, timetable };
-    let selection = trainer.select(&data, &stage, progress)?;
 
     let mut data = Data::new(history, &roles, kind, &history.values, layout);
     data.take_out_effects(&plan, &all, Some(effects.clone()));
@@ -313,8 +330,9 @@ fn fit_parts(
     let base_words = cross.whole.to_string();
     let full = data.stage(data.correct(data.measure(cross, all), shares, trees), law)?;
 
-    let velocity_share = selection.velocity_share;
+    let choice = selection.choice.clone();
     let mut report = TrainReport {
+        resumed,
         warm_start,
         scaling: kind,
         effects,
@@ -322,17 +340,17 @@ fn fit_parts(
         shares,
         estimation: law.estimation,
         pool_share: law.pool_share,
-        best_step: selection.best_step,
-        velocity_share: selection.velocity_share,
-        sampled_losses: selection.sampled_losses.clone(),
-        validation_loss_gaussian: selection.gaussian_loss,
-        validation_loss: selection.best_loss,
+        best_step: choice.best_step,
+        velocity_share: choice.velocity_share,
+        sampled_losses: choice.sampled_losses,
+        validation_loss_gaussian: choice.gaussian_loss,
+        validation_loss: choice.best_loss,
         n_parameters: 0,
         seconds: 0.0,
     };
-    let denoiser = trainer.train(&data, &full, selection, progress);
+    let denoiser = trainer.train(&data, &full, selection, second, &mut keeper, progress);
     report.n_parameters = denoiser.num_params();
-    report.seconds = started.elapsed().as_secs_f64();
+    report.seconds = keeper.started.elapsed().as_secs_f64();
     let (base, innovation, pool, base_errors) = full.into_parts();
     let (effects, scaling) = data.into_parts();
     if let Some(covariates) = &mut covariates {
@@ -349,7 +367,7 @@ fn fit_parts(
         pool,
         network,
         denoiser,
-        velocity_share,
+        velocity_share: choice.velocity_share,
         device: device.clone(),
     };
     Ok(Fitted { model, report, base_errors })
@@ -380,7 +398,7 @@ struct Candidate<'a> {
     loss: f64,
 }
 
-fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
+pub(crate) fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
     history.check()?;
     if config.horizon == 0 {
         return Err(Error::Zero { name: "horizon" });

@@ -5,14 +5,16 @@ use std::time::Instant;
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::average;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
+use crate::resume::{Keeper, Resumed};
 use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
 use crate::start::Weights;
@@ -42,7 +44,7 @@ const PARTIAL_SHARES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 const TIMED_STEPS: Range<usize> = 2..7;
 
 /// A network that was trained for so many steps.
-struct Candidate {
+pub struct Candidate {
     step: usize,
     /// Its validation loss with the best share of the velocity.
     loss: f64,
@@ -51,8 +53,110 @@ struct Candidate {
     denoiser: Denoiser,
 }
 
+/// What is learned in one pass over the data, and how far that has come.
+pub struct Pass {
+    /// The network, to learn.
+    pub denoiser: Denoiser,
+    /// The average of its weights over the steps.
+    pub average: Denoiser,
+    /// The optimiser with its moments.
+    pub optimiser: ModuleOptimizer,
+    /// What the next window is drawn from.
+    pub stream: Stream,
+    /// Steps that were done.
+    pub step: usize,
+}
+
+/// What a pass knows beside its networks, so that it can go on after it was cut off.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// The first pass, with the steps, losses and shares of its candidates.
+    Select {
+        /// What it looks at.
+        looks: Looks,
+        /// Step, loss and share of each candidate.
+        candidates: Vec<(usize, f64, f64)>,
+    },
+    /// The second pass, with the network of the first.
+    Train {
+        /// What was chosen in the first.
+        choice: Choice,
+        /// Smoothed training loss.
+        smoothed: f64,
+    },
+}
+
+impl Found {
+    /// Networks that belong to it.
+    pub fn n_networks(&self) -> usize {
+        match self {
+            Self::Select { candidates, .. } => candidates.len(),
+            Self::Train { .. } => 1,
+        }
+    }
+}
+
+/// How far the first pass has come in looking at its networks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Looks {
+    n_steps: usize,
+    pace: Pace,
+    smoothed: f64,
+    lowest_loss: f64,
+    latest: Option<f64>,
+    next_look: usize,
+    next_candidate: usize,
+    /// Whether it has ended early.
+    is_over: bool,
+}
+
+/// The first pass.
+pub struct FirstPass {
+    pass: Pass,
+    looks: Looks,
+    candidates: Vec<Candidate>,
+}
+
+/// The second pass.
+pub struct SecondPass {
+    pass: Pass,
+    /// Smoothed training loss.
+    smoothed: f64,
+}
+
+/// A training that was cut off.
+pub enum Begun {
+    /// In the first pass.
+    Select(Box<FirstPass>),
+    /// In the second one, after what the first has found.
+    Train(Box<(Selection, SecondPass)>),
+}
+
+impl Begun {
+    /// Where it goes on.
+    pub fn resumed(&self) -> Resumed {
+        let (stage, pass) = match self {
+            Self::Select(first) => (SELECT, &first.pass),
+            Self::Train(both) => (TRAIN, &both.1.pass),
+        };
+        Resumed { stage: stage.to_owned(), step: pass.step }
+    }
+}
+
 /// How long to learn, and how much to believe.
 pub struct Selection {
+    /// What was chosen.
+    pub choice: Choice,
+    /// The network of the best step, which knows nothing of the last fold.
+    pub denoiser: Denoiser,
+    /// Whether training was stopped.
+    pub is_stopped: bool,
+}
+
+/// The outcome of the first pass in numbers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Choice {
     /// Steps whose network gives the best trajectories; 0 when none is of use, or none is better than what it began with.
     pub best_step: usize,
     /// Length of the schedule of the learning rate.
@@ -65,10 +169,6 @@ pub struct Selection {
     pub best_loss: f64,
     /// Validation loss of the joint Gaussian.
     pub gaussian_loss: f64,
-    /// The network of the best step, which knows nothing of the last fold.
-    pub denoiser: Denoiser,
-    /// Whether training was stopped.
-    pub is_stopped: bool,
 }
 
 impl Selection {
@@ -80,7 +180,8 @@ impl Selection {
         is_stopped: bool,
     ) -> Self {
         let Candidate { step: best_step, loss: best_loss, share: velocity_share, denoiser } = best;
-        Self { best_step, n_steps, velocity_share, sampled_losses, best_loss, gaussian_loss, denoiser, is_stopped }
+        let choice = Choice { best_step, n_steps, velocity_share, sampled_losses, best_loss, gaussian_loss };
+        Self { choice, denoiser, is_stopped }
     }
 }
 
@@ -97,6 +198,10 @@ pub struct Trainer<'a> {
     /// What has to be done by when, with a budget of time.
     pub timetable: Option<Timetable>,
 }
+
+/// Stages of training with optimiser steps.
+const SELECT: &str = "select";
+const TRAIN: &str = "train";
 
 /// Streams of random numbers, one per purpose.
 const STREAM_WEIGHTS: u32 = 0;
@@ -134,45 +239,65 @@ impl Trainer<'_> {
         Sampler { denoiser, velocity_share, layout: &data.layout, device: self.device }
     }
 
-    /// Runs up to `n_steps` steps; `after` sees the averaged network after each and may end the run.
+    /// A pass before its first step.
+    fn pass(&self) -> Pass {
+        let denoiser = self.first(&self.device.clone().autodiff());
+        let average = denoiser.valid();
+        let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
+        let optimiser = AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
+        Pass { denoiser, average, optimiser, stream: Stream::new(self.config.seed, STREAM_WINDOWS), step: 0 }
+    }
+
+    /// What was kept of this training when it was cut off.
+    pub fn recall(&self, keeper: &mut Keeper<'_>) -> Option<Begun> {
+        let (pass, found, mut networks) = keeper.recall(|| self.pass(), &self.untrained(self.device))?;
+        Some(match found {
+            Found::Select { looks, candidates } => {
+                let candidate = |((step, loss, share), denoiser)| Candidate { step, loss, share, denoiser };
+                let candidates = candidates.into_iter().zip(networks).map(candidate).collect();
+                Begun::Select(Box::new(FirstPass { pass, looks, candidates }))
+            }
+            Found::Train { choice, smoothed } => {
+                let selection = Selection { choice, denoiser: networks.pop()?, is_stopped: false };
+                Begun::Train(Box::new((selection, SecondPass { pass, smoothed })))
+            }
+        })
+    }
+
+    /// Runs a pass up to `n_steps` steps; `after` sees it after each and may end it. Returns the averaged network.
     fn run(
         &self,
         data: &Data<'_>,
         stage: &Stage,
+        mut pass: Pass,
         n_steps: usize,
-        after: &mut dyn FnMut(usize, f64, &Denoiser) -> Continue,
+        after: &mut dyn FnMut(&Pass, f64) -> Continue,
     ) -> Denoiser {
-        let device = self.device.clone().autodiff();
-        let stream = Stream::new(self.config.seed, STREAM_WINDOWS);
-        let mut denoiser = self.first(&device);
-        let mut average = denoiser.valid();
-        let clipping = GradientClippingConfig::Norm(GRADIENT_NORM_MAX);
-        let mut optimiser =
-            AdamWConfig::new().with_weight_decay(WEIGHT_DECAY).with_grad_clipping(Some(clipping)).init();
         let windows = TrainingWindows::new(data, stage, &self.config.network);
         let mut n_steps = n_steps;
-        let mut step = 0;
-        windows.ahead(stream, &device, |batches| {
-            while step < n_steps
-                && let Ok(batch) = batches.recv()
+        windows.ahead(pass.stream.clone(), &self.device.clone().autodiff(), |batches| {
+            while pass.step < n_steps
+                && let Ok((batch, stream)) = batches.recv()
             {
-                let loss = batch.loss(&denoiser);
-                let gradients = GradientsParams::from_grads(loss.backward(), &denoiser);
-                denoiser = optimiser.step(self.learning_rate(step, n_steps), denoiser, gradients);
-                step += 1;
-                average = average::after_step(average, &denoiser.valid(), step);
-                match after(step, f64::from(loss.into_scalar::<f32>()), &average) {
+                let loss = batch.loss(&pass.denoiser);
+                let gradients = GradientsParams::from_grads(loss.backward(), &pass.denoiser);
+                let learning_rate = self.learning_rate(pass.step, n_steps);
+                pass.denoiser = pass.optimiser.step(learning_rate, pass.denoiser, gradients);
+                pass.stream = stream;
+                pass.step += 1;
+                pass.average = average::after_step(pass.average, &pass.denoiser.valid(), pass.step);
+                match after(&pass, f64::from(loss.into_scalar::<f32>())) {
                     Continue::Same => {}
-                    Continue::Until(limit) => n_steps = limit.max(step),
+                    Continue::Until(limit) => n_steps = limit.max(pass.step),
                     Continue::Stop => break,
                 }
             }
-            average
+            pass.average
         })
     }
 
     /// Trains on the earlier folds, and finds the number of steps and the share of the velocity whose trajectories score best on the
-    /// last one.
+    /// last one. Goes on with a pass that was cut off, where one is given.
     ///
     /// # Errors
     /// [`Error::Stopped`] when training was stopped before anything was learned.
@@ -180,6 +305,8 @@ impl Trainer<'_> {
         &self,
         data: &Data<'_>,
         stage: &Stage,
+        begun: Option<FirstPass>,
+        keeper: &mut Keeper<'_>,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<Selection, Error> {
         let validation = self.validation_batches(data, stage);
@@ -190,55 +317,53 @@ impl Trainer<'_> {
         };
         let untrained = self.untrained(self.device);
         let (gaussian_loss, _) = validate(&untrained);
-        let mut lowest_loss = gaussian_loss;
-        let mut candidates: Vec<Candidate> = vec![];
-        if self.start.is_some() {
-            let denoiser = self.first(self.device);
-            let (loss, share) = validate(&denoiser);
-            lowest_loss = lowest_loss.min(loss);
-            candidates.extend((share > 0.0).then_some(Candidate { step: 0, loss, share, denoiser }));
-        }
-        let mut n_steps = match self.config.budget {
-            Budget::Steps(n) => n,
-            Budget::Seconds(_) => N_STEPS_MAX,
+        let FirstPass { pass, mut looks, mut candidates } = match begun {
+            Some(begun) => begun,
+            None => self.first_pass(data, stage, &validate, &untrained, gaussian_loss)?,
         };
-        let mut pace = Pace { step: 0.0, comparison: 0.0 };
-        if self.timetable.is_some() {
-            let sampler = self.sampler(data, &untrained, 1.0);
-            pace.comparison = data.seconds_of_sampler(stage, &sampler, self.first_origin())?;
-        }
-        let (begun, mut timed, mut smoothed, mut stopped) = (Instant::now(), Instant::now(), 1.0, false);
-        let (mut latest, mut next_look, mut next_candidate) = (None, FIRST_VALIDATION_STEP, FIRST_VALIDATION_STEP);
-        self.run(data, stage, n_steps, &mut |step, loss, denoiser| {
-            smoothed += (loss - smoothed) / f64::min(step as f64, 20.0);
+        let (begun, mut timed, mut stopped) = ((Instant::now(), pass.step), Instant::now(), false);
+        let n_steps = if looks.is_over { pass.step } else { looks.n_steps };
+        self.run(data, stage, pass, n_steps, &mut |pass, loss| {
+            let step = pass.step;
+            looks.smoothed += (loss - looks.smoothed) / f64::min(step as f64, 20.0);
             let mut next = Continue::Same;
             if step == TIMED_STEPS.start {
                 timed = Instant::now();
             }
             if let Some(timetable) = self.timetable.filter(|_| step == TIMED_STEPS.end) {
                 // So that the learning rate can fall to 0 on time.
-                pace.step = timed.elapsed().as_secs_f64() / TIMED_STEPS.len() as f64;
-                n_steps = timetable.n_steps(pace, n_compared).max(step);
-                next = Continue::Until(n_steps);
+                looks.pace.step = timed.elapsed().as_secs_f64() / TIMED_STEPS.len() as f64;
+                looks.n_steps = timetable.n_steps(looks.pace, n_compared).max(step);
+                next = Continue::Until(looks.n_steps);
             }
-            if step == next_look || step == n_steps {
-                next_look = (step as f64 * VALIDATION_GROWTH).ceil() as usize;
-                let (loss, share) = validate(denoiser);
-                latest = Some(loss);
-                if share > 0.0 && (step >= next_candidate || step == n_steps) {
-                    next_candidate = (step as f64 * CANDIDATE_GROWTH).ceil() as usize;
-                    candidates.push(Candidate { step, loss, share, denoiser: denoiser.clone() });
+            if step == looks.next_look || step == looks.n_steps {
+                looks.next_look = (step as f64 * VALIDATION_GROWTH).ceil() as usize;
+                let (loss, share) = validate(&pass.average);
+                looks.latest = Some(loss);
+                if share > 0.0 && (step >= looks.next_candidate || step == looks.n_steps) {
+                    looks.next_candidate = (step as f64 * CANDIDATE_GROWTH).ceil() as usize;
+                    candidates.push(Candidate { step, loss, share, denoiser: pass.average.clone() });
                 }
-                if loss < lowest_loss {
-                    lowest_loss = loss;
-                } else if share < SHARE_MIN && step > n_steps / 3 {
+                if loss < looks.lowest_loss {
+                    looks.lowest_loss = loss;
+                } else if share < SHARE_MIN && step > looks.n_steps / 3 {
+                    looks.is_over = true;
                     next = Continue::Stop;
                 }
             }
-            let state = self.state("select", step, n_steps, smoothed, latest, begun);
+            // Before that there is little to lose, and the pace is not known.
+            if step >= TIMED_STEPS.end {
+                keeper.after_step(pass, || {
+                    let numbers = candidates.iter().map(|candidate| (candidate.step, candidate.loss, candidate.share));
+                    let found = Found::Select { looks: looks.clone(), candidates: numbers.collect() };
+                    (found, candidates.iter().map(|candidate| &candidate.denoiser).collect())
+                });
+            }
+            let state = self.state(SELECT, begun, step, looks.n_steps, looks.smoothed, looks.latest);
             stopped = progress(&state).is_break();
             if stopped { Continue::Stop } else { next }
         });
+        let Looks { n_steps, pace, .. } = looks;
         if stopped {
             // There is no time to compare trajectories.
             let of_use = candidates.into_iter().filter(|candidate| candidate.loss < gaussian_loss);
@@ -252,6 +377,42 @@ impl Trainer<'_> {
         };
         let (best, sampled_losses) = self.best_by_trajectories(data, stage, candidates, nothing, pace, &mut goes_on)?;
         Ok(Selection::of(best, n_steps, sampled_losses, gaussian_loss, stopped))
+    }
+
+    /// The first pass before its first step.
+    fn first_pass(
+        &self,
+        data: &Data<'_>,
+        stage: &Stage,
+        validate: &dyn Fn(&Denoiser) -> (f64, f64),
+        untrained: &Denoiser,
+        gaussian_loss: f64,
+    ) -> Result<FirstPass, Error> {
+        let mut looks = Looks {
+            n_steps: match self.config.budget {
+                Budget::Steps(n) => n,
+                Budget::Seconds(_) => N_STEPS_MAX,
+            },
+            pace: Pace { step: 0.0, comparison: 0.0 },
+            smoothed: 1.0,
+            lowest_loss: gaussian_loss,
+            latest: None,
+            next_look: FIRST_VALIDATION_STEP,
+            next_candidate: FIRST_VALIDATION_STEP,
+            is_over: false,
+        };
+        let mut candidates = vec![];
+        if self.start.is_some() {
+            let denoiser = self.first(self.device);
+            let (loss, share) = validate(&denoiser);
+            looks.lowest_loss = looks.lowest_loss.min(loss);
+            candidates.extend((share > 0.0).then_some(Candidate { step: 0, loss, share, denoiser }));
+        }
+        if self.timetable.is_some() {
+            let sampler = self.sampler(data, untrained, 1.0);
+            looks.pace.comparison = data.seconds_of_sampler(stage, &sampler, self.first_origin())?;
+        }
+        Ok(FirstPass { pass: self.pass(), looks, candidates })
     }
 
     /// The candidate and the share of its velocity whose trajectories score best on the last fold, with the losses of all that
@@ -315,7 +476,8 @@ impl Trainer<'_> {
         Ok((best, losses))
     }
 
-    /// Trains on everything for the chosen number of steps of the same schedule.
+    /// Trains on everything for the chosen number of steps of the same schedule. Goes on with a pass that was cut off, where one is
+    /// given.
     ///
     /// Where training is stopped or out of time before that, the network of the selection is kept: it has seen less, but
     /// it is finished.
@@ -324,34 +486,42 @@ impl Trainer<'_> {
         data: &Data<'_>,
         stage: &Stage,
         selection: Selection,
+        begun: Option<SecondPass>,
+        keeper: &mut Keeper<'_>,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Denoiser {
-        let Selection { best_step, n_steps, .. } = selection;
-        if best_step == 0 || selection.is_stopped {
-            return selection.denoiser;
+        let Selection { choice, denoiser, is_stopped } = selection;
+        let Choice { best_step, n_steps, .. } = choice;
+        if best_step == 0 || is_stopped {
+            return denoiser;
         }
-        let (begun, mut smoothed, mut is_finished) = (Instant::now(), 1.0, false);
-        let trained = self.run(data, stage, n_steps, &mut |step, loss, _| {
-            smoothed += (loss - smoothed) / f64::min(step as f64, 20.0);
-            is_finished = step == best_step;
+        let SecondPass { pass, mut smoothed } =
+            begun.unwrap_or_else(|| SecondPass { pass: self.pass(), smoothed: 1.0 });
+        let (begun, mut is_finished) = ((Instant::now(), pass.step), pass.step == best_step);
+        // As many as the schedule of the learning rate is long, of which the best come first.
+        let until = if is_finished { best_step } else { n_steps };
+        let trained = self.run(data, stage, pass, until, &mut |pass, loss| {
+            smoothed += (loss - smoothed) / f64::min(pass.step as f64, 20.0);
+            is_finished = pass.step == best_step;
+            keeper.after_step(pass, || (Found::Train { choice: choice.clone(), smoothed }, vec![&denoiser]));
             let is_over = self.timetable.is_some_and(|timetable| timetable.is_over());
-            let state = self.state("train", step, best_step, smoothed, None, begun);
+            let state = self.state(TRAIN, begun, pass.step, best_step, smoothed, None);
             let is_stopped = progress(&state).is_break();
             if is_finished || is_over || is_stopped { Continue::Stop } else { Continue::Same }
         });
-        if is_finished { trained } else { selection.denoiser }
+        if is_finished { trained } else { denoiser }
     }
 
     fn state(
         &self,
         stage: &'static str,
+        (begun, first_step): (Instant, usize),
         step: usize,
         n_steps: usize,
         loss: f64,
         validation_loss: Option<f64>,
-        begun: Instant,
     ) -> Progress {
-        let steps_per_second = step as f64 / begun.elapsed().as_secs_f64().max(1e-9);
+        let steps_per_second = (step - first_step) as f64 / begun.elapsed().as_secs_f64().max(1e-9);
         let seconds_left = n_steps.saturating_sub(step) as f64 / steps_per_second;
         Progress { stage, step, n_steps, loss, validation_loss, steps_per_second, seconds_left }
     }

@@ -30,11 +30,20 @@ impl<'a> TrainingWindows<'a> {
     }
 
     /// Has batches drawn on a thread of their own while `learn` takes one after the other, so that it does not wait for them.
-    /// They are the same and in the same order as if they were drawn when they are taken.
-    pub fn ahead<R>(&self, mut stream: Stream, device: &Device, learn: impl FnOnce(&Receiver<NoisedBatch>) -> R) -> R {
+    /// They are the same and in the same order as if they were drawn when they are taken; each comes with the stream as it is after
+    /// it.
+    pub fn ahead<R>(
+        &self,
+        mut stream: Stream,
+        device: &Device,
+        learn: impl FnOnce(&Receiver<(NoisedBatch, Stream)>) -> R,
+    ) -> R {
         thread::scope(|scope| {
             let (sender, batches) = sync_channel(N_BATCHES_AHEAD);
-            scope.spawn(move || while sender.send(self.draw(&mut stream, device)).is_ok() {});
+            scope.spawn(move || {
+                let mut next = || (self.draw(&mut stream, device), stream.clone());
+                while sender.send(next()).is_ok() {}
+            });
             let learned = learn(&batches);
             // Then nobody takes what is drawn, and the thread ends.
             drop(batches);

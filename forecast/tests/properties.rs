@@ -13,8 +13,8 @@ use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler, Session};
 use forecast::schedule::{PASSES_DEFAULT, ScheduleMatrix};
 use forecast::{
-    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Model, NoiseLevel, SampleConfig, Schedule, Start,
-    TrainConfig, Trajectories, WarmStart, fit, fit_from,
+    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Means, Memory, Model, NoiseLevel, Resumed, SampleConfig,
+    Schedule, Start, TrainConfig, Trajectories, WarmStart, fit, fit_with,
 };
 
 const N_SERIES: usize = 3;
@@ -706,12 +706,66 @@ fn training_that_is_stopped_in_its_second_pass_keeps_the_network_of_the_first() 
     assert_eq!(draw(&at_once.model), draw(&later.model), "half-finished steps are not used");
 }
 
+/// Keeps the state after every step; begins with one of them.
+#[derive(Default)]
+struct Kept {
+    states: Vec<Vec<u8>>,
+    recalled: Option<Vec<u8>>,
+}
+
+impl Memory for Kept {
+    fn is_due(&mut self) -> bool {
+        true
+    }
+
+    fn keep(&mut self, state: Vec<u8>) {
+        self.states.push(state);
+    }
+
+    fn recall(&mut self) -> Option<Vec<u8>> {
+        self.recalled.take()
+    }
+}
+
+#[test]
+fn training_that_was_cut_off_goes_on_to_the_same_model() {
+    let history = bursts(600);
+    let run = |n_steps: usize, recalled: Option<&[u8]>| {
+        let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
+        config.network.batch_size = 16;
+        let mut kept = Kept { recalled: recalled.map(<[u8]>::to_vec), ..Kept::default() };
+        let means = Means { start: None, memory: Some(&mut kept) };
+        let go_on = &mut |_: &forecast::Progress| ControlFlow::Continue(());
+        let Fitted { model, report, .. } = fit_with(&history, &config, means, &device(), go_on).expect("long enough");
+        let window = history.window(580, model.context_length(), HORIZON);
+        let drawn = model.forecast(&window, &sample(3, 1)).expect("a window of the model");
+        (drawn, report, kept.states)
+    };
+    let (drawn, report, states) = run(24, None);
+    let n_second = report.best_step;
+    assert!(n_second > 2 && report.resumed.is_none(), "there is a second pass");
+    // The first pass keeps its state from its seventh step on, the second one from its first.
+    let n_first = states.len() - n_second;
+    let n_steps = n_first + 6;
+    let ends = [(n_first - 1, "select", n_steps), (states.len() - 1, "train", n_second)];
+    for (index, stage, step) in [(3, "select", 10), (n_first, "train", 1)].into_iter().chain(ends) {
+        let (again, resumed, later) = run(24, Some(&states[index]));
+        assert_eq!(resumed.resumed, Some(Resumed { stage: stage.to_owned(), step }));
+        assert_eq!((&again, resumed.best_step), (&drawn, n_second), "{stage} {step}");
+        assert_eq!(later.len(), states.len() - 1 - index, "no step is done again");
+    }
+    // The state of another training is passed over, and so is what is none.
+    assert_eq!(run(0, Some(&states[3])).1.resumed, None);
+    assert_eq!(run(0, Some(&[1, 2, 3])).1.resumed, None);
+}
+
 /// Trains on a history with weights of another model to begin with.
 fn train_from(history: &History, n_steps: usize, model: &Model, n_rows_seen: usize) -> Fitted {
     let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
     config.network.batch_size = 16;
     let start = Start { model, n_rows_seen };
-    fit_from(history, &config, start, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough")
+    let means = Means { start: Some(start), memory: None };
+    fit_with(history, &config, means, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough")
 }
 
 #[test]

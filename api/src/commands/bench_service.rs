@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use forecast::noise::Stream;
-use forecast::{Budget, SampleConfig, TrainConfig};
+use forecast::{Budget, Progress, SampleConfig, TrainConfig};
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -356,15 +356,16 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     let data = training::read(pool, "narrow", Utc::now()).await?;
     let history = data.values.history()?;
     let config = TrainConfig::new(12, Budget::Steps(5), 1);
-    let training_config = config.clone();
+    let artefacts = Artefacts::local(data_dir)?;
+    let (training_config, store) = (config.clone(), artefacts.clone());
     let trained = blocking::run("training", move || {
         let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
-        training::train(&history, &training_config, None, &test, &forecast::cpu(), &mut |_| ControlFlow::Continue(()))
+        let mut go_on = |_: &Progress| ControlFlow::Continue(());
+        training::train(&history, &training_config, None, &test, &store, &forecast::cpu(), &mut go_on)
     })
     .await??;
     for _ in 0..2 {
         let mut transaction = pool.begin().await?;
-        let artefacts = Artefacts::local(data_dir)?;
         let model = training::register(&mut transaction, pool, &artefacts, &data, &config, &trained).await?;
         db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, SUITE).await?;
         transaction.commit().await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
-use forecast::{Budget, Device, SampleConfig, TrainConfig};
+use forecast::{Budget, Device, Progress, SampleConfig, TrainConfig};
 use ingest::demo::Dataset;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -134,13 +134,15 @@ async fn prepare(
     let sample = SampleConfig { n_samples: N_SAMPLES, seed: SEED, ..SampleConfig::default() };
     let test = TestWindows { n_windows: show.n_windows, sample };
     let mut display = Display::new(dataset.name);
-    let (training_config, device) = (config.clone(), device.clone());
+    let artefacts = database.artefacts()?;
+    let (training_config, store, device) = (config.clone(), artefacts.clone(), device.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, None, &test, &device, &mut |progress| display.show(progress))
+        let mut show = |progress: &Progress| display.show(progress);
+        training::train(&history, &training_config, None, &test, &store, &device, &mut show)
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
     let mut transaction = pool.begin().await?;
-    let model = training::register(&mut transaction, pool, &database.artefacts()?, &data, &config, &trained).await?;
+    let model = training::register(&mut transaction, pool, &artefacts, &data, &config, &trained).await?;
     db::model::promote(&mut *transaction, DEFAULT_TENANT, model.model_id, "trained by `plumecast demo`").await?;
     transaction.commit().await?;
     let report = &trained.fitted.report;

@@ -101,7 +101,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let (pool, artefacts) = (database.pool(), args.database.artefacts()?);
     let retrained = async {
         let judged = retrain(pool, &artefacts, &device, &order, report).await?;
-        judged.warm_start().into_iter().for_each(|line| telemetry::note(format_args!("{line}")));
+        judged.beginning_told().into_iter().for_each(|line| telemetry::note(format_args!("{line}")));
         let mut transaction = pool.begin().await?;
         let retrained = judged.store(&mut transaction, pool, &artefacts).await?;
         transaction.commit().await?;

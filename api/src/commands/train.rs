@@ -92,16 +92,16 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     };
     stop_on_interrupt();
     let mut display = Display::new(&args.panel);
-    let (training_config, panel) = (config.clone(), args.panel.clone());
+    let (training_config, panel, store) = (config.clone(), args.panel.clone(), artefacts.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, from.as_ref(), &test, &device, &mut |progress| {
+        training::train(&history, &training_config, from.as_ref(), &test, &store, &device, &mut |progress| {
             display.show(progress)
         })
     })
     .await
     .context("training")?
     .with_context(|| format!("no model of panel `{panel}` was trained"))?;
-    if let Some(line) = trained.start_told() {
+    for line in trained.beginning_told() {
         telemetry::note(format_args!("{line}"));
     }
     let mut transaction = pool.begin().await?;

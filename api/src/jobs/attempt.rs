@@ -26,7 +26,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn make(context: &Context, lease: &Lease) -> Result<Option<JobState>, db::Error> {
     let Some(job) = db::job::get(&context.pool, lease.tenant_id, lease.job_id).await? else { return Ok(None) };
     let reporter = Reporter::new(context.pool.clone(), lease.clone(), context.clock.clone());
-    let outcome = match Work::parse(&job.kind, job.arguments) {
+    let work = match Work::parse(&job.kind, job.arguments) {
+        Ok(work) => dated(context, lease, &job.kind, work).await,
+        Err(error) => Err(error.into()),
+    };
+    let outcome = match work {
         Ok(work) => {
             let (context, told) = (context.clone(), reporter.clone());
             let work = tokio::spawn(async move {
@@ -38,7 +42,7 @@ pub async fn make(context: &Context, lease: &Lease) -> Result<Option<JobState>, 
             // A panic is a failure as any other.
             work.await.unwrap_or_else(|panic| Err(Failure::Passing(panic.into())))
         }
-        Err(error) => Err(error.into()),
+        Err(failure) => Err(failure),
     };
 
     let failure = match outcome {
@@ -55,6 +59,19 @@ pub async fn make(context: &Context, lease: &Lease) -> Result<Option<JobState>, 
     };
     reporter.write().await;
     record(context, lease, &reason, run_after, now).await
+}
+
+/// Long work as of when it was first begun, which is kept with the job: the next attempt goes on with the same data.
+async fn dated(context: &Context, lease: &Lease, kind: &str, work: Work) -> Result<Work, Failure> {
+    if Work::short_kinds().contains(&kind) {
+        return Ok(work);
+    }
+    let work = work.dated(context.now());
+    if queue::set_arguments(&context.pool, lease, &work.arguments()?).await? {
+        Ok(work)
+    } else {
+        Err(Failure::LeaseLost)
+    }
 }
 
 /// Records a failed attempt; waits a while for a database that is away.

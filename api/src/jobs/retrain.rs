@@ -74,7 +74,7 @@ impl Task for RetrainOrder {
         };
         let artefacts = context.artefacts()?;
         let judged = retrain(&context.pool, &artefacts, &device, &order, report).await.map_err(failure)?;
-        judged.warm_start().into_iter().for_each(|line| reporter.log(line));
+        judged.beginning_told().into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
         let mut transaction = reporter.begin().await?;
         let retrained = judged.store(&mut transaction, &context.pool, &artefacts).await?;

@@ -131,9 +131,9 @@ impl Task for TrainOrder {
             Some(from) => Some(WarmStart::load(&context.pool, &artefacts, &device, &data, from).await?),
             None => None,
         };
-        let (training_config, told) = (config.clone(), reporter.clone());
+        let (training_config, told, store) = (config.clone(), reporter.clone(), artefacts.clone());
         let trained = blocking::run("training", move || {
-            training::train(&history, &training_config, from.as_ref(), &test, &device, &mut |progress| {
+            training::train(&history, &training_config, from.as_ref(), &test, &store, &device, &mut |progress| {
                 told.progress(progress.share_done(), activity(progress));
                 ControlFlow::Continue(())
             })
@@ -141,7 +141,7 @@ impl Task for TrainOrder {
         .await??;
         let report = &trained.fitted.report;
         reporter.log(format!("base forecaster: {}; network: {} steps", report.base, report.best_step));
-        trained.start_told().into_iter().for_each(|line| reporter.log(line));
+        trained.beginning_told().into_iter().for_each(|line| reporter.log(line));
         reporter.progress(0.99, "storing the model");
 
         let mut transaction = reporter.begin().await?;

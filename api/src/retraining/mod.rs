@@ -124,7 +124,7 @@ pub async fn retrain(
         }
         _ => None,
     };
-    let (trained, report) = train(&seen, &config, from, device, report).await?;
+    let (trained, report) = train(&seen, &config, from, artefacts, device, report).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };
     let (trained, results) = blocking::run("testing models", move || {
         let results = tests.run(&trained.fitted, report);
@@ -139,10 +139,10 @@ pub async fn retrain(
 }
 
 impl Judged {
-    /// What became of a warm start, in words; `None` where the policy asks for none.
+    /// What is to be said of how training began, a line for each.
     #[must_use]
-    pub fn warm_start(&self) -> Option<String> {
-        self.trained.start_told()
+    pub fn beginning_told(&self) -> Vec<String> {
+        self.trained.beginning_told()
     }
 
     /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
@@ -182,15 +182,17 @@ async fn train<R: Report>(
     seen: &TrainingData,
     config: &TrainConfig,
     from: Option<WarmStart>,
+    artefacts: &Artefacts,
     device: &Device,
     mut report: R,
 ) -> anyhow::Result<(Trained, R)> {
-    let (history, config, device) = (seen.values.history()?, config.clone(), device.clone());
+    let (history, config) = (seen.values.history()?, config.clone());
+    let (artefacts, device) = (artefacts.clone(), device.clone());
     // The windows of the comparison are not in the history, and both models are tested on them.
     let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
     blocking::run("training", move || {
         let mut is_stopped = false;
-        let trained = training::train(&history, &config, from.as_ref(), &test, &device, &mut |progress| {
+        let trained = training::train(&history, &config, from.as_ref(), &test, &artefacts, &device, &mut |progress| {
             let told = report(TRAINED * progress.share_done(), &format!("training: {}", progress.stage));
             is_stopped |= told.is_break();
             told

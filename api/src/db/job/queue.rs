@@ -94,6 +94,18 @@ pub async fn bury(db: impl PgExecutor<'_>, now: DateTime<Utc>) -> Result<u64, Er
     Ok(buried.rows_affected())
 }
 
+/// Writes down what a job is to do, more exactly; tells whether the lease still was the job's.
+pub async fn set_arguments(db: impl PgExecutor<'_>, lease: &Lease, arguments: &Value) -> Result<bool, Error> {
+    let set = sqlx::query("update job set arguments = $4 where tenant_id = $1 and job_id = $2 and lease_id = $3")
+        .bind(lease.tenant_id)
+        .bind(lease.job_id)
+        .bind(lease.lease_id)
+        .bind(arguments)
+        .execute(db)
+        .await?;
+    Ok(set.rows_affected() == 1)
+}
+
 /// Renews a lease; tells whether it still was the job's. One that has run out is renewed too, if nobody has taken the job.
 pub async fn renew(db: impl PgExecutor<'_>, lease: &Lease, duration: Duration) -> Result<bool, Error> {
     let renewed = sqlx::query(
