@@ -157,16 +157,17 @@ pub(super) fn part_end(path: &Path, start: u64, n_bytes: u64, begins_with_header
     }
 }
 
-/// Bytes of a file, below its first line if `has_header`.
-pub(super) fn read_tail(path: &Path, range: Range<u64>, has_header: bool) -> io::Result<Vec<u8>> {
+/// Bytes of a file, below its first line if `has_header`, with the length of that.
+pub(super) fn read_tail(path: &Path, range: Range<u64>, has_header: bool) -> io::Result<(Vec<u8>, usize)> {
     let mut bytes = Vec::new();
     let mut reader = BufReader::new(File::open(path)?);
     if has_header {
         reader.read_until(b'\n', &mut bytes)?;
     }
+    let n_header_bytes = bytes.len();
     reader.seek(SeekFrom::Start(range.start))?;
     reader.take(range.end - range.start).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((bytes, n_header_bytes))
 }
 
 fn skip(reader: &mut impl BufRead, n_bytes: u64) -> io::Result<()> {

@@ -468,6 +468,34 @@ fn a_packed_file_that_is_changed_between_its_parts_is_read_as_a_whole() {
 }
 
 #[test]
+fn of_a_plain_file_that_nobody_writes_to_no_part_is_read_again_before_the_last() {
+    let text: String = (0..10).map(|hour| format!("2025-03-01T{hour:02}:00Z,{hour}\n")).collect();
+    let text = format!("time,a\n{text}");
+    let folder = Folder::new(&[("a.csv", &text)]);
+    let path = folder.0.path().join("a.csv");
+    let modified = fs::metadata(&path).and_then(|file| file.modified()).expect("a file");
+    let declared = pipeline(&MINIMAL.replace("frequency", "part_bytes = 50\nfrequency"));
+    let (_, first, _) = folder.run(&Watermark::default(), &declared);
+    // As no program does: what was read is another, and the file says that it is the same.
+    folder.write("a.csv", &text.replacen(",0\n", ",7\n", 1));
+    let rewritten_at = |time: SystemTime| {
+        let file = fs::File::options().append(true).open(&path);
+        file.and_then(|file| file.set_modified(time)).expect("a time");
+        let (mut watermark, mut values) = (first.clone(), vec![]);
+        loop {
+            let (loaded, next, findings) = folder.run(&watermark, &declared);
+            if findings.iter().any(|finding| finding.code == Notice::Rewritten) {
+                return values;
+            }
+            values.extend(loaded.expect("a part").frame.rows().map(|row| row.value));
+            watermark = next;
+        }
+    };
+    assert_eq!(rewritten_at(modified), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+    assert_eq!(rewritten_at(modified + Duration::from_secs(1)), [0.0; 0]);
+}
+
+#[test]
 fn of_a_packed_file_no_line_is_unpacked_that_is_too_long() {
     let declared = pipeline(&MINIMAL.replace("a.csv", "a.csv.gz").replace("frequency", "part_bytes = 50\nfrequency"));
     let mut config = declared.load_config().expect("a configuration");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, digest::common::hazmat::SerializableState};
 
 use super::{
     Files, Listed, Objects, SourceFile,
@@ -65,6 +65,21 @@ struct Seen {
     /// Of a file that is packed or has groups of rows: what of these bytes is still to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rest: Option<Rest>,
+    /// Of a plain text that is read in parts, up to its last one: how to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    going: Option<Going>,
+}
+
+/// How to go on with a file that nobody has written to since a part of it was read: without reading that part again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Going {
+    /// Length of the file.
+    n_bytes: u64,
+    /// Time of its last change.
+    modified: SystemTime,
+    /// State of the digest after the bytes that were read, in hexadecimal.
+    hasher: String,
 }
 
 /// What a run reads, and what is remembered when it has been stored.
@@ -205,7 +220,7 @@ impl Plan {
 
     /// Adds what is new of a file. Of one that is young, more may be to come.
     fn add(&mut self, before: &Watermark, file: &SourceFile, config: &LoadConfig, is_young: bool) -> Result<(), Error> {
-        let SourceFile { path, name, labels, version } = file;
+        let SourceFile { path, name, version, .. } = file;
         let limits = &config.limits;
         let file_error = |source| Error::File { path: path.clone(), source };
         let seen = before.files.get(name);
@@ -216,6 +231,24 @@ impl Plan {
         }
         let metadata = path.metadata().map_err(file_error)?;
         let modified = metadata.modified().map_err(file_error)?;
+        if let Some(seen) = seen
+            && let Some(hasher) = seen.hasher_of(metadata.len(), modified)
+            && config.resample.is_none()
+            && metadata.len() - seen.n_bytes > n_left
+            && let Some(end) = part_end(path, seen.n_bytes, n_left, false).map_err(file_error)?
+        {
+            let has_header = has_header(path, config).map_err(file_error)?;
+            let (bytes, n_header_bytes) = read_tail(path, seen.n_bytes..end, has_header).map_err(file_error)?;
+            let n_lines_before = seen.n_lines - u64::from(has_header);
+            let mut kept = seen.clone();
+            kept.extend(hasher, &bytes[n_header_bytes..], metadata.len(), modified);
+            self.next.files.insert(name.clone(), Seen { version: version.clone(), ..kept });
+            self.stamps.push((path.clone(), metadata.len(), modified));
+            self.has_more = true;
+            let input = Input { content: Content::Bytes(bytes.into()), n_lines_before, ..input_of(file) };
+            self.push(input, end - seen.n_bytes, true);
+            return Ok(());
+        }
         let found = Found::of(path, seen.map(|seen| seen.n_bytes)).map_err(file_error)?;
         let same = seen.filter(|seen| seen.n_bytes == found.n_bytes && seen.digest == found.digest);
         if let Some(seen) = same.filter(|seen| seen.rest.is_none()) {
@@ -233,16 +266,7 @@ impl Plan {
             let message = format!("what was read of {name} before has changed; it is read as a whole");
             self.findings.push(Finding::of_file(Notice::Rewritten, message));
         }
-        let mut input = Input {
-            name: name.clone(),
-            content: match version {
-                Some(_) => Content::Nameless(path.clone()),
-                None => Content::File(path.clone()),
-            },
-            labels: labels.clone(),
-            n_lines_before: 0,
-            groups: None,
-        };
+        let mut input = input_of(file);
         if !is_text && config.resample.is_none() {
             let part = part(input, config, same.and_then(|seen| seen.rest), n_left)?;
             let all = found.all(version.clone());
@@ -266,10 +290,12 @@ impl Plan {
         }
         let n_lines = found.n_lines;
         let is_part = end < found.n_bytes;
-        let kept = match is_part {
-            true => Seen { version: version.clone(), ..Seen::first_of(path, end).map_err(file_error)? },
-            false => found.all(version.clone()),
+        let kept = match (is_part, part_end) {
+            (true, Some(_)) => Seen::first_of(path, end, Some((metadata.len(), modified))).map_err(file_error)?,
+            (true, None) => Seen::first_of(path, end, None).map_err(file_error)?,
+            (false, _) => found.all(None),
         };
+        let kept = Seen { version: version.clone(), ..kept };
         self.next.files.insert(name.clone(), kept);
         if tail.is_some() && start == end {
             return Ok(());
@@ -284,7 +310,7 @@ impl Plan {
             if length > limits.n_bytes_max {
                 return Err(Error::TooManyBytes { path: path.clone(), limit: limits.n_bytes_max });
             }
-            let bytes = read_tail(path, start..end, has_header && start > 0).map_err(file_error)?;
+            let (bytes, _) = read_tail(path, start..end, has_header && start > 0).map_err(file_error)?;
             input.content = Content::Bytes(bytes.into());
             input.n_lines_before = tail.map_or(0, |seen| seen.n_lines - u64::from(has_header));
         }
@@ -383,7 +409,7 @@ impl Found {
         let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
         let head = reader.fill_buf()?;
         let is_text = !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
-        let is_ndjson = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"{");
+        let is_ndjson = is_ndjson(head);
         let mut hasher = Sha256::new();
         let (mut n_bytes, mut n_lines, mut last_line_end) = (0, 0, 0);
         let mut prefix_digest = (prefix == Some(0)).then(|| hex(&Sha256::new().finalize()));
@@ -401,7 +427,7 @@ impl Found {
             };
             let piece = &piece[..n_taken];
             hasher.update(piece);
-            n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
+            n_lines += n_line_ends(piece);
             if let Some(position) = memchr::memrchr(b'\n', piece) {
                 last_line_end = n_bytes + position as u64 + 1;
             }
@@ -421,7 +447,7 @@ impl Found {
     /// All of it, as it is remembered.
     fn all(self, version: Option<String>) -> Seen {
         let Self { n_bytes, digest, n_lines, ends_line, .. } = self;
-        Seen { n_bytes, digest, n_lines, ends_line, version, rest: None }
+        Seen { n_bytes, digest, n_lines, ends_line, version, rest: None, going: None }
     }
 }
 
@@ -435,27 +461,65 @@ impl Seen {
         self.n_bytes == object.n_bytes && self.version.as_ref() == Some(&object.version) && self.rest.is_none()
     }
 
-    /// The first bytes of a file, which end a line.
-    fn first_of(path: &Path, n_bytes: u64) -> std::io::Result<Self> {
+    /// The first bytes of a file, which end a line; with length and time of a file that is gone on with.
+    fn first_of(path: &Path, n_bytes: u64, going: Option<(u64, SystemTime)>) -> std::io::Result<Self> {
         let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
         let mut hasher = Sha256::new();
         let mut n_lines = 0;
         loop {
             let piece = reader.fill_buf()?;
             if piece.is_empty() {
-                return Ok(Self {
-                    n_bytes,
-                    digest: hex(&hasher.finalize()),
-                    n_lines,
-                    ends_line: true,
-                    version: None,
-                    rest: None,
-                });
+                break;
             }
             hasher.update(piece);
-            n_lines += memchr::memchr_iter(b'\n', piece).count() as u64;
+            n_lines += n_line_ends(piece);
             let n_read = piece.len();
             reader.consume(n_read);
         }
+        let going = going.map(|(n_bytes, modified)| Going { n_bytes, modified, hasher: hex(&hasher.serialize()) });
+        let digest = hex(&hasher.finalize());
+        Ok(Self { n_bytes, digest, n_lines, ends_line: true, version: None, rest: None, going })
     }
+
+    /// The state of the digest, if the file has still this length and was last changed then.
+    fn hasher_of(&self, n_bytes: u64, modified: SystemTime) -> Option<Sha256> {
+        let going = self.going.as_ref().filter(|going| going.n_bytes == n_bytes && going.modified == modified)?;
+        let state: Vec<u8> = going.hasher.as_bytes().chunks(2).map(byte_of_hex).collect::<Option<_>>()?;
+        Sha256::deserialize(state.as_slice().try_into().ok()?).ok()
+    }
+
+    /// Adds the next bytes of a file, which end a line.
+    fn extend(&mut self, mut hasher: Sha256, bytes: &[u8], n_bytes: u64, modified: SystemTime) {
+        hasher.update(bytes);
+        self.n_bytes += bytes.len() as u64;
+        self.n_lines += n_line_ends(bytes);
+        self.going = Some(Going { n_bytes, modified, hasher: hex(&hasher.serialize()) });
+        self.digest = hex(&hasher.finalize());
+    }
+}
+
+/// Whether a text that begins so has an object in each line.
+fn is_ndjson(head: &[u8]) -> bool {
+    head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"{")
+}
+
+/// Whether the first line of a text names its columns.
+fn has_header(path: &Path, config: &LoadConfig) -> std::io::Result<bool> {
+    let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
+    Ok(!is_ndjson(reader.fill_buf()?) && config.format != Some(Format::Ndjson))
+}
+
+fn n_line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+fn byte_of_hex(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A whole file, as an input.
+fn input_of(file: &SourceFile) -> Input {
+    let SourceFile { path, name, labels, version } = file;
+    let content = if version.is_some() { Content::Nameless(path.clone()) } else { Content::File(path.clone()) };
+    Input { name: name.clone(), content, labels: labels.clone(), n_lines_before: 0, groups: None }
 }
