@@ -1,15 +1,16 @@
 //! `plumecast bench ingest`: how fast sources become frames, frames rows and snapshots batches, and what memory that takes.
 
-use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::Device;
+use futures_util::TryStreamExt;
 use ingest::bench::Files;
-use sqlx::{PgPool, Row};
+use sqlx::PgPool;
 
 use super::bench::Line;
 use super::dev_db::TemporaryFolder;
@@ -144,7 +145,8 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
     )
     .execute(pool)
     .await?;
-    let text = csv(pool).await?;
+    let path = data_dir.join("copied.csv");
+    write_csv(pool, &path).await?;
     let start = Instant::now();
     let mut connection = pool.acquire().await?;
     let mut stream = connection
@@ -153,8 +155,15 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
              from stdin (format csv)",
         )
         .await?;
-    for piece in text.as_bytes().chunks(PIECE) {
+    let mut file = BufReader::with_capacity(PIECE, File::open(&path)?);
+    loop {
+        let piece = file.fill_buf()?;
+        if piece.is_empty() {
+            break;
+        }
         stream.send(piece).await?;
+        let n_bytes = piece.len();
+        file.consume(n_bytes);
     }
     let n_copied = stream.finish().await?;
     let theirs = start.elapsed().as_secs_f64();
@@ -162,22 +171,20 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
     Ok((n_rows as f64 / ours, n_rows as f64 / theirs))
 }
 
-/// What was stored, as text.
-async fn csv(pool: &PgPool) -> anyhow::Result<String> {
-    let rows = sqlx::query(
-        "select tenant_id, series_id, valid_time, available_at, value, assumed
-         from observation",
-    )
-    .fetch_all(pool)
-    .await?;
-    let mut text = String::new();
-    for row in rows {
-        let (tenant_id, series_id): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-        let (valid_time, available_at): (DateTime<Utc>, DateTime<Utc>) = (row.try_get(2)?, row.try_get(3)?);
-        let (value, assumed): (f64, bool) = (row.try_get(4)?, row.try_get(5)?);
-        writeln!(text, "{tenant_id},{series_id},{valid_time},{available_at},{value},,{assumed}")?;
+/// Writes what was stored into a file.
+async fn write_csv(pool: &PgPool, path: &Path) -> anyhow::Result<()> {
+    let mut connection = pool.acquire().await?;
+    let mut rows = connection
+        .copy_out_raw(
+            "copy (select tenant_id, series_id, valid_time, available_at, value, sd, assumed from observation)
+             to stdout (format csv)",
+        )
+        .await?;
+    let mut file = BufWriter::new(File::create(path)?);
+    while let Some(piece) = rows.try_next().await? {
+        file.write_all(&piece)?;
     }
-    Ok(text)
+    Ok(file.flush()?)
 }
 
 /// The most memory that this process has had since [`forget_peak`].
