@@ -1,7 +1,6 @@
 //! Jobs about the past: a model on past windows, and forecasts for past issue times, each as known then.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,11 @@ use api::predictor::Predictor;
 use api::routes::forecasts::request::ForecastRequest;
 use chrono::Utc;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 
-use crate::support::{Service, count, do_job, do_next_job, hour, load_panel, output, plumecast, register, said, train};
+use crate::support::{
+    Service, count, database_url, do_job, do_next_job, hour, load_panel, output, program, register, said, train,
+};
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_model_is_tested_on_past_windows_and_the_result_is_kept(pool: PgPool) {
@@ -268,15 +269,12 @@ fn context(pool: &PgPool, data_dir: &Path) -> Context {
     let mut config = Config::default();
     config.database.data_dir = data_dir.to_owned();
     let Config { database, pipelines, device, limits, log_format, .. } = config;
-    let url = pool.connect_options().to_url_lossy().to_string();
+    let url = database_url(pool);
     let settings = Settings::new(url, &database, &pipelines, device, &limits, &WorkerConfig::default(), log_format);
     Context { pool: pool.clone(), settings, clock: Arc::new(|| hour(240)) }
 }
 
 /// What the program says.
 async fn say(pool: &PgPool, data_dir: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(plumecast());
-    command.args(arguments).env("PLUMECAST_DATA_DIR", data_dir);
-    command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
-    said(output(command).await)
+    said(output(program(&database_url(pool), data_dir, arguments)).await)
 }

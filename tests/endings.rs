@@ -3,58 +3,34 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api::config::Limits;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::task::spawn_blocking;
 
-use crate::support::{Service, count, load_panel, plumecast};
+use crate::support::{Program, Service, count, database_url, load_panel, program};
 
-/// A running program, killed when it is dropped.
-struct Running(Child);
-
-impl Running {
-    fn start(pool: &PgPool, service: &Service, arguments: &[&str]) -> Self {
-        let mut command = Command::new(plumecast());
-        command.args(arguments).env("PLUMECAST_DATA_DIR", service.data_dir());
-        command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    fn worker(pool: &PgPool, service: &Service) -> Self {
-        Self::start(pool, service, &["work", "--job-poll", "0.05", "--job-lease", "3", "--job-niceness", "0"])
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-
-    /// Kills a worker, and comes back once the processes of its jobs have noticed and are gone, too.
-    async fn kill_with_its_jobs(&self) {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
-        let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
-        let children: Vec<String> =
-            children.collect::<String>().split_whitespace().map(|child| format!("/proc/{child}/stat")).collect();
-        assert!(!children.is_empty(), "no job runs");
-        self.signal("-KILL");
-        // A zombie does nothing any more.
-        let runs = |stat: &String| fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
-        let (mut pause, started) = (tokio::time::interval(Duration::from_millis(20)), Instant::now());
-        while children.iter().any(runs) {
-            assert!(started.elapsed() < Duration::from_secs(60), "a job outlives its worker");
-            pause.tick().await;
-        }
-    }
+fn start(pool: &PgPool, service: &Service, arguments: &[&str]) -> Program {
+    Program::start(program(&database_url(pool), service.data_dir(), arguments))
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// Kills a worker, and comes back once the processes of its jobs have noticed and are gone, too.
+async fn kill_with_its_jobs(worker: &Program) {
+    let tasks = fs::read_dir(format!("/proc/{}/task", worker.0.id())).unwrap();
+    let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default());
+    let children: Vec<String> =
+        children.collect::<String>().split_whitespace().map(|child| format!("/proc/{child}/stat")).collect();
+    assert!(!children.is_empty(), "no job runs");
+    worker.signal("-KILL");
+    // A zombie does nothing any more.
+    let runs = |stat: &String| fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
+    let (mut pause, started) = (tokio::time::interval(Duration::from_millis(20)), Instant::now());
+    while children.iter().any(runs) {
+        assert!(started.elapsed() < Duration::from_secs(60), "a job outlives its worker");
+        pause.tick().await;
     }
 }
 
@@ -103,16 +79,16 @@ async fn a_worker_that_is_killed_while_it_stores_or_promotes_has_done_nothing(po
     for (n_before, blocked) in [(0, storing), (1, promoting)] {
         let blocker = holding(&pool, blocked).await;
         ask_for_training(&service).await;
-        let worker = Running::worker(&pool, &service);
+        let worker = Program::worker(&pool, &service);
         wait_for(&pool, WAITING, 1).await;
         assert_eq!(n_folders(&service), n_before + 1, "its files are written");
-        worker.kill_with_its_jobs().await;
+        kill_with_its_jobs(&worker).await;
         blocker.rollback().await.unwrap();
         wait_for(&pool, CONNECTED, 0).await;
         let n = i64::try_from(n_before).unwrap();
         assert_eq!((n_kept(&pool).await, count(&pool, CHAMPION).await), ([n, 1], n), "{blocked}");
 
-        let next = Running::worker(&pool, &service);
+        let next = Program::worker(&pool, &service);
         wait_for(&pool, "select count(*) from job where state = 'succeeded'", n + 1).await;
         assert_eq!((n_kept(&pool).await, count(&pool, CHAMPION).await), ([n + 1, 0], n + 1), "{blocked}");
         assert_eq!(n_folders(&service), n_before + 1, "what the killed one had written is gone");
@@ -128,14 +104,14 @@ async fn files_of_a_training_that_was_killed_go_with_the_next_and_those_of_one_t
     load_panel(&pool, "city", 240).await;
     let train = ["train", "--panel", "city", "--horizon", "6", "--train-steps", "1"];
     let blocker = holding(&pool, "lock table model in share mode").await;
-    let killed = Running::start(&pool, &service, &train);
+    let killed = start(&pool, &service, &train);
     wait_for(&pool, WAITING, 1).await;
-    let running = Running::start(&pool, &service, &train);
+    let running = start(&pool, &service, &train);
     wait_for(&pool, WAITING, 2).await;
     assert_eq!((n_folders(&service), count(&pool, "select count(*) from artefact_folder").await), (2, 2));
     killed.signal("-KILL");
     wait_for(&pool, WAITING, 1).await;
-    let mut third = Running::start(&pool, &service, &train);
+    let mut third = start(&pool, &service, &train);
     wait_for(&pool, WAITING, 2).await;
     assert_eq!(n_folders(&service), 2, "the third has removed what the first has left, and nothing of the second");
     blocker.rollback().await.unwrap();
@@ -152,7 +128,7 @@ async fn a_service_that_is_told_to_stop_under_load_answers_what_it_has_begun(poo
     load_panel(&pool, "city", 240).await;
     let arguments = json!({"panel": "city", "horizon": 6, "train_steps": 1_000_000});
     service.post("/v1/jobs", &json!({"kind": "train", "arguments": arguments})).await.expect(202);
-    let mut served = Running::start(
+    let mut served = start(
         &pool,
         &service,
         &["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--job-poll", "0.05", "--job-niceness", "0"],

@@ -1,7 +1,5 @@
 //! Jobs: asked for by REST, done by workers, and nothing lost or done twice whatever happens to these.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +12,12 @@ use api::jobs::{Ask, Settings, Work, enqueue};
 use api::metrics::Metrics;
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::postgres::{Running, folder};
-use crate::support::{Service, hour, load_panel, plumecast, register, train};
+use crate::support::{Program, Service, database_url, hour, load_panel, plumecast, register, train};
 
 /// Longest wait for anything that a test waits for; a busy machine needs some of it.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -47,7 +45,7 @@ impl Working {
         let mut of_service = Config::default();
         of_service.database.data_dir = service.data_dir().to_owned();
         let Config { database, pipelines, device, limits, log_format, .. } = of_service;
-        let url = pool.connect_options().to_url_lossy().to_string();
+        let url = database_url(pool);
         let metrics = Metrics::new().unwrap();
         let worker = Worker {
             pool: pool.clone(),
@@ -67,36 +65,6 @@ impl Working {
 impl Drop for Working {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-    }
-}
-
-/// `plumecast work`, killed when it is dropped.
-struct WorkProcess(Child);
-
-impl WorkProcess {
-    fn start(pool: &PgPool, service: &Service) -> Self {
-        Self::start_at(pool.connect_options().to_url_lossy().as_str(), service.data_dir(), "3")
-    }
-
-    fn start_at(database_url: &str, data_dir: &Path, lease_seconds: &str) -> Self {
-        let mut command = Command::new(plumecast());
-        command
-            .args(["work", "--job-poll", "0.05", "--job-lease", lease_seconds, "--job-niceness", "0", "--data-dir"])
-            .arg(data_dir);
-        command.env("DATABASE_URL", database_url);
-        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for WorkProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -354,7 +322,7 @@ async fn a_killed_worker_is_replaced_by_one_that_goes_on_and_one_model_results(p
     let service = Service::start(&pool).await;
     load_panel(&pool, "site", 240).await;
     let job_id = ask(&pool, "train", json!({"panel": "site", "horizon": 6, "train_steps": 120})).await;
-    let first = WorkProcess::start(&pool, &service);
+    let first = Program::worker(&pool, &service);
     let running = wait_for_training(&pool, job_id).await;
     let states = service.data_dir().join("trainings");
     // What is still being written has another name.
@@ -368,7 +336,7 @@ async fn a_killed_worker_is_replaced_by_one_that_goes_on_and_one_model_results(p
     let corrected = json!({"series": "heat", "valid_time": hour(239), "value": 99});
     service.post("/v1/observations?panel=site", &json!({ "observations": [corrected] })).await.expect(200);
 
-    let second = WorkProcess::start(&pool, &service);
+    let second = Program::worker(&pool, &service);
     let done = wait_for_state(&pool, job_id, JobState::Succeeded).await;
     assert_eq!(done.attempts, 2);
     assert_ne!(done.worker, running.worker);
@@ -388,7 +356,7 @@ async fn a_worker_that_is_told_to_stop_hands_its_job_back(pool: PgPool) {
     let service = Service::start(&pool).await;
     load_panel(&pool, "site", 240).await;
     let job_id = ask(&pool, "train", endless_training()).await;
-    let mut process = WorkProcess::start(&pool, &service);
+    let mut process = Program::worker(&pool, &service);
     wait_for_training(&pool, job_id).await;
 
     let told_at = Instant::now();
@@ -505,7 +473,7 @@ async fn a_database_that_stops_and_comes_back_costs_nothing_but_the_wait() {
     load_panel(&pool, "site", 240).await;
     let job_id = ask(&pool, "train", json!({"panel": "site", "horizon": 6, "train_steps": 40})).await;
     // Its lease is shorter than a start of the database takes.
-    let _worker = WorkProcess::start_at(&database.url, data_dir.path(), "0.2");
+    let _worker = Program::worker_on(&database.url, data_dir.path(), "0.2");
     wait_for_training(&pool, job_id).await;
 
     database.stop();

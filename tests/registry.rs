@@ -1,16 +1,15 @@
 //! Which model serves: promotion, roll-back, archiving and deletion, while the service runs.
 
 use std::fs;
-use std::process::Command;
 
 use api::db::load::Loaded;
 use api::db::model::{Model, NewModel};
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
-use crate::support::{Service, hour, load_panel, plumecast, train};
+use crate::support::{Service, database_url, hour, load_panel, program, train};
 
 /// Registers a copy of a model, with files of its own, as a candidate of the next version.
 async fn copy(pool: &PgPool, service: &Service, loaded: &Loaded, model: &Model, folder: &str) -> Model {
@@ -128,9 +127,8 @@ async fn the_command_line_does_what_the_routes_do(pool: PgPool) {
     copy(&pool, &service, &loaded, &first, "second").await;
     let data_dir = service.models_dir().parent().unwrap().to_owned();
     let run = async |arguments: &[&str]| {
-        let mut command = Command::new(plumecast());
-        command.arg("models").args(arguments).args(["--panel", "city"]).env("PLUMECAST_DATA_DIR", &data_dir);
-        command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
+        let mut command = program(&database_url(&pool), &data_dir, &["models"]);
+        command.args(arguments).args(["--panel", "city"]);
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     };
     assert!(run(&["promote", "--version", "2"]).await.status.success());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use api::artefacts::Artefacts;
@@ -19,10 +19,10 @@ use api::{Error, scoring};
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use forecast::{QuantileLevel, Trajectories};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{Service, check_score_sums, do_job, plumecast, register};
+use crate::support::{Service, check_score_sums, database_url, do_job, program, register};
 
 const N_STEPS: usize = 6;
 const PANELS: [&str; 2] = ["city", "town"];
@@ -322,11 +322,8 @@ async fn a_run_that_is_killed_is_made_good_by_the_next_and_what_goes_is_in_files
     }
     let file = data.path().join("policy.toml");
     std::fs::write(&file, toml_text(&policy(true))).unwrap();
-    let mut command = Command::new(plumecast());
-    command.args(["retain", "--as-of", &now.to_rfc3339(), "--policy"]).arg(&file);
-    command.env("PLUMECAST_DATA_DIR", data.path());
-    command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut command = program(&database_url(&pool), data.path(), &["retain", "--as-of", &now.to_rfc3339(), "--policy"]);
+    let mut child = command.arg(&file).stdout(Stdio::null()).spawn().unwrap();
     let folder = data.path().join("exports/forecast_value");
     let mut pause = tokio::time::interval(Duration::from_millis(1));
     while !folder.exists() && child.try_wait().unwrap().is_none() {

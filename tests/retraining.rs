@@ -3,7 +3,6 @@
 use std::f64::consts::TAU;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
-use std::process::Command;
 
 use api::artefacts::Artefacts;
 use api::db::load::{Load, Loaded, load};
@@ -13,10 +12,10 @@ use api::db::words::{Decision, JobState, ReferenceKind, Stage};
 use api::db::{self, DEFAULT_TENANT as TENANT};
 use api::retraining::{Policy, Retrained, Retraining, Stopped, retrain};
 use serde_json::json;
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
-use crate::support::{Service, do_job, hour, load_panel, observation, plumecast, register, train};
+use crate::support::{Service, database_url, do_job, hour, load_panel, observation, program, register, train};
 
 /// An irregular, but repeatable number between 0 and 1.
 fn disturbance(step: usize) -> f64 {
@@ -220,10 +219,8 @@ async fn the_command_shows_the_comparison_and_names_what_is_wrong(pool: PgPool) 
     let rules = data.path().join("policy.toml");
     std::fs::write(&rules, "windows = 5\ntrain_steps = 2\nnum_samples = 20\n").unwrap();
     let run = async |arguments: &[&str]| {
-        let mut command = Command::new(plumecast());
-        command.args(["retrain", "--panel", "city", "--policy"]).arg(&rules).args(arguments);
-        command.env("PLUMECAST_DATA_DIR", data.path());
-        command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
+        let mut command = program(&database_url(&pool), data.path(), &["retrain", "--panel", "city", "--policy"]);
+        command.arg(&rules).args(arguments);
         let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
         (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };

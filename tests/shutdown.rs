@@ -1,43 +1,28 @@
 //! A service whose log nobody reads any more.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
-use crate::support::plumecast;
+use crate::support::{Program, database_url, program};
 
 /// Longest wait for an end; more than what a service gives its requests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Killed when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Starts a command and reads what it logs up to a line with some text; then nobody reads on. Gives that line.
-fn start_and_turn_away(pool: &PgPool, arguments: &[&str], until: &str) -> (Running, String, tempfile::TempDir) {
+fn start_and_turn_away(pool: &PgPool, arguments: &[&str], until: &str) -> (Program, String, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    let mut command = Command::new(plumecast());
-    command.args(arguments).env("PLUMECAST_DATA_DIR", data.path());
-    command.env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut running = Program::start(program(&database_url(pool), data.path(), arguments));
+    let mut lines = BufReader::new(running.0.stderr.take().unwrap()).lines().map(Result::unwrap);
     let line = lines.find(|line| line.contains(until)).unwrap();
-    (Running(child), line, data)
+    (running, line, data)
 }
 
 /// Tells a command to stop, and waits until it has.
-async fn stop(mut running: Running) {
-    let pid = running.0.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+async fn stop(mut running: Program) {
+    running.signal("-TERM");
     let (started, mut pause) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
     let status = loop {
         if let Some(status) = running.0.try_wait().unwrap() {

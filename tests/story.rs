@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use crate::support::{complaint, output, plumecast, said};
+use crate::support::{complaint, database_url, output, plumecast, program, said};
 
 /// A user: a database, a data folder, and files.
 pub struct User {
@@ -20,8 +20,7 @@ pub struct User {
 
 impl User {
     pub fn new(pool: &PgPool) -> Self {
-        let database_url = pool.connect_options().to_url_lossy().to_string();
-        Self { database_url, folder: tempfile::tempdir().unwrap() }
+        Self { database_url: database_url(pool), folder: tempfile::tempdir().unwrap() }
     }
 
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -31,9 +30,8 @@ impl User {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(plumecast());
-        command.args(arguments).env("DATABASE_URL", &self.database_url).env("RUST_BACKTRACE", "0");
-        command.env("PLUMECAST_DATA_DIR", self.folder.path().join("data"));
+        let mut command = program(&self.database_url, &self.folder.path().join("data"), arguments);
+        command.env("RUST_BACKTRACE", "0");
         command
     }
 

@@ -16,9 +16,11 @@ use api::retention::{Retained, Retention, RetentionPolicy};
 use chrono::{DateTime, TimeZone, Utc};
 use forecast::Trajectories;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 
-use crate::support::{Service, count, do_job, hour, load_panel, observation, plumecast, register, store_forecast};
+use crate::support::{
+    Service, count, database_url, do_job, hour, load_panel, observation, plumecast, register, store_forecast,
+};
 
 /// A service with a forecast of March and one of April.
 async fn with_two_months(pool: &PgPool) -> Service {
@@ -101,7 +103,7 @@ async fn a_training_without_room_for_its_model_is_tried_again_and_leaves_nothing
         let mut command = Command::new("sh");
         command.args(["-c", &script]).arg(plumecast());
         command.args(["work", "--job-poll", "0.05", "--job-retry", "0.05", "--job-niceness", "0", "--data-dir"]);
-        command.arg(service.data_dir()).env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
+        command.arg(service.data_dir()).env("DATABASE_URL", database_url(&pool));
         command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let state = async || service.get(&format!("/v1/jobs/{job_id}")).await.expect(200);

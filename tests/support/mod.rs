@@ -2,6 +2,7 @@
 
 pub mod browser;
 mod operator;
+pub mod process;
 mod store;
 
 use std::io::Write;
@@ -27,13 +28,14 @@ use api::server::{Application, StopHandle};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use forecast::{Budget, QuantileLevel, TrainConfig, Trajectories};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
 use uuid::Uuid;
 
 pub use operator::{Operator, complaint, count, output, said};
+pub use process::{Program, database_url, plumecast, program};
 pub use store::{Fault, Store};
 
 /// A running service, which stops when it is dropped.
@@ -370,12 +372,6 @@ pub async fn check_score_sums(pool: &PgPool) -> i64 {
     sqlx::query_scalar("select coalesce(sum(n_values), 0)::bigint from score_sum").fetch_one(pool).await.unwrap()
 }
 
-/// The program under test, built beside the tests.
-pub fn plumecast() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().with_file_name("plumecast")
-}
-
 /// Asks for a job and does it in this process, with a clock that stands; gives the job as it ended.
 pub async fn do_job(pool: &PgPool, data_dir: &Path, kind: &str, arguments: Value, now: DateTime<Utc>) -> Job {
     let work = Work::parse(kind, arguments).unwrap();
@@ -393,7 +389,7 @@ pub async fn do_next_job(pool: &PgPool, data_dir: &Path, kind: &str, now: DateTi
     let mut config = Config::default();
     config.database.data_dir = data_dir.to_owned();
     let Config { database, pipelines, device, limits, log_format, .. } = config;
-    let url = pool.connect_options().to_url_lossy().to_string();
+    let url = database_url(pool);
     let settings = Settings::new(url, &database, &pipelines, device, &limits, &WorkerConfig::default(), log_format);
     let context = Context { pool: pool.clone(), settings, clock: Arc::new(move || now) };
     let taken = queue::take(pool, "test", &[kind], now, Duration::from_secs(600)).await.unwrap().unwrap();

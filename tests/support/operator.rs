@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, Transaction};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use super::plumecast;
+use super::{database_url, program};
 
 /// Somebody with a database and a data folder, who loads.
 pub struct Operator {
@@ -19,8 +19,7 @@ pub struct Operator {
 impl Operator {
     /// With an empty data folder.
     pub fn new(pool: &PgPool) -> Self {
-        let database_url = pool.connect_options().to_url_lossy().to_string();
-        Self { database_url, data: tempfile::tempdir().unwrap(), variables: Vec::new() }
+        Self { database_url: database_url(pool), data: tempfile::tempdir().unwrap(), variables: Vec::new() }
     }
 
     /// With one more environment variable, or another value of it.
@@ -48,10 +47,9 @@ impl Operator {
 
     /// `plumecast` with these arguments.
     pub fn plumecast(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(plumecast());
-        command.args(arguments).env("DATABASE_URL", &self.database_url);
+        let mut command = program(&self.database_url, self.data.path(), arguments);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.env("PLUMECAST_DATA_DIR", self.data.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
