@@ -11,6 +11,7 @@ use api::db::{self, DEFAULT_TENANT as TENANT, Error};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use serde_json::json;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
 fn at(year: i32, month: u32, day: u32, hour: u32) -> DateTime<Utc> {
@@ -707,6 +708,31 @@ async fn a_statement_that_takes_too_long_is_cancelled(pool: PgPool) {
     sqlx::query("set statement_timeout = '10ms'").execute(&mut *connection).await.unwrap();
     let slow = sqlx::query("select count(*) from generate_series(1, 1000000000)").execute(&mut *connection).await;
     assert!(matches!(Error::from(slow.unwrap_err()), Error::StatementTimeout(_)));
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_load_takes_the_time_that_it_needs_and_waits_for_a_lock_no_longer_than_others(pool: PgPool) {
+    const N_SERIES: usize = 1_000;
+    let series: Vec<NewSeries> =
+        (0..N_SERIES).map(|index| NewSeries { name: format!("s{index}"), ..NewSeries::default() }).collect();
+    let load_hours = async |pool: &PgPool, n_hours: usize| {
+        let cells = (0..N_SERIES).flat_map(|series| (0..n_hours).map(move |hour| (series, hour)));
+        let values: Vec<Value> = cells.map(|(series, hour)| crate::support::observation(series, hour, 1.0)).collect();
+        let panel =
+            NewPanel { name: "air", frequency: "1h", time_zone: "UTC", publication_delay: None, holidays: None };
+        let load_time = crate::support::hour(n_hours);
+        load(pool, TENANT, &Load { panel, series: &series, values: &values, load_time }).await
+    };
+    // The partitions are there already.
+    load_hours(&pool, 1).await.unwrap();
+    let options = (*pool.connect_options()).clone().options([("statement_timeout", "300ms")]);
+    let impatient = PgPoolOptions::new().connect_with(options).await.unwrap();
+    let mut blocker = pool.begin().await.unwrap();
+    sqlx::query("lock table panel in access exclusive mode").execute(&mut *blocker).await.unwrap();
+    let refused = load_hours(&impatient, 1).await.unwrap_err();
+    assert!(refused.is_transient(), "{refused}");
+    blocker.rollback().await.unwrap();
+    assert_eq!(load_hours(&impatient, 600).await.unwrap().counts.inserted, 599 * N_SERIES as u64);
 }
 
 #[sqlx::test(migrations = false)]

@@ -16,6 +16,7 @@ use super::bench::Line;
 use super::dev_db::TemporaryFolder;
 use crate::config::DatabaseConfig;
 use crate::database::Database;
+use crate::db::copy::take_time;
 use crate::db::series::NewSeries;
 use crate::loading::{self, Target};
 use crate::postgres::{Config, PrivatePostgres};
@@ -148,7 +149,8 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
     let path = data_dir.join("copied.csv");
     write_csv(pool, &path).await?;
     let start = Instant::now();
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.begin().await?;
+    take_time(&mut connection).await?;
     let mut stream = connection
         .copy_in_raw(
             "copy copied (tenant_id, series_id, valid_time, available_at, value, sd, assumed)
@@ -166,6 +168,7 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
         file.consume(n_bytes);
     }
     let n_copied = stream.finish().await?;
+    connection.commit().await?;
     let theirs = start.elapsed().as_secs_f64();
     anyhow::ensure!(n_copied == n_rows as u64, "not all was copied");
     Ok((n_rows as f64 / ours, n_rows as f64 / theirs))
@@ -173,7 +176,8 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
 
 /// Writes what was stored into a file.
 async fn write_csv(pool: &PgPool, path: &Path) -> anyhow::Result<()> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = pool.begin().await?;
+    take_time(&mut connection).await?;
     let mut rows = connection
         .copy_out_raw(
             "copy (select tenant_id, series_id, valid_time, available_at, value, sd, assumed from observation)

@@ -118,6 +118,22 @@ fn length(n: usize) -> [u8; 4] {
     i32::try_from(n).expect("limits on forecasts keep values far below two gigabytes").to_be_bytes()
 }
 
+/// Lets the statements of a transaction take as long as they need, for rows may be many; for a lock none waits longer than a
+/// statement may take otherwise.
+///
+/// # Errors
+/// When the database fails.
+pub async fn take_time(conn: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query(
+        "select set_config('lock_timeout', current_setting('statement_timeout'), true),
+             set_config('statement_timeout', '0', true)
+         where current_setting('statement_timeout') <> '0'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Stores rows that do not exist yet; `statement` is a `copy … from stdin (format binary)`, `encode` writes a row.
 ///
 /// # Errors

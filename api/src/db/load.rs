@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
+use super::copy::take_time;
 use super::observation::{Counts, NewObservation};
 use super::panel::{NewPanel, Panel};
 use super::panel_version::PanelVersion;
@@ -268,6 +269,7 @@ async fn write<V>(transaction: &mut PgConnection, tenant_id: i32, load: &Load<'_
 where
     V: IntoIterator<Item: Borrow<Value>, IntoIter: Send> + Clone + Send + Sync,
 {
+    take_time(transaction).await?;
     let panel = panel::ensure(transaction, tenant_id, &load.panel).await?;
     let series_ids = series::ensure(transaction, tenant_id, panel.panel_id, load.series).await?;
     let all_series = series::list_ids(&mut *transaction, tenant_id, panel.panel_id).await?;

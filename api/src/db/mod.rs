@@ -8,7 +8,7 @@
 pub mod artefact_folder;
 pub mod backtest;
 pub mod comparison;
-mod copy;
+pub(crate) mod copy;
 pub mod drift_event;
 mod error;
 pub mod forecast;

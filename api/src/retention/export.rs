@@ -7,6 +7,7 @@ use ingest::export::{Cells, Columns, Export};
 use sqlx::PgConnection;
 
 use crate::db::DEFAULT_TENANT;
+use crate::db::copy::take_time;
 use crate::db::partition::Partitioned;
 use crate::db::retention::Rules;
 use crate::db::retention::export::{self as rows, ObservationRow, Rows, ScoreRow, Selection, TrajectoryRow, ValueRow};
@@ -38,7 +39,7 @@ pub(super) async fn export(
     table: Partitioned,
     source: &Source<'_>,
 ) -> Result<Option<PathBuf>, Error> {
-    rows::take_time(connection).await?;
+    take_time(connection).await?;
     let selection = match source {
         Source::OldObservations { rules, limit } => {
             let found = rows::old_observations(connection, DEFAULT_TENANT, rules, *limit);

@@ -5,7 +5,6 @@ use futures_util::stream::BoxStream;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::super::Error;
 use super::super::matrix::Matrix;
 use super::super::partition::Partitioned;
 use super::records::old_observations;
@@ -143,12 +142,6 @@ pub struct ObservationRow {
 
 /// A row at a time, in the order of the table's key.
 pub type Rows<'a, R> = BoxStream<'a, Result<R, sqlx::Error>>;
-
-/// Lets the statements of a transaction take as long as they need: a file may be large.
-pub async fn take_time(conn: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query("set local statement_timeout = 0").execute(conn).await?;
-    Ok(())
-}
 
 /// Trajectories.
 pub fn trajectories<'a>(conn: &'a mut PgConnection, selection: &'a Selection) -> Rows<'a, TrajectoryRow> {
