@@ -139,13 +139,11 @@ pub fn train(
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
     let n_train = if test.n_windows == 0 { history.values.n_steps() } else { windows.n_train(history)? };
     let known = if test.n_windows == 0 { Cow::Borrowed(history) } else { Cow::Owned(history.rows(0..n_train)) };
-    let start = from.map(WarmStart::start);
-    let fingerprint = forecast::fingerprint(&known, config, start)?;
-    let mut memory = StoredState::new(artefacts, &fingerprint);
-    let means = Means { start, memory: Some(&mut memory) };
+    let mut memory = StoredState::new(artefacts);
+    let means = Means { start: from.map(WarmStart::start), memory: Some(&mut memory) };
     let fitted = fit_with(&known, config, means, device, &mut progress)?;
     let scores = if test.n_windows == 0 { vec![] } else { backtest::score_windows(history, &windows, &fitted)?.rows };
-    Ok(Trained { fitted, scores, n_train, curves, origin, fingerprint })
+    Ok(Trained { fitted, scores, n_train, curves, origin, fingerprint: memory.fingerprint })
 }
 
 /// Stores a trained model in a transaction of the caller's: checkpoint and training curves in a folder of its own, the snapshot

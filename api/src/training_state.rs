@@ -15,17 +15,18 @@ const PAUSE_FACTOR: u32 = 20;
 #[derive(Debug)]
 pub struct StoredState<'a> {
     artefacts: &'a Artefacts,
-    fingerprint: &'a str,
+    /// Names the training, once it is known.
+    pub fingerprint: String,
     /// When a state was last kept, or began to be.
     last: Instant,
     pause: Duration,
 }
 
 impl<'a> StoredState<'a> {
-    /// That of the training with a [`forecast::fingerprint`].
+    /// That of a training that begins now.
     #[must_use]
-    pub fn new(artefacts: &'a Artefacts, fingerprint: &'a str) -> Self {
-        Self { artefacts, fingerprint, last: Instant::now(), pause: PAUSE }
+    pub fn new(artefacts: &'a Artefacts) -> Self {
+        Self { artefacts, fingerprint: String::new(), last: Instant::now(), pause: PAUSE }
     }
 }
 
@@ -39,15 +40,16 @@ impl Memory for StoredState<'_> {
     }
 
     fn keep(&mut self, state: Vec<u8>) {
-        if let Err(error) = self.artefacts.put_training(self.fingerprint, state) {
+        if let Err(error) = self.artefacts.put_training(&self.fingerprint, state) {
             tracing::warn!("cannot keep the state of a training; cut off now, it would begin anew: {error}");
         }
         self.pause = PAUSE.max(self.last.elapsed() * PAUSE_FACTOR);
         self.last = Instant::now();
     }
 
-    fn recall(&mut self) -> Option<Vec<u8>> {
-        self.artefacts.get_training(self.fingerprint).unwrap_or_else(|error| {
+    fn recall(&mut self, fingerprint: &str) -> Option<Vec<u8>> {
+        fingerprint.clone_into(&mut self.fingerprint);
+        self.artefacts.get_training(fingerprint).unwrap_or_else(|error| {
             tracing::warn!("cannot read the state of a training, which begins anew: {error}");
             None
         })

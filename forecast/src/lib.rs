@@ -85,7 +85,7 @@ pub use model::{Model, SampleConfig};
 pub use network::NetworkConfig;
 pub use noising::{LevelDistribution, LevelMix};
 pub use prepared::{Prepared, Update};
-pub use resume::{Memory, Resumed, fingerprint};
+pub use resume::{Memory, Resumed};
 pub use role::{N_COVARIATES_MAX, Role};
 pub use schedule::Schedule;
 pub use start::{Start, Unfit, WarmStart};

@@ -14,11 +14,11 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::weights_of;
+use crate::checkpoint::{hex, weights_of};
 use crate::denoiser::Denoiser;
 use crate::noise::Stream;
 use crate::start::Start;
-use crate::train::{TrainConfig, check};
+use crate::train::TrainConfig;
 use crate::trainer::{Found, Pass};
 use crate::{Error, History};
 
@@ -38,8 +38,9 @@ pub trait Memory {
     /// Keeps a state in place of the one before. That it cannot be kept is no reason not to train.
     fn keep(&mut self, state: Vec<u8>);
 
-    /// The state that was kept last. One of another training is passed over.
-    fn recall(&mut self) -> Option<Vec<u8>>;
+    /// The state that was kept last of the training with a fingerprint, whose states come from then on. One of another training is
+    /// passed over.
+    fn recall(&mut self, fingerprint: &str) -> Option<Vec<u8>>;
 }
 
 /// Where a training went on that had been cut off.
@@ -51,12 +52,11 @@ pub struct Resumed {
     pub step: usize,
 }
 
-/// Names a training: lower-case hexadecimal SHA-256 of all that its outcome depends on, but for the machine.
+/// Names a training by a history that was checked: hexadecimal SHA-256 of all that its outcome depends on, but for the machine.
 ///
 /// # Errors
-/// Those of [`fit`](crate::fit) about history and configuration; [`Error::Device`] when the weights of the start cannot be read.
-pub fn fingerprint(history: &History, config: &TrainConfig, start: Option<Start<'_>>) -> Result<String, Error> {
-    check(history, config)?;
+/// [`Error::Device`] when the weights of the start cannot be read.
+fn fingerprint(history: &History, config: &TrainConfig, start: Option<Start<'_>>) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let TrainConfig { horizon, budget, seed, network } = config;
     let History { values, calendar, seasons, bounds, roles } = history;
@@ -78,7 +78,7 @@ pub fn fingerprint(history: &History, config: &TrainConfig, start: Option<Start<
         let numbers = values.row(step).iter().copied().chain(sd).chain(calendar.row(step).iter().copied());
         numbers.for_each(|number| hash.update(number.to_le_bytes()));
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 /// Everything of a state that is no network and no optimiser.
@@ -95,8 +95,8 @@ struct Head {
 
 /// Keeps and recalls the state of one training.
 pub(crate) struct Keeper<'a> {
-    memory: Option<&'a mut dyn Memory>,
-    fingerprint: String,
+    /// With the fingerprint of the training.
+    memory: Option<(&'a mut dyn Memory, String)>,
     /// When training began; of one that was cut off, as if it had begun later by the time that was lost.
     pub started: Instant,
 }
@@ -108,21 +108,23 @@ impl<'a> Keeper<'a> {
     /// Those of [`fingerprint`].
     pub fn new(
         memory: Option<&'a mut dyn Memory>,
-        fingerprint: impl FnOnce() -> Result<String, Error>,
+        history: &History,
+        config: &TrainConfig,
+        start: Option<Start<'_>>,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let fingerprint = if memory.is_some() { fingerprint()? } else { String::new() };
-        Ok(Self { memory, fingerprint, started })
+        let named = |memory| Ok((memory, fingerprint(history, config, start)?));
+        Ok(Self { memory: memory.map(named).transpose()?, started })
     }
 
     /// Keeps the state after a step, if it is time: the pass, and what has been found with the networks that belong to it.
     pub fn after_step<'n>(&mut self, pass: &Pass, found: impl FnOnce() -> (Found, Vec<&'n Denoiser>)) {
-        let Some(memory) = self.memory.as_mut() else { return };
+        let Some((memory, fingerprint)) = &mut self.memory else { return };
         if !memory.is_due() {
             return;
         }
         let (found, networks) = found();
-        let (fingerprint, seconds) = (self.fingerprint.clone(), self.started.elapsed().as_secs_f64());
+        let (fingerprint, seconds) = (fingerprint.clone(), self.started.elapsed().as_secs_f64());
         let head = Head { fingerprint, step: pass.step, stream: pass.stream.clone(), seconds, found };
         if let Ok(bytes) = to_bytes(&head, pass, &networks) {
             memory.keep(bytes);
@@ -132,11 +134,12 @@ impl<'a> Keeper<'a> {
     /// What was kept of this training: the pass that was cut off, what had been found, and the networks that belong to it; these
     /// take the place of weights of their shape.
     pub fn recall(&mut self, new: impl FnOnce() -> Pass, network: &Denoiser) -> Option<(Pass, Found, Vec<Denoiser>)> {
-        let bytes = self.memory.as_mut()?.recall()?;
+        let (memory, fingerprint) = self.memory.as_mut()?;
+        let bytes = memory.recall(fingerprint)?;
         let parts = SafeTensors::deserialize(&bytes).ok()?;
         let part = |name: &str| parts.tensor(name).ok().map(|part| part.data());
         let head: Head = serde_json::from_slice(part(HEAD)?).ok()?;
-        if head.fingerprint != self.fingerprint {
+        if head.fingerprint != *fingerprint {
             return None;
         }
         let new = new();

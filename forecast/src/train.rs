@@ -19,7 +19,7 @@ use crate::effects::EffectKind;
 use crate::innovation::Estimation;
 use crate::linear::{LinearPlan, Member};
 use crate::network::{NetworkConfig, layout, network};
-use crate::resume::{self, Keeper, Memory, Resumed};
+use crate::resume::{Keeper, Memory, Resumed};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
 use crate::stage::{Data, Law, Measured};
@@ -255,7 +255,7 @@ fn fit_parts(
     parts: Parts,
 ) -> Result<Fitted, Error> {
     check(history, config)?;
-    let mut keeper = Keeper::new(memory, || resume::fingerprint(history, config, start))?;
+    let mut keeper = Keeper::new(memory, history, config, start)?;
     // Nothing of a base is kept that is not complete.
     let go_on = |progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>| match progress(&Progress::of_stage("base")) {
         ControlFlow::Continue(()) => Ok(()),
@@ -398,7 +398,7 @@ struct Candidate<'a> {
     loss: f64,
 }
 
-pub(crate) fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
+fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
     history.check()?;
     if config.horizon == 0 {
         return Err(Error::Zero { name: "horizon" });

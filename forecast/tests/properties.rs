@@ -722,7 +722,7 @@ impl Memory for Kept {
         self.states.push(state);
     }
 
-    fn recall(&mut self) -> Option<Vec<u8>> {
+    fn recall(&mut self, _fingerprint: &str) -> Option<Vec<u8>> {
         self.recalled.take()
     }
 }
