@@ -65,7 +65,7 @@ struct Seen {
     /// Of a file that is packed or has groups of rows: what of these bytes is still to be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rest: Option<Rest>,
-    /// Of a plain text that is read in parts, up to its last one: how to go on.
+    /// Of a plain text that was not read to its end: how to go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     going: Option<Going>,
 }
@@ -240,8 +240,9 @@ impl Plan {
             let has_header = has_header(path, config).map_err(file_error)?;
             let (bytes, n_header_bytes) = read_tail(path, seen.n_bytes..end, has_header).map_err(file_error)?;
             let n_lines_before = seen.n_lines - u64::from(has_header);
-            let mut kept = seen.clone();
-            kept.extend(hasher, &bytes[n_header_bytes..], metadata.len(), modified);
+            let part = &bytes[n_header_bytes..];
+            let n_lines = seen.n_lines + n_line_ends(part);
+            let kept = Seen::up_to(end, n_lines, hasher.chain_update(part), metadata.len(), modified);
             self.next.files.insert(name.clone(), Seen { version: version.clone(), ..kept });
             self.stamps.push((path.clone(), metadata.len(), modified));
             self.has_more = true;
@@ -277,7 +278,7 @@ impl Plan {
         }
         let tail = seen.filter(|seen| has_grown && is_text && seen.ends_line && config.resample.is_none());
         let start = tail.map_or(0, |seen| seen.n_bytes);
-        let has_header = !found.is_ndjson && config.format != Some(Format::Ndjson);
+        let has_header = has_header(path, config).map_err(file_error)?;
         let part_end = match is_text && config.resample.is_none() && whole_end - start > n_left {
             true => part_end(path, start, n_left, has_header && start == 0).map_err(file_error)?,
             false => None,
@@ -290,13 +291,11 @@ impl Plan {
         }
         let n_lines = found.n_lines;
         let is_part = end < found.n_bytes;
-        let kept = match (is_part, part_end) {
-            (true, Some(_)) => Seen::first_of(path, end, Some((metadata.len(), modified))).map_err(file_error)?,
-            (true, None) => Seen::first_of(path, end, None).map_err(file_error)?,
-            (false, _) => found.all(None),
+        let kept = match is_part {
+            true => Seen::first_of(path, end, metadata.len(), modified).map_err(file_error)?,
+            false => found.all(None),
         };
-        let kept = Seen { version: version.clone(), ..kept };
-        self.next.files.insert(name.clone(), kept);
+        self.next.files.insert(name.clone(), Seen { version: version.clone(), ..kept });
         if tail.is_some() && start == end {
             return Ok(());
         }
@@ -401,7 +400,6 @@ struct Found {
     ends_line: bool,
     /// Whether it is neither packed nor binary.
     is_text: bool,
-    is_ndjson: bool,
 }
 
 impl Found {
@@ -409,7 +407,6 @@ impl Found {
         let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
         let head = reader.fill_buf()?;
         let is_text = !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
-        let is_ndjson = is_ndjson(head);
         let mut hasher = Sha256::new();
         let (mut n_bytes, mut n_lines, mut last_line_end) = (0, 0, 0);
         let mut prefix_digest = (prefix == Some(0)).then(|| hex(&Sha256::new().finalize()));
@@ -439,7 +436,7 @@ impl Found {
         }
         let digest = hex(&hasher.finalize());
         let ends_line = n_bytes == last_line_end;
-        Ok(Self { n_bytes, digest, prefix_digest, n_lines, last_line_end, ends_line, is_text, is_ndjson })
+        Ok(Self { n_bytes, digest, prefix_digest, n_lines, last_line_end, ends_line, is_text })
     }
 }
 
@@ -461,8 +458,8 @@ impl Seen {
         self.n_bytes == object.n_bytes && self.version.as_ref() == Some(&object.version) && self.rest.is_none()
     }
 
-    /// The first bytes of a file, which end a line; with length and time of a file that is gone on with.
-    fn first_of(path: &Path, n_bytes: u64, going: Option<(u64, SystemTime)>) -> std::io::Result<Self> {
+    /// The first bytes of a file of some length and time, which end a line.
+    fn first_of(path: &Path, n_bytes: u64, file_bytes: u64, modified: SystemTime) -> std::io::Result<Self> {
         let mut reader = BufReader::with_capacity(PIECE, File::open(path)?.take(n_bytes));
         let mut hasher = Sha256::new();
         let mut n_lines = 0;
@@ -476,9 +473,14 @@ impl Seen {
             let n_read = piece.len();
             reader.consume(n_read);
         }
-        let going = going.map(|(n_bytes, modified)| Going { n_bytes, modified, hasher: hex(&hasher.serialize()) });
+        Ok(Self::up_to(n_bytes, n_lines, hasher, file_bytes, modified))
+    }
+
+    /// So many bytes and lines at the beginning of a file of some length and time.
+    fn up_to(n_bytes: u64, n_lines: u64, hasher: Sha256, file_bytes: u64, modified: SystemTime) -> Self {
+        let going = Some(Going { n_bytes: file_bytes, modified, hasher: hex(&hasher.serialize()) });
         let digest = hex(&hasher.finalize());
-        Ok(Self { n_bytes, digest, n_lines, ends_line: true, version: None, rest: None, going })
+        Self { n_bytes, digest, n_lines, ends_line: true, version: None, rest: None, going }
     }
 
     /// The state of the digest, if the file has still this length and was last changed then.
@@ -487,26 +489,14 @@ impl Seen {
         let state: Vec<u8> = going.hasher.as_bytes().chunks(2).map(byte_of_hex).collect::<Option<_>>()?;
         Sha256::deserialize(state.as_slice().try_into().ok()?).ok()
     }
-
-    /// Adds the next bytes of a file, which end a line.
-    fn extend(&mut self, mut hasher: Sha256, bytes: &[u8], n_bytes: u64, modified: SystemTime) {
-        hasher.update(bytes);
-        self.n_bytes += bytes.len() as u64;
-        self.n_lines += n_line_ends(bytes);
-        self.going = Some(Going { n_bytes, modified, hasher: hex(&hasher.serialize()) });
-        self.digest = hex(&hasher.finalize());
-    }
 }
 
-/// Whether a text that begins so has an object in each line.
-fn is_ndjson(head: &[u8]) -> bool {
-    head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"{")
-}
-
-/// Whether the first line of a text names its columns.
+/// Whether the first line of a text names its columns: it does, unless there is an object in each line.
 fn has_header(path: &Path, config: &LoadConfig) -> std::io::Result<bool> {
     let mut reader = BufReader::with_capacity(PIECE, File::open(path)?);
-    Ok(!is_ndjson(reader.fill_buf()?) && config.format != Some(Format::Ndjson))
+    let head = reader.fill_buf()?;
+    let is_ndjson = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().starts_with(b"{");
+    Ok(!is_ndjson && config.format != Some(Format::Ndjson))
 }
 
 fn n_line_ends(bytes: &[u8]) -> u64 {
