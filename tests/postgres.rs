@@ -12,11 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-/// The binary, which lies beside the folder of this test's own.
-fn plumecast() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().with_file_name("plumecast")
-}
+use crate::support::plumecast;
 
 /// A folder that every user can enter.
 pub fn folder() -> TempDir {

@@ -16,11 +16,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use forecast::metrics::score_value;
 use forecast::{QuantileLevel, Trajectories};
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
 use crate::support::{
-    Service, check_score_sums, do_job, hour, load_panel, observation, plumecast, register, store_forecast,
+    Service, check_score_sums, database_url, do_job, hour, load_panel, observation, plumecast, register, store_forecast,
 };
 
 /// 50 trajectories of `heat` and `wind` over three hours from hour 48 on, which rise from sample to sample.
@@ -352,7 +352,7 @@ async fn covariates_and_forecasts_without_trajectories_are_not_scored(pool: PgPo
     store_forecast_of_heat(&pool, &loaded, &model).await;
     load_truth(&pool, 48..51, 0.0).await;
     let mut command = Command::new(plumecast());
-    command.args(["score", "--panel", "city"]).env("DATABASE_URL", pool.connect_options().to_url_lossy().as_str());
+    command.args(["score", "--panel", "city"]).env("DATABASE_URL", database_url(&pool));
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "3 values scored, 1 forecasts completely\n");
 

@@ -4,11 +4,11 @@ use api::config::DatabaseUrl;
 use api::db::query::{self, Error as QueryError};
 use ingest::pipeline::Query;
 use serde_json::json;
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 use ureq::http::Request;
 
-use crate::support::{Operator, Service, complaint, count};
+use crate::support::{Operator, Service, complaint, count, database_url};
 
 const VARIABLE: &str = "METERS_DATABASE_URL";
 
@@ -35,7 +35,7 @@ async fn operator(pool: &PgPool, declaration: &str) -> Operator {
     .execute(pool)
     .await
     .unwrap();
-    let operator = Operator::new(pool).with(VARIABLE, pool.connect_options().to_url_lossy().as_str());
+    let operator = Operator::new(pool).with(VARIABLE, &database_url(pool));
     operator.write("pipelines/meters.toml", declaration);
     operator
 }
@@ -227,7 +227,7 @@ async fn a_database_that_goes_away_or_is_slow_leaves_nothing_and_the_next_run_is
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
 async fn an_answer_has_a_limit(pool: PgPool) {
-    let url = DatabaseUrl::from(pool.connect_options().to_url_lossy().as_str());
+    let url = DatabaseUrl::from(database_url(&pool).as_str());
     let query = Query {
         url_variable: VARIABLE.to_owned(),
         query: "select n as \"a\"\"b\", now() - now() as none from generate_series(1, 1000) as n".to_owned(),
