@@ -131,7 +131,11 @@ async fn what_earlier_forecasts_said_is_laid_over_the_newest(pool: PgPool) {
     .await;
     let made: Vec<&str> =
         names.as_array().unwrap().iter().filter_map(Value::as_str).filter(|name| name.starts_with("Made")).collect();
-    assert_eq!(made, ["Made Sun 2 Mar 22:00", "Made Sun 2 Mar 21:00"], "one for each issue time, the latest first");
+    assert_eq!(
+        made,
+        ["Made Sun 2 Mar 2025 22:00", "Made Sun 2 Mar 2025 21:00"],
+        "one for each issue time, the latest first"
+    );
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

@@ -78,6 +78,13 @@ pub struct Earlier {
     pub path: Path,
 }
 
+impl Earlier {
+    /// When it was made, in words; of a monthly panel they lie years apart.
+    pub fn made(&self) -> String {
+        self.issue_time.format("%a %-d %b %Y %H:%M").to_string()
+    }
+}
+
 /// A forecast of one series, ready to be drawn.
 #[derive(Clone, Debug)]
 pub struct Fan {
@@ -227,11 +234,11 @@ pub fn fan(value_title: &str, time_zone: &str, observed: &Path, fans: &[Fan], ea
         }
         layout = mark(layout, &time(&fan.issue_time), if is_first { "issue time" } else { "" });
     }
-    for Earlier { issue_time, path, .. } in earlier {
+    for one in earlier {
         plot.add_trace(
-            Scatter::new(times(&path.valid_time), path.value.clone())
+            Scatter::new(times(&one.path.valid_time), one.path.value.clone())
                 .mode(Mode::Lines)
-                .name(issue_time.format("Made %a %-d %b %H:%M").to_string())
+                .name(format!("Made {}", one.made()))
                 .legend_group("earlier")
                 .connect_gaps(false)
                 .line(Line::new().width(1.4).dash(DashType::Dot))
@@ -402,7 +409,7 @@ mod tests {
             roles,
             ["interval-90", "interval-90", "trajectory", "trajectory", "median", "highlighted", "earlier", "observed"]
         );
-        assert_eq!(traces[6]["name"], "Made Thu 1 Jan 01:00");
+        assert_eq!(traces[6]["name"], "Made Thu 1 Jan 1970 01:00");
         assert_eq!(traces[7]["y"][1], serde_json::Value::Null, "a gap stays a gap");
         assert_eq!(figure["layout"]["yaxis"]["title"]["text"], "NO2 (µg/m³)");
         assert_eq!(figure["layout"]["shapes"][0]["x0"], "1970-01-01T02:00:00");

@@ -33,7 +33,7 @@ pub fn of_fan(view: &View, shown: &ShownSeries) -> Vec<Link> {
     }
     let earlier = shown.forecast.iter().flat_map(|forecast| &forecast.earlier).map(|earlier| {
         let address = format!("/v1/forecasts/{}/quantiles?series={series}&quantiles=0.5", earlier.forecast_id);
-        (earlier.issue_time.format("made %a %-d %b %H:%M").to_string(), address)
+        (format!("made {}", earlier.made()), address)
     });
     links.into_iter().map(|(name, address)| (name.to_owned(), address)).chain(earlier).collect()
 }
