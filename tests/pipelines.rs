@@ -242,7 +242,8 @@ async fn a_benchmark_of_ingest_prints_a_line_for_each_figure() {
         "peak memory, CSV to frame",
         "windows to batches",
         "snapshot to 2000 batches",
-        "frame to Postgres",
+        "peak memory, CSV to Postgres",
+        "CSV to Postgres",
     ];
     assert_eq!(names, expected);
     for line in &lines {

@@ -64,7 +64,8 @@ impl Files {
         writer.flush().map_err(file_error)?;
 
         let cells = || (0..N_SERIES).flat_map(|series| (0..n_hours).map(move |hour| (series, hour)));
-        let names: Vec<String> = cells().map(|(series, _)| format!("meter_{series:04}")).collect();
+        let meters: Vec<String> = (0..N_SERIES).map(|series| format!("meter_{series:04}")).collect();
+        let names: Vec<&str> = cells().map(|(series, _)| meters[series].as_str()).collect();
         let times: Vec<i64> = cells().map(|(_, hour)| time(hour).timestamp_micros()).collect();
         let values: Vec<f64> = cells().map(|(series, hour)| value(series, hour)).collect();
         let times = Int64Chunked::from_vec("valid_time".into(), times);

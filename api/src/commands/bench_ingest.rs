@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use forecast::Device;
 use futures_util::TryStreamExt;
 use ingest::bench::Files;
+use ingest::pipeline::Watermark;
+use ingest::{Frequency, LoadConfig};
 use sqlx::PgPool;
 
 use super::bench::Line;
@@ -19,6 +21,7 @@ use crate::database::Database;
 use crate::db::copy::take_time;
 use crate::db::series::NewSeries;
 use crate::loading::{self, Target};
+use crate::pipelines;
 use crate::postgres::{Config, PrivatePostgres};
 
 const SUITE: &str = "ingest";
@@ -34,6 +37,9 @@ const N_BATCHES: f64 = 2_000.0;
 const PIECE: usize = 1 << 20;
 /// Name of the panel.
 const PANEL: &str = "bench";
+
+/// Prints a line of the table.
+type Print<'a> = dyn Fn(Line<'_>) -> anyhow::Result<()> + 'a;
 
 /// Generates files, reads them, and stores one in a throwaway Postgres.
 ///
@@ -65,22 +71,10 @@ pub async fn run(n_rows: usize, json: bool, device: &Device) -> anyhow::Result<(
             goal: Some(GOAL_READ),
         })?;
     }
-    let megabytes = |n_bytes: f64| n_bytes / 1e6;
     let n_csv_bytes = fs::metadata(files.csv())?.len() as f64;
     forget_peak();
-    let loaded = files.load_csv()?;
-    if let Some(peak) = peak_bytes() {
-        print(Line {
-            suite: SUITE,
-            name: "peak memory, CSV to frame",
-            value: megabytes(peak),
-            unit: "MB",
-            reference: "the file",
-            reference_value: megabytes(n_csv_bytes),
-            ratio: n_csv_bytes / peak,
-            goal: None,
-        })?;
-    }
+    drop(files.load_csv()?);
+    print_peak(&print, "peak memory, CSV to frame", n_csv_bytes)?;
 
     let (history, read_seconds) = Files::read_snapshot(&folder.path)?;
     let batches = forecast::bench::batches(&history, device)?;
@@ -104,50 +98,66 @@ pub async fn run(n_rows: usize, json: bool, device: &Device) -> anyhow::Result<(
     let postgres = PrivatePostgres::start_or_attach(&Config { is_throwaway: true, ..Config::new(&data_dir) }).await?;
     let database = Database::open(Some(&postgres.url()), &data_dir, None, &DatabaseConfig::default().limits()).await?;
     database.migrate().await?;
-    let rates = store(database.pool(), &loaded, &data_dir).await;
+    let stored = store_both(database.pool(), &files, &data_dir, &print).await;
     database.close().await;
     postgres.shutdown();
-    let (ours, theirs) = rates?;
+    stored
+}
+
+/// Stores the rows of the CSV file by us, and copies them into a table like ours.
+async fn store_both(pool: &PgPool, files: &Files, data_dir: &Path, print: &Print<'_>) -> anyhow::Result<()> {
+    forget_peak();
+    let start = Instant::now();
+    store(pool, files, data_dir).await?;
+    let ours = start.elapsed().as_secs_f64();
+    print_peak(print, "peak memory, CSV to Postgres", fs::metadata(files.csv())?.len() as f64)?;
+    let theirs = copy(pool, files.n_rows(), &data_dir.join("copied.csv")).await?;
     print(Line {
         suite: SUITE,
-        name: "frame to Postgres",
-        value: ours,
+        name: "CSV to Postgres",
+        value: files.n_rows() as f64 / ours,
         unit: "observations/s",
         reference: "COPY of the same rows",
-        reference_value: theirs,
-        ratio: ours / theirs,
+        reference_value: files.n_rows() as f64 / theirs,
+        ratio: theirs / ours,
         goal: Some(GOAL_STORE),
     })
 }
 
-/// Observations per second, stored by us and copied into a table like ours.
-async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyhow::Result<(f64, f64)> {
-    let load_time: DateTime<Utc> = Utc::now();
-    let target = Target {
-        panel: PANEL,
-        source: SUITE,
-        publication_delay: None,
-        holidays: None,
-        pipeline_id: None,
-        watermark: None,
-        data_dir,
-        load_time,
-    };
+/// Reads the CSV file and stores it part by part, as `plumecast load FILE` does.
+async fn store(pool: &PgPool, files: &Files, data_dir: &Path) -> anyhow::Result<()> {
+    let reading = LoadConfig { frequency: Some(Frequency::HOUR), may_be_empty: true, ..LoadConfig::default() };
     let declare = |name: &str| NewSeries { name: name.to_owned(), ..NewSeries::default() };
-    let start = Instant::now();
-    let stored = loading::store(pool, &target, loaded, declare).await?;
-    let ours = start.elapsed().as_secs_f64();
-    let n_rows = loaded.frame.n_rows();
-    anyhow::ensure!(stored.loaded.counts.inserted == n_rows as u64, "not all was stored");
+    let (mut watermark, mut n_stored, mut has_more) = (Watermark::default(), 0, true);
+    while has_more {
+        let read = pipelines::read_part(files.csv(), watermark, &reading).await??;
+        (watermark, has_more) = (read.next, read.has_more);
+        let Some(loaded) = read.loaded else { continue };
+        let target = Target {
+            panel: PANEL,
+            source: SUITE,
+            publication_delay: None,
+            holidays: None,
+            pipeline_id: None,
+            watermark: None,
+            data_dir,
+            load_time: Utc::now(),
+        };
+        n_stored += loading::store(pool, &target, &loaded, declare).await?.loaded.counts.inserted;
+    }
+    anyhow::ensure!(n_stored == files.n_rows() as u64, "not all was stored");
+    Ok(())
+}
 
+/// Seconds that a `COPY` of what was stored takes, from a file into a table like ours.
+async fn copy(pool: &PgPool, n_rows: usize, path: &Path) -> anyhow::Result<f64> {
     sqlx::raw_sql(
         "create table copied (like observation including all);
          alter table copied add foreign key (tenant_id, series_id) references series",
     )
     .execute(pool)
     .await?;
-    let path = data_dir.join("copied.csv");
-    write_csv(pool, &path).await?;
+    write_csv(pool, path).await?;
     let start = Instant::now();
     let mut connection = pool.begin().await?;
     take_time(&mut connection).await?;
@@ -157,7 +167,7 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
              from stdin (format csv)",
         )
         .await?;
-    let mut file = BufReader::with_capacity(PIECE, File::open(&path)?);
+    let mut file = BufReader::with_capacity(PIECE, File::open(path)?);
     loop {
         let piece = file.fill_buf()?;
         if piece.is_empty() {
@@ -169,9 +179,9 @@ async fn store(pool: &PgPool, loaded: &ingest::Loaded, data_dir: &Path) -> anyho
     }
     let n_copied = stream.finish().await?;
     connection.commit().await?;
-    let theirs = start.elapsed().as_secs_f64();
+    let seconds = start.elapsed().as_secs_f64();
     anyhow::ensure!(n_copied == n_rows as u64, "not all was copied");
-    Ok((n_rows as f64 / ours, n_rows as f64 / theirs))
+    Ok(seconds)
 }
 
 /// Writes what was stored into a file.
@@ -189,6 +199,22 @@ async fn write_csv(pool: &PgPool, path: &Path) -> anyhow::Result<()> {
         file.write_all(&piece)?;
     }
     Ok(file.flush()?)
+}
+
+/// Prints the most memory that was taken since [`forget_peak`], beside the size of the file, where it is known.
+fn print_peak(print: &Print<'_>, name: &str, n_file_bytes: f64) -> anyhow::Result<()> {
+    let Some(peak) = peak_bytes() else { return Ok(()) };
+    let megabytes = |n_bytes: f64| n_bytes / 1e6;
+    print(Line {
+        suite: SUITE,
+        name,
+        value: megabytes(peak),
+        unit: "MB",
+        reference: "the file",
+        reference_value: megabytes(n_file_bytes),
+        ratio: n_file_bytes / peak,
+        goal: None,
+    })
 }
 
 /// The most memory that this process has had since [`forget_peak`].

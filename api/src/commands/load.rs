@@ -1,12 +1,11 @@
 //! `plumecast load`: from a file to stored observations.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use chrono::{TimeDelta, Utc};
 use chrono_tz::Tz;
-use ingest::pipeline::{Files, Watermark};
+use ingest::pipeline::Watermark;
 use ingest::{Duplicates, Frequency, Holidays, Layout, LoadConfig, Loaded};
 use serde_json::Map;
 
@@ -226,12 +225,7 @@ impl FileLoading {
     /// Loads the next part, and says whether more is left.
     async fn load_part(&mut self, args: &Args, file: &Path, panel: &str) -> anyhow::Result<bool> {
         let is_first = self.watermark == Watermark::default();
-        let (files, watermark, reading) = (Files::one(file), std::mem::take(&mut self.watermark), self.reading.clone());
-        // Nobody is expected to write to it.
-        let read = move || {
-            pipelines::carry_out(watermark.plan(&files, &reading, SystemTime::UNIX_EPOCH, Duration::ZERO)?, &reading)
-        };
-        let read = tokio::task::spawn_blocking(read).await.context("reading the file")?;
+        let read = pipelines::read_part(file, std::mem::take(&mut self.watermark), &self.reading).await?;
         let more = if is_first { "" } else { " more" };
         let Read { loaded, next, has_more, .. } =
             read.with_context(|| format!("nothing{more} was loaded from {}", file.display()))?;

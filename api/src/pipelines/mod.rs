@@ -7,7 +7,7 @@ mod query;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -357,6 +357,19 @@ async fn read(
     Ok(read.map_err(Error::from))
 }
 
+/// Reads the next part of one file that nobody is expected to write to. The outer error is ours, the inner one is told of the file.
+pub(crate) async fn read_part(
+    file: &Path,
+    watermark: Watermark,
+    config: &LoadConfig,
+) -> Result<Result<Read, ingest::Error>, Error> {
+    let (files, config) = (Files::one(file), config.clone());
+    blocking::run("reading a file", move || {
+        carry_out(watermark.plan(&files, &config, SystemTime::UNIX_EPOCH, Duration::ZERO)?, &config)
+    })
+    .await
+}
+
 /// The error of a source that no other attempt makes better.
 fn unusable_source(reason: String) -> Error {
     Error::UnusableData { reason, errors: Vec::new() }
@@ -368,7 +381,7 @@ fn unavailable_source(reason: String) -> Error {
 }
 
 /// Reads what is planned.
-pub(crate) fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
+fn carry_out(plan: Plan, config: &LoadConfig) -> Result<Read, ingest::Error> {
     let loaded = (!plan.inputs.is_empty()).then(|| ingest::read(&plan.inputs, config)).transpose()?;
     let has_more = plan.has_more;
     let (next, findings) = plan.finish(loaded.as_ref())?;
