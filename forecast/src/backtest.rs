@@ -12,7 +12,7 @@ use crate::noise::Stream;
 use crate::paired::Comparison;
 use crate::reliability::{Reliability, reliability};
 use crate::{
-    Device, Error, Fitted, History, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
+    Device, Error, Fitted, History, Model, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
 };
 
 /// Which windows are tested.
@@ -49,7 +49,7 @@ impl BacktestConfig {
 /// Scores of one forecaster, with the time it took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BacktestRow {
-    /// `plumecast`, `base_only`, `shuffled`, `seasonal_naive` or `random_walk`.
+    /// `plumecast`, `no_network`, `base_only`, `shuffled`, `seasonal_naive` or `random_walk`.
     pub model: String,
     /// Its scores.
     #[serde(flatten)]
@@ -105,6 +105,18 @@ pub trait Forecaster {
         None
     }
 
+    /// The joint law that the model forecasts without its network, where it has one.
+    ///
+    /// # Errors
+    /// As [`Self::forecast`].
+    fn forecast_without_network(
+        &self,
+        _window: &Window,
+        _sample: &SampleConfig,
+    ) -> Option<Result<Trajectories, Error>> {
+        None
+    }
+
     /// Record of the training.
     fn report(&self) -> &Self::Report;
 
@@ -133,6 +145,11 @@ impl Forecaster for Fitted {
             let drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
             Ok(self.model.roles.targets_of(drawn))
         })
+    }
+
+    fn forecast_without_network(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
+        let has_network = self.model.velocity_share > 0.0;
+        has_network.then(|| Model { velocity_share: 0.0, ..self.model.clone() }.forecast(window, sample))
     }
 
     fn report(&self) -> &TrainReport {
@@ -190,6 +207,9 @@ pub fn score_windows<F: Forecaster>(
         let (started, ours) = (now(), fitted.forecast(&input, &sample)?.without_nowcasts());
         record("plumecast", started, ours.clone());
         record("shuffled", now(), shuffled(&ours, seed)?);
+        if let (started, Some(base)) = (now(), fitted.forecast_without_network(&input, &sample)) {
+            record("no_network", started, base?.without_nowcasts());
+        }
         if let (started, Some(base)) = (now(), fitted.forecast_of_base(&input, &sample)) {
             record("base_only", started, base?);
         }
@@ -199,7 +219,7 @@ pub fn score_windows<F: Forecaster>(
     let before = targets.values.rows(0..n_train);
     let (mut rows, mut windows) = (vec![], vec![]);
     let (mut ours, mut found) = (vec![], None);
-    for model in ["plumecast", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
+    for model in ["plumecast", "no_network", "base_only", "shuffled", "seasonal_naive", "random_walk"] {
         let Some((trajectories, sample_seconds)) = forecasts.remove(model) else { continue };
         if model == "plumecast" {
             ours = trajectories.clone();

@@ -9,8 +9,9 @@ use crate::diffusion::Example;
 use crate::effects::{EffectFitter, EffectKind, Effects};
 use crate::folds::{CrossFitted, Folds};
 use crate::innovation::{ErrorPaths, Estimation, Innovation};
+use crate::last_fold::LastFold;
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
-use crate::metrics::{Outcome, score};
+use crate::metrics::{Outcome, score_each};
 use crate::noise::{Noise, Stream};
 use crate::pool::{POOL_SHARES, Pool};
 use crate::role::Roles;
@@ -266,28 +267,29 @@ impl<'a> Data<'a> {
     fn loss_of_law(&self, measured: &Measured, innovation: &Innovation, pool: &Pool) -> Result<f64, Error> {
         let n_series = self.layout.n_series;
         let n_elements = self.layout.horizon() * n_series;
-        self.loss_of_draws(measured, innovation, pool, 0, &mut |_, seed| {
+        let scores = self.score_draws(measured, innovation, pool, 0, &mut |_, seed| {
             let noise = Noise::new(seed);
             let draw = |index: usize| {
                 let (sample, element) = (index / n_elements, index % n_elements);
                 noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
             };
             Ok((0..N_COMPARED_SAMPLES * n_elements).map(draw).collect())
-        })
+        })?;
+        Ok(scores.loss())
     }
 
-    /// The loss on the last fold, from an origin on, where what is denoised is drawn by a sampler.
+    /// What the last fold scores, from an origin on, where what is denoised is drawn by a sampler.
     ///
     /// # Errors
     /// Those of [`Sampler::draw`].
-    pub fn loss_of_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<f64, Error> {
+    pub fn score_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<LastFold, Error> {
         let Stage { measured, innovation, pool, .. } = stage;
-        self.loss_of_draws(measured, innovation, pool, first_origin, &mut |path, seed| {
+        self.score_draws(measured, innovation, pool, first_origin, &mut |path, seed| {
             self.draw(stage, sampler, path, seed)
         })
     }
 
-    /// Seconds that [`Data::loss_of_sampler`] takes, from one of its draws; the one before it makes things ready.
+    /// Seconds that [`Data::score_sampler`] takes, from one of its draws; the one before it makes things ready.
     ///
     /// # Errors
     /// Those of [`Sampler::draw`].
@@ -315,16 +317,16 @@ impl<'a> Data<'a> {
         sampler.draw(&[conditioning], draw, &config, None)
     }
 
-    /// Sum of the logarithms of CRPS, CRPS_sum and energy score on the last fold, from an origin on, for innovations
-    /// `[sample, element]` that are drawn for the index of a path and a seed.
-    fn loss_of_draws(
+    /// What the last fold scores, from an origin on, for innovations `[sample, element]` that are drawn for the index of a path
+    /// and a seed.
+    fn score_draws(
         &self,
         measured: &Measured,
         innovation: &Innovation,
         pool: &Pool,
         first_origin: usize,
         draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
-    ) -> Result<f64, Error> {
+    ) -> Result<LastFold, Error> {
         let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
         let paths = measured.last_paths(first_origin);
         let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
@@ -358,9 +360,8 @@ impl<'a> Data<'a> {
             });
         }
         let folds = measured.base.folds;
-        let scores = score(&self.target_rows(0..folds.start(folds.n_folds() - 1)), 1, &outcomes);
-        let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
-        Ok([scores.crps, scores.crps_sum, scores.energy_score].map(logarithm).iter().sum())
+        let (scores, windows) = score_each(&self.target_rows(0..folds.start(folds.n_folds() - 1)), 1, &outcomes);
+        Ok(LastFold { scores, windows })
     }
 
     fn target_rows(&self, rows: std::ops::Range<usize>) -> Grid {

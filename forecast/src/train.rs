@@ -161,6 +161,9 @@ pub struct SampledLoss {
     pub velocity_share: f64,
     /// Sum of the logarithms of CRPS, CRPS_sum and energy score.
     pub loss: f64,
+    /// Standard error, over windows, of its difference to the loss without a network; none with a single window.
+    #[serde(default)]
+    pub standard_error: Option<f64>,
 }
 
 /// A model with the record of its training.

@@ -430,14 +430,8 @@ impl Trainer<'_> {
         pace: Pace,
         goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<(Candidate, Vec<SampledLoss>), Error> {
-        let compare = |candidate: &Candidate, velocity_share: f64| {
-            let Candidate { step, denoiser, .. } = candidate;
-            let sampler = self.sampler(data, denoiser, velocity_share);
-            Ok::<_, Error>(SampledLoss {
-                step: *step,
-                velocity_share,
-                loss: data.loss_of_sampler(stage, &sampler, self.first_origin())?,
-            })
+        let score = |denoiser: &Denoiser, velocity_share: f64| {
+            data.score_sampler(stage, &self.sampler(data, denoiser, velocity_share), self.first_origin())
         };
         let has_time = |best_step: usize| {
             let n_comparisons = 1 + PARTIAL_SHARES.len();
@@ -447,7 +441,14 @@ impl Trainer<'_> {
             return Ok((nothing, vec![]));
         }
         let mut best: Option<(SampledLoss, Candidate)> = None;
-        let mut losses = vec![compare(&nothing, 0.0)?];
+        let without = score(&nothing.denoiser, 0.0)?;
+        let compare = |candidate: &Candidate, velocity_share: f64| {
+            let found = score(&candidate.denoiser, velocity_share)?;
+            let standard_error = found.standard_error(&without);
+            Ok::<_, Error>(SampledLoss { step: candidate.step, velocity_share, loss: found.loss(), standard_error })
+        };
+        let mut losses =
+            vec![SampledLoss { step: 0, velocity_share: 0.0, loss: without.loss(), standard_error: Some(0.0) }];
         // Every other one first, so that none is far from one that was compared when time runs out.
         let (even, odd): (Vec<_>, Vec<_>) = candidates.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
         for (_, candidate) in even.into_iter().chain(odd) {
