@@ -20,6 +20,9 @@ const VARIANCE_FLOOR: f64 = 1e-8;
 const SHRINKAGES: [f64; 5] = [0.03, 0.1, 0.3, 0.6, 0.9];
 /// Half-lives of the weight of a path, as shares of all paths; infinity weighs all alike.
 const HALF_LIVES: [f64; 4] = [f64::INFINITY, 0.5, 0.2, 0.08];
+/// Old paths count less only where that makes later ones likelier by so much for each element: errors are forgotten when they have
+/// become something else, not when the last fold happens to be calm.
+const HALF_LIFE_PRICE: f64 = 0.1;
 /// Later paths on which estimations are compared.
 const N_COMPARED_PATHS: usize = 300;
 
@@ -108,11 +111,13 @@ impl Innovation {
         for half_life in HALF_LIVES.map(|half_life| half_life.is_finite().then_some(half_life)) {
             let margins = Self::margins(shape, earlier, half_life);
             let (scores, later_scores) = (margins.scores(earlier), margins.scores(&later));
+            let price = half_life.map_or(0.0, |_| HALF_LIFE_PRICE * earlier.n_elements as f64);
             for structure in Structure::candidates(earlier.n_elements, earlier.n_series) {
                 let products = structure.products(&scores, half_life);
                 for shrinkage in SHRINKAGES {
                     let loss = products.factor(shrinkage)?.loss(&later_scores)
-                        + margins.deviation.iter().map(|deviation| libm::log(*deviation)).sum::<f64>();
+                        + margins.deviation.iter().map(|deviation| libm::log(*deviation)).sum::<f64>()
+                        + price;
                     if best.as_ref().is_none_or(|(lowest, _)| loss < *lowest) {
                         best = Some((loss, Estimation { structure, shape, shrinkage, half_life }));
                     }

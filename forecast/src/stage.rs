@@ -29,7 +29,7 @@ const N_COMPARED_SAMPLES: usize = 48;
 
 /// A Gaussian law has to score better by this than one that keeps the shape of its margins: scores hardly tell a wrong shape,
 /// coverage does.
-const GAUSSIAN_PRICE: f64 = 0.03;
+const GAUSSIAN_PRICE: f64 = 0.06;
 
 /// A history in standard units.
 pub struct Data<'a> {
