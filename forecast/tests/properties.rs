@@ -746,14 +746,16 @@ fn training_that_was_cut_off_goes_on_to_the_same_model() {
     assert!(n_second > 2 && report.resumed.is_none(), "there is a second pass");
     // The first pass keeps its state from its seventh step on, the second one from its first.
     let n_first = states.len() - n_second;
-    for (index, stage, step) in [(3, "select", 10), (n_first - 1, "select", n_first + 6), (n_first, "train", 1)] {
+    let ends = [(n_first - 1, "select", n_first + 6), (states.len() - 1, "train", n_second)];
+    for (index, stage, step) in [(3, "select", 10), (n_first, "train", 1)].into_iter().chain(ends) {
         let (again, resumed, later) = run(24, Some(&states[index]));
         assert_eq!(resumed.resumed, Some(Resumed { stage: stage.to_owned(), step }));
         assert_eq!((&again, resumed.best_step), (&drawn, n_second), "{stage} {step}");
         assert_eq!(later.len(), states.len() - 1 - index, "no step is done again");
     }
-    // The state of another training is passed over.
+    // The state of another training is passed over, and so is what is none.
     assert_eq!(run(0, Some(&states[3])).1.resumed, None);
+    assert_eq!(run(0, Some(&[1, 2, 3])).1.resumed, None);
 }
 
 /// Trains on a history with weights of another model to begin with.
