@@ -3,7 +3,6 @@
 use crate::metrics::{Scores, WindowSums};
 
 /// Scores of some windows of the last fold.
-#[derive(Clone, Debug)]
 pub struct LastFold {
     /// Over all windows.
     pub scores: Scores,
