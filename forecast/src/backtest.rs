@@ -97,7 +97,7 @@ pub trait Forecaster {
     /// When the window is not the model's.
     fn forecast(&self, window: &Window, sample: &SampleConfig) -> Result<Trajectories, Error>;
 
-    /// What the model forecasts without its network, where it can.
+    /// What the base of the model forecasts with whole paths of its errors, where it can.
     ///
     /// # Errors
     /// As [`Self::forecast`].
@@ -105,15 +105,8 @@ pub trait Forecaster {
         None
     }
 
-    /// The joint law that the model forecasts without its network, where it has one.
-    ///
-    /// # Errors
-    /// As [`Self::forecast`].
-    fn forecast_without_network(
-        &self,
-        _window: &Window,
-        _sample: &SampleConfig,
-    ) -> Option<Result<Trajectories, Error>> {
+    /// The same model without its network, where it believes any of it: the joint law of the errors of its base.
+    fn without_network(&self) -> Option<Model> {
         None
     }
 
@@ -147,9 +140,8 @@ impl Forecaster for Fitted {
         })
     }
 
-    fn forecast_without_network(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
-        let has_network = self.model.velocity_share > 0.0;
-        has_network.then(|| Model { velocity_share: 0.0, ..self.model.clone() }.forecast(window, sample))
+    fn without_network(&self) -> Option<Model> {
+        (self.model.velocity_share > 0.0).then(|| Model { velocity_share: 0.0, ..self.model.clone() })
     }
 
     fn report(&self) -> &TrainReport {
@@ -190,6 +182,7 @@ pub fn score_windows<F: Forecaster>(
     let BacktestConfig { horizon, n_windows, sample } = *config;
     let season = history.seasons.first().copied().unwrap_or(1);
     let targets = history.targets()?;
+    let without_network = fitted.without_network();
     let mut forecasts: BTreeMap<&str, (Vec<Trajectories>, f64)> = BTreeMap::new();
     // The clock is read before the forecast, the next argument, is made.
     let mut record = |model: &'static str, started: Instant, drawn: Trajectories| {
@@ -207,8 +200,8 @@ pub fn score_windows<F: Forecaster>(
         let (started, ours) = (now(), fitted.forecast(&input, &sample)?.without_nowcasts());
         record("plumecast", started, ours.clone());
         record("shuffled", now(), shuffled(&ours, seed)?);
-        if let (started, Some(base)) = (now(), fitted.forecast_without_network(&input, &sample)) {
-            record("no_network", started, base?.without_nowcasts());
+        if let Some(model) = &without_network {
+            record("no_network", now(), model.forecast(&input, &sample)?.without_nowcasts());
         }
         if let (started, Some(base)) = (now(), fitted.forecast_of_base(&input, &sample)) {
             record("base_only", started, base?);
