@@ -45,6 +45,23 @@ pub struct Target<'a> {
     pub load_time: DateTime<Utc>,
 }
 
+impl<'a> Target<'a> {
+    /// A source by itself, which says no more of its panel.
+    #[must_use]
+    pub fn new(panel: &'a str, source: &'a str, data_dir: &'a Path, load_time: DateTime<Utc>) -> Self {
+        Self {
+            panel,
+            source,
+            publication_delay: None,
+            holidays: None,
+            pipeline_id: None,
+            watermark: None,
+            data_dir,
+            load_time,
+        }
+    }
+}
+
 /// What was stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {

@@ -71,10 +71,9 @@ pub async fn run(n_rows: usize, json: bool, device: &Device) -> anyhow::Result<(
             goal: Some(GOAL_READ),
         })?;
     }
-    let n_csv_bytes = fs::metadata(files.csv())?.len() as f64;
     forget_peak();
     drop(files.load_csv()?);
-    print_peak(&print, "peak memory, CSV to frame", n_csv_bytes)?;
+    print_peak(&print, "peak memory, CSV to frame", files.csv())?;
 
     let (history, read_seconds) = Files::read_snapshot(&folder.path)?;
     let batches = forecast::bench::batches(&history, device)?;
@@ -110,7 +109,7 @@ async fn store_both(pool: &PgPool, files: &Files, data_dir: &Path, print: &Print
     let start = Instant::now();
     store(pool, files, data_dir).await?;
     let ours = start.elapsed().as_secs_f64();
-    print_peak(print, "peak memory, CSV to Postgres", fs::metadata(files.csv())?.len() as f64)?;
+    print_peak(print, "peak memory, CSV to Postgres", files.csv())?;
     let theirs = copy(pool, files.n_rows(), &data_dir.join("copied.csv")).await?;
     print(Line {
         suite: SUITE,
@@ -133,16 +132,7 @@ async fn store(pool: &PgPool, files: &Files, data_dir: &Path) -> anyhow::Result<
         let read = pipelines::read_part(files.csv(), watermark, &reading).await??;
         (watermark, has_more) = (read.next, read.has_more);
         let Some(loaded) = read.loaded else { continue };
-        let target = Target {
-            panel: PANEL,
-            source: SUITE,
-            publication_delay: None,
-            holidays: None,
-            pipeline_id: None,
-            watermark: None,
-            data_dir,
-            load_time: Utc::now(),
-        };
+        let target = Target::new(PANEL, SUITE, data_dir, Utc::now());
         n_stored += loading::store(pool, &target, &loaded, declare).await?.loaded.counts.inserted;
     }
     anyhow::ensure!(n_stored == files.n_rows() as u64, "not all was stored");
@@ -202,8 +192,9 @@ async fn write_csv(pool: &PgPool, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Prints the most memory that was taken since [`forget_peak`], beside the size of the file, where it is known.
-fn print_peak(print: &Print<'_>, name: &str, n_file_bytes: f64) -> anyhow::Result<()> {
+fn print_peak(print: &Print<'_>, name: &str, file: &Path) -> anyhow::Result<()> {
     let Some(peak) = peak_bytes() else { return Ok(()) };
+    let n_file_bytes = fs::metadata(file)?.len() as f64;
     let megabytes = |n_bytes: f64| n_bytes / 1e6;
     print(Line {
         suite: SUITE,

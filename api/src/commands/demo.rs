@@ -190,16 +190,7 @@ async fn load(pool: &PgPool, data_dir: &Path, dataset: &'static Dataset) -> anyh
             ..NewSeries::default()
         }
     };
-    let target = Target {
-        panel: dataset.name,
-        source: dataset.file_name,
-        publication_delay: None,
-        holidays: None,
-        pipeline_id: None,
-        watermark: None,
-        data_dir,
-        load_time: Utc::now(),
-    };
+    let target = Target::new(dataset.name, dataset.file_name, data_dir, Utc::now());
     let stored = loading::store(pool, &target, &loaded, declare).await?;
     println!("stored: {} observations", stored.loaded.counts.inserted);
     Ok(())

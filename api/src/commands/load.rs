@@ -262,15 +262,11 @@ impl FileLoading {
             is_integer: None,
             attributes: Map::new(),
         };
+        let source = file.to_string_lossy();
         let target = Target {
-            panel,
-            source: &file.to_string_lossy(),
             publication_delay: args.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
             holidays: args.reading.holidays,
-            pipeline_id: None,
-            watermark: None,
-            data_dir: &args.database.data_dir,
-            load_time: Utc::now(),
+            ..Target::new(panel, &source, &args.database.data_dir, Utc::now())
         };
         let stored = loading::store(database.pool(), &target, &loaded, declare).await;
         print_stored(&stored.with_context(|| format!("nothing{more} was stored"))?);

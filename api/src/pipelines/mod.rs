@@ -236,14 +236,10 @@ async fn run_alone(
     let pipeline = &declared.pipeline;
     let source = pipeline.source.to_string();
     let target = Target {
-        panel: &pipeline.panel,
-        source: &source,
         publication_delay: pipeline.publication_delay_seconds.map(|seconds| TimeDelta::seconds(i64::from(seconds))),
         holidays: pipeline.holidays,
         pipeline_id: Some(pipeline_id),
-        watermark: None,
-        data_dir: &folders.data,
-        load_time: now,
+        ..Target::new(&pipeline.panel, &source, &folders.data, now)
     };
     let watermark = watermark(pool, pipeline, declaration).await?;
     let Read { mut loaded, next, has_more, findings } = match read(pool, folders, declared, &watermark, now).await? {

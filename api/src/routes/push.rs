@@ -166,16 +166,7 @@ pub async fn create(state: web::Data<State>, query: Query<PushQuery>, upload: Up
     let input = Input::bytes("body", upload.bytes.to_vec());
     let loaded = blocking::run("reading a body", move || ingest::read(&[input], &config)).await??;
 
-    let target = Target {
-        panel: &query.panel,
-        source: SOURCE,
-        publication_delay: None,
-        holidays: query.holidays,
-        pipeline_id: None,
-        watermark: None,
-        data_dir: &state.folders.data,
-        load_time: now,
-    };
+    let target = Target { holidays: query.holidays, ..Target::new(&query.panel, SOURCE, &state.folders.data, now) };
     if loaded.frame.n_rows() == 0 && loaded.report.n_lost() > 0 {
         let failure = "no row of the body can be used";
         if !query.dry_run {
