@@ -154,6 +154,8 @@ async fn a_service_that_is_told_to_stop_under_load_answers_what_it_has_begun(poo
                 loop {
                     let was_told = IS_TOLD.load(Ordering::SeqCst);
                     match agent.post(format!("{address}/v1/forecasts")).send_json(&body) {
+                        // A machine with too much to do may say so, and stores nothing then.
+                        Ok(answer) if answer.status() == 503 && !IS_TOLD.load(Ordering::SeqCst) => {}
                         Ok(mut answer) => {
                             assert_eq!(answer.status(), 201, "{:?}", answer.body_mut().read_to_string());
                             let made: Value = answer.body_mut().read_json().unwrap();
