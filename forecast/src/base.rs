@@ -8,15 +8,7 @@
 
 use crate::correction::Correction;
 use crate::linear::{BaseInput, Linear};
-
-/// What a base forecaster expects of a path, `[lead, series]`, standard units.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outlook {
-    /// Expected values.
-    pub path: Vec<f64>,
-    /// Spread of each element relative to what is usual for its lead and series.
-    pub spread: Vec<f64>,
-}
+use crate::outlook::Outlook;
 
 /// A base forecaster.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +27,6 @@ impl Base {
 
     /// What is expected from an origin on.
     pub fn outlook(&self, input: BaseInput<'_>, origin: usize) -> Outlook {
-        let mut path = self.linear.paths(input, origin);
-        let spread = self.correction.apply(input, origin, &mut path);
-        Outlook { path, spread }
+        self.correction.apply(input, origin, self.linear.paths(input, origin))
     }
 }

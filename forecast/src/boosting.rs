@@ -52,9 +52,40 @@ pub enum Loss {
     Absolute,
 }
 
+/// What trees are grown to.
+pub(crate) trait Objective {
+    /// What a tree adds to a row.
+    type Value: Copy + Default;
+
+    /// The negative gradient of the loss at a row; trees are numbered.
+    fn pull(&self, tree: usize, fitted: &Self::Value, target: f32) -> f32;
+
+    /// What a leaf adds: a share of what would be best for its rows, of which each is what is fitted so far, and the target.
+    fn leaf(&self, rows: &mut dyn Iterator<Item = (Self::Value, f32)>, share: f64) -> Self::Value;
+
+    /// Adds what a tree says.
+    fn add(fitted: &mut Self::Value, value: Self::Value);
+}
+
+impl Objective for Loss {
+    type Value = f32;
+
+    fn pull(&self, _: usize, fitted: &f32, target: f32) -> f32 {
+        self.pull_of(target - fitted)
+    }
+
+    fn leaf(&self, rows: &mut dyn Iterator<Item = (f32, f32)>, share: f64) -> f32 {
+        (share * self.centre(&mut rows.map(|(fitted, target)| target - fitted).collect::<Vec<f32>>())) as f32
+    }
+
+    fn add(fitted: &mut f32, value: f32) {
+        *fitted += value;
+    }
+}
+
 impl Loss {
     /// The negative gradient at a residual.
-    fn pull(self, residual: f32) -> f32 {
+    fn pull_of(self, residual: f32) -> f32 {
         match self {
             Self::Squared => residual,
             Self::Huber(threshold) => residual.clamp(-threshold, threshold),
@@ -67,7 +98,8 @@ impl Loss {
     fn centre(self, residuals: &mut [f32]) -> f64 {
         match self {
             Self::Squared | Self::Huber(_) => {
-                residuals.iter().map(|&residual| f64::from(self.pull(residual))).sum::<f64>() / residuals.len() as f64
+                residuals.iter().map(|&residual| f64::from(self.pull_of(residual))).sum::<f64>()
+                    / residuals.len() as f64
             }
             Self::Absolute => {
                 let middle = residuals.len() / 2;
@@ -79,7 +111,7 @@ impl Loss {
 
 /// A node of a tree. The children of a split lie behind it in the tree's list.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Node {
+pub struct Node<V = f32> {
     /// The feature that is compared; a leaf has none.
     pub feature: Option<u16>,
     /// Rows with at most this value go left.
@@ -87,7 +119,7 @@ pub struct Node {
     /// The left child; the right one is next to it.
     pub left: u16,
     /// What a leaf adds.
-    pub value: f32,
+    pub value: V,
 }
 
 /// A sum of regression trees.
@@ -100,32 +132,7 @@ pub struct Boosting {
 impl Boosting {
     /// Fits trees to targets; without rows there are none.
     pub fn fit(rows: &FeatureRows, targets: &[f32], loss: Loss, seed: u64) -> Self {
-        let n_rows = rows.n_rows();
-        if n_rows < 2 * N_ROWS_IN_LEAF {
-            return Self::default();
-        }
-        let binned = Binned::new(rows);
-        let mut stream = Stream::new(seed, 0);
-        let mut fitted = vec![0.0_f32; n_rows];
-        let mut pulls = vec![0.0_f32; n_rows];
-        let mut trees = Vec::with_capacity(N_TREES);
-        let mut descent = Descent::default();
-        for _ in 0..N_TREES {
-            for ((pull, target), fitted) in pulls.iter_mut().zip(targets).zip(&fitted) {
-                *pull = loss.pull(target - fitted);
-            }
-            let unit = Count::unit(&pulls);
-            let counted: Vec<Count> = pulls.iter().map(|&pull| Count::of(pull, unit)).collect();
-            let sampled = (0..n_rows as u32).filter(|_| stream.uniform() < ROW_SHARE).collect();
-            let features = (0..rows.n_features).filter(|_| stream.uniform() < FEATURE_SHARE).collect();
-            let tree = Grower { binned: &binned, pulls: &counted, features, rows: sampled }.grow(|rows| {
-                let residual = |&row: &u32| targets[row as usize] - fitted[row as usize];
-                loss.centre(&mut rows.iter().map(residual).collect::<Vec<f32>>())
-            });
-            descent.each_leaf(&tree, &rows.values, rows.n_features, |row, value| fitted[row] += value);
-            trees.push(tree);
-        }
-        Self { trees }
+        Self { trees: grow_all(&loss, rows, targets, 0.0, seed) }
     }
 
     /// What lies halfway between this and another one.
@@ -138,48 +145,107 @@ impl Boosting {
     /// The sum of all trees for each row of features.
     pub fn predict(&self, rows: &FeatureRows) -> Vec<f64> {
         let mut sums = vec![0.0; rows.n_rows()];
-        let mut descent = Descent::default();
-        let blocks = rows.values.chunks(N_BLOCK_ROWS * rows.n_features.max(1)).zip(sums.chunks_mut(N_BLOCK_ROWS));
-        for (values, sums) in blocks {
-            for tree in &self.trees {
-                descent.each_leaf(tree, values, rows.n_features, |row, value| sums[row] += f64::from(value));
-            }
-        }
+        each_leaf(&self.trees, rows, |row, value| sums[row] += f64::from(value));
         sums
     }
 }
 
-/// Numbers that a node is stored as.
-const NODE_WIDTH: usize = 4;
+/// Grows trees to targets, from where all rows start; without rows there are none.
+pub(crate) fn grow_all<O: Objective>(
+    objective: &O,
+    rows: &FeatureRows,
+    targets: &[f32],
+    start: O::Value,
+    seed: u64,
+) -> Vec<Vec<Node<O::Value>>> {
+    let n_rows = rows.n_rows();
+    if n_rows < 2 * N_ROWS_IN_LEAF {
+        return vec![];
+    }
+    let binned = Binned::new(rows);
+    let mut stream = Stream::new(seed, 0);
+    let mut fitted = vec![start; n_rows];
+    let mut pulls = vec![0.0_f32; n_rows];
+    let mut trees = Vec::with_capacity(N_TREES);
+    let mut descent = Descent::default();
+    for number in 0..N_TREES {
+        for ((pull, &target), fitted) in pulls.iter_mut().zip(targets).zip(&fitted) {
+            *pull = objective.pull(number, fitted, target);
+        }
+        let unit = Count::unit(&pulls);
+        let counted: Vec<Count> = pulls.iter().map(|&pull| Count::of(pull, unit)).collect();
+        let sampled = (0..n_rows as u32).filter(|_| stream.uniform() < ROW_SHARE).collect();
+        let features = (0..rows.n_features).filter(|_| stream.uniform() < FEATURE_SHARE).collect();
+        let tree = Grower { binned: &binned, pulls: &counted, features, rows: sampled }.grow(|rows| {
+            let n = rows.len() as f64;
+            let mut rows = rows.iter().map(|&row| (fitted[row as usize], targets[row as usize]));
+            objective.leaf(&mut rows, LEARNING_RATE * n / (n + LEAF_PENALTY))
+        });
+        descent.each_leaf(&tree, &rows.values, rows.n_features, |row, value| O::add(&mut fitted[row], value));
+        trees.push(tree);
+    }
+    trees
+}
+
+/// Calls a function with each row and what the leaf of each tree adds that it comes to.
+pub(crate) fn each_leaf<V: Copy>(trees: &[Vec<Node<V>>], rows: &FeatureRows, mut f: impl FnMut(usize, V)) {
+    let mut descent = Descent::default();
+    for (block, values) in rows.values.chunks(N_BLOCK_ROWS * rows.n_features.max(1)).enumerate() {
+        for tree in trees {
+            descent.each_leaf(tree, values, rows.n_features, |row, value| f(block * N_BLOCK_ROWS + row, value));
+        }
+    }
+}
+
+/// Numbers that a node is stored as, beside its values.
+const N_PLACE: usize = 3;
+
+/// Trees as rows of feature (-1 for a leaf), threshold, left child and values, and the number of rows of each tree.
+pub(crate) fn to_rows<V>(trees: &[Vec<Node<V>>], values: impl Fn(&V) -> Vec<f64>) -> (Vec<f64>, Vec<f64>) {
+    let row = |node: &Node<V>| {
+        let feature = node.feature.map_or(-1.0, f64::from);
+        let mut row = vec![feature, f64::from(node.threshold), f64::from(node.left)];
+        row.extend(values(&node.value));
+        row
+    };
+    let sizes = trees.iter().map(|tree| tree.len() as f64).collect();
+    (trees.iter().flatten().flat_map(row).collect(), sizes)
+}
+
+/// The trees of rows and sizes that [`to_rows`] made of so many values; `None` when they are no trees over so many features.
+pub(crate) fn from_rows<V>(
+    rows: &[f64],
+    sizes: &[f64],
+    n_features: usize,
+    n_values: usize,
+    value: impl Fn(&[f64]) -> V,
+) -> Option<Vec<Vec<Node<V>>>> {
+    let mut nodes = rows.chunks_exact(N_PLACE + n_values).map(|row| Node {
+        feature: (row[0] >= 0.0).then_some(row[0] as u16),
+        threshold: row[1] as f32,
+        left: row[2] as u16,
+        value: value(&row[N_PLACE..]),
+    });
+    let trees: Vec<Vec<Node<V>>> = sizes.iter().map(|&size| nodes.by_ref().take(size as usize).collect()).collect();
+    let is_sound = |tree: &Vec<Node<V>>| {
+        let is_sound = |(index, node): (usize, &Node<V>)| {
+            let (feature, left) = (node.feature.map(usize::from), usize::from(node.left));
+            feature.is_none_or(|feature| feature < n_features && left > index && left + 1 < tree.len())
+        };
+        !tree.is_empty() && tree.iter().enumerate().all(is_sound)
+    };
+    trees.iter().all(is_sound).then_some(trees)
+}
 
 impl Boosting {
     /// The trees as rows of feature (-1 for a leaf), threshold, left child and value, and the number of rows of each tree.
     pub fn to_rows(&self) -> (Vec<f64>, Vec<f64>) {
-        let row = |node: &Node| {
-            let feature = node.feature.map_or(-1.0, f64::from);
-            [feature, f64::from(node.threshold), f64::from(node.left), f64::from(node.value)]
-        };
-        let sizes = self.trees.iter().map(|tree| tree.len() as f64).collect();
-        (self.trees.iter().flatten().flat_map(row).collect(), sizes)
+        to_rows(&self.trees, |&value| vec![f64::from(value)])
     }
 
     /// The trees of rows and sizes that [`Boosting::to_rows`] made; `None` when they are no trees over so many features.
     pub fn from_rows(rows: &[f64], sizes: &[f64], n_features: usize) -> Option<Self> {
-        let mut nodes = rows.as_chunks::<NODE_WIDTH>().0.iter().map(|&[feature, threshold, left, value]| Node {
-            feature: (feature >= 0.0).then_some(feature as u16),
-            threshold: threshold as f32,
-            left: left as u16,
-            value: value as f32,
-        });
-        let trees: Vec<Vec<Node>> = sizes.iter().map(|&size| nodes.by_ref().take(size as usize).collect()).collect();
-        let is_sound = |tree: &Vec<Node>| {
-            let is_sound = |(index, node): (usize, &Node)| {
-                let (feature, left) = (node.feature.map(usize::from), usize::from(node.left));
-                feature.is_none_or(|feature| feature < n_features && left > index && left + 1 < tree.len())
-            };
-            !tree.is_empty() && tree.iter().enumerate().all(is_sound)
-        };
-        (trees.iter().all(is_sound)).then_some(Self { trees })
+        Some(Self { trees: from_rows(rows, sizes, n_features, 1, |value| value[0] as f32)? })
     }
 }
 
@@ -204,7 +270,7 @@ struct Descent {
 
 impl Descent {
     /// Calls a function with each row of values, `[row, feature]`, and with what the leaf adds that it comes to.
-    fn each_leaf(&mut self, tree: &[Node], values: &[f32], n_features: usize, mut f: impl FnMut(usize, f32)) {
+    fn each_leaf<V: Copy>(&mut self, tree: &[Node<V>], values: &[f32], n_features: usize, mut f: impl FnMut(usize, V)) {
         self.steps.clear();
         self.steps.extend(tree.iter().zip(0..).map(|(node, index)| match node.feature {
             Some(feature) => Step { threshold: node.threshold, feature, left: node.left },
@@ -319,10 +385,10 @@ struct Grower<'a> {
 
 impl Grower<'_> {
     /// Grows a tree whose leaves add what a function says of their rows.
-    fn grow(mut self, centre: impl Fn(&[u32]) -> f64) -> Vec<Node> {
+    fn grow<V: Copy + Default>(mut self, value: impl Fn(&[u32]) -> V) -> Vec<Node<V>> {
         let all = 0..self.rows.len();
         let histogram = self.histogram(all.clone());
-        let mut nodes = vec![Node::default()];
+        let mut nodes = vec![Node::<V>::default()];
         let split = self.best_split(&histogram);
         let mut leaves = vec![Leaf { node: 0, rows: all, histogram, split }];
         while leaves.len() < N_LEAVES {
@@ -344,16 +410,16 @@ impl Grower<'_> {
                 if is_left_smaller { (smaller, histogram) } else { (histogram, smaller) };
             let threshold = self.binned.thresholds[split.feature][split.bin];
             let child = nodes.len();
-            nodes[node] = Node { feature: Some(split.feature as u16), threshold, left: child as u16, value: 0.0 };
-            nodes.extend([Node::default(); 2]);
+            nodes[node] =
+                Node { feature: Some(split.feature as u16), threshold, left: child as u16, value: V::default() };
+            nodes.extend([Node::<V>::default(); 2]);
             for (node, rows, histogram) in [(child, left, left_histogram), (child + 1, right, right_histogram)] {
                 let split = self.best_split(&histogram);
                 leaves.push(Leaf { node, rows, histogram, split });
             }
         }
         for Leaf { node, rows, .. } in leaves {
-            let n = rows.len() as f64;
-            nodes[node].value = (LEARNING_RATE * n / (n + LEAF_PENALTY) * centre(&self.rows[rows])) as f32;
+            nodes[node].value = value(&self.rows[rows]);
         }
         nodes
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
@@ -25,13 +26,14 @@ use crate::innovation::Innovation;
 use crate::linear::{Linear, LinearKind, Member};
 use crate::noise::Stream;
 use crate::pool::Pool;
+use crate::quantile_trees::{N_LEVELS, QuantileTrees};
 use crate::role::{Role, Roles};
 use crate::scaling::Scaling;
 use crate::{Error, Model};
 
 /// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
-/// 2 the linear base is a single forecaster.
-const FORMAT_VERSION: u32 = 3;
+/// 2 the linear base is a single forecaster; up to version 3 quantiles of its errors do not move.
+const FORMAT_VERSION: u32 = 4;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";
 const BASE: &str = "base.safetensors";
@@ -274,6 +276,13 @@ impl Model {
             add(&format!("{name}.nodes"), nodes, 4);
             add(&format!("{name}.sizes"), sizes, 1);
         }
+        if correction.shares.quantiles > 0.0 {
+            let (nodes, sizes) = correction.quantiles.to_rows();
+            add("quantiles.nodes", nodes, 3 + N_LEVELS);
+            add("quantiles.sizes", sizes, 1);
+            add("quantiles.usual", correction.quantiles.usual.map(f64::from).to_vec(), N_LEVELS);
+            add("quantiles.usual_sizes", correction.sizes.to_vec(), self.layout.n_series);
+        }
         add("pool", self.pool.innovations.iter().map(|&z| f64::from(z)).collect(), self.pool.n_elements);
         add("deviation", deviation.clone(), self.layout.n_series);
         if let Some(Covariates { scaling, effects, .. }) = &self.covariates {
@@ -373,11 +382,25 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         horizon,
         weights: values("linear.weights")?.chunks_exact(n_weights).map(<[f64]>::to_vec).collect(),
     };
+    let (quantiles, sizes) = if config.shares.quantiles > 0.0 {
+        let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
+        let (nodes, sizes) = (values("quantiles.nodes")?, values("quantiles.sizes")?);
+        let trees = QuantileTrees::from_rows(&nodes, &sizes, &values("quantiles.usual")?, n_features);
+        let usual_sizes: Arc<[f64]> = values("quantiles.usual_sizes")?.into();
+        if usual_sizes.len() != horizon * n_series {
+            return Err(format!("quantiles.usual_sizes are not those of {n_series} series"));
+        }
+        (trees.ok_or("quantiles holds no trees")?, usual_sizes)
+    } else {
+        (QuantileTrees::default(), Arc::default())
+    };
     let correction = Correction {
         seasons: config.seasons.clone(),
         shares: config.shares,
         location: trees("location")?,
         spread: trees("spread")?,
+        quantiles,
+        sizes,
     };
     let correlation = match values("correlation.factor") {
         Ok(factor) => Correlation::Dense { factor },

@@ -1,11 +1,13 @@
 //! What a linear map cannot say: by how much its path is off, and how sure it is, in the present state.
 //!
-//! Two sets of boosted trees look at each element of a path with the values at the same phase of earlier seasons, recent
-//! means and recent changes, and the calendar of the step itself. One corrects the location of the path. The other tells
+//! Three sets of boosted trees look at each element of a path with the values at the same phase of earlier seasons, recent
+//! means and recent changes, and the calendar of the step itself. One corrects the location of the path. Another tells
 //! its spread relative to what is usual for that lead and series: prices are less sure when they are high, demand is
-//! less sure by day. Both are fitted out of fold, and the share of each that is believed is chosen on the last fold.
+//! less sure by day. The third, where that is worth it, tells the [shape](crate::quantile_trees) of the law of what is left. All are
+//! fitted out of fold, and the share of each that is believed is chosen on the last fold.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +15,16 @@ use crate::boosting::{Boosting, FeatureRows, Loss};
 use crate::folds::{CrossFitted, Folds};
 use crate::linear::BaseInput;
 use crate::noise::Stream;
+use crate::outlook::{Moved, Outlook};
+use crate::quantile_trees::{QuantileTrees, quantile_loss};
 use crate::{parallel, past};
 
 /// Shares that are tried.
 const SHARES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 /// A share must lower the loss by this share of itself: what is believed has to be worth it.
 const SHARE_PRICE: f64 = 0.01;
+/// What all moved quantiles together must lower their loss by: only where the law has another shape in other states.
+const QUANTILE_PRICE: f64 = 0.05;
 /// Errors beyond this many mean absolute errors pull the location no further.
 const OUTLIER: f64 = 1.5;
 /// Smallest error that the spread tells from 0, in mean absolute errors.
@@ -39,6 +45,9 @@ pub struct Shares {
     pub location: f64,
     /// Of the logarithm of the spread.
     pub spread: f64,
+    /// Of the moves of the quantiles.
+    #[serde(default)]
+    pub quantiles: f64,
     /// Of the trees for the location, those that learn absolute errors instead of Huber's loss: none or half.
     #[serde(default)]
     pub absolute: f64,
@@ -64,6 +73,10 @@ pub struct Correction {
     pub location: Boosting,
     /// Logarithm of the spread relative to the usual one.
     pub spread: Boosting,
+    /// Quantiles of the errors that are left, in usual sizes.
+    pub quantiles: QuantileTrees,
+    /// Usual size of each element's errors; nothing where quantiles stay where they are.
+    pub sizes: Arc<[f64]>,
 }
 
 /// The path of a linear forecaster from an origin, and its errors, `[lead, series]`, standard units; `NaN` for gaps.
@@ -150,8 +163,14 @@ fn ends(seasons: &[usize]) -> (usize, usize) {
 impl Correction {
     /// The one that changes nothing.
     pub fn none(seasons: &[usize]) -> Self {
-        let (location, spread) = (Boosting::default(), Boosting::default());
-        Self { seasons: seasons.to_vec(), shares: Shares::default(), location, spread }
+        Self {
+            seasons: seasons.to_vec(),
+            shares: Shares::default(),
+            location: Boosting::default(),
+            spread: Boosting::default(),
+            quantiles: QuantileTrees::default(),
+            sizes: Arc::default(),
+        }
     }
 
     /// Number of features of an element, for so many features of its step and so many past covariates.
@@ -169,10 +188,11 @@ impl Correction {
         Features::context(&self.seasons)
     }
 
-    /// Corrects the path from an origin, and tells the spread of each element relative to the usual one, `[lead, series]`.
-    pub fn apply(&self, input: BaseInput<'_>, origin: usize, path: &mut [f64]) -> Vec<f64> {
+    /// What is expected from an origin on, for the path that a linear forecaster expects, `[lead, series]`.
+    pub fn apply(&self, input: BaseInput<'_>, origin: usize, mut path: Vec<f64>) -> Outlook {
+        let mut spread = vec![1.0; path.len()];
         if self.shares == Shares::default() {
-            return vec![1.0; path.len()];
+            return Outlook { path, spread, moved: None };
         }
         let features = Features::new(input, &self.seasons, origin);
         let mut values = vec![];
@@ -185,11 +205,16 @@ impl Correction {
                 *expected += self.shares.location * correction;
             }
         }
-        if self.shares.spread == 0.0 {
-            return vec![1.0; path.len()];
+        if self.shares.spread > 0.0 {
+            let predicted = self.spread.predict(&rows).into_iter();
+            spread = predicted.map(|logarithm| relative_spread(self.shares.spread, logarithm)).collect();
         }
-        let spread = |logarithm| libm::exp(self.shares.spread * logarithm).clamp(1.0 / SPREAD_MAX, SPREAD_MAX);
-        self.spread.predict(&rows).into_iter().map(spread).collect()
+        let moved = (self.shares.quantiles > 0.0).then(|| {
+            let moves = self.quantiles.moves(&rows);
+            let quantiles = moves.iter().map(|moves| self.quantiles.moved(moves, self.shares.quantiles)).collect();
+            Moved { usual: self.quantiles.usual, sizes: self.sizes.clone(), quantiles }
+        });
+        Outlook { path, spread, moved }
     }
 
     /// Fits corrections on the given folds, with their out-of-fold versions. For a fold outside the given ones, all given folds are
@@ -205,10 +230,10 @@ impl Correction {
     ) -> CrossFitted<Correction> {
         let fitter = Fitter { sample: Sample::draw(input, seasons, paths, folds, plan), seasons, folds, used, plan };
         let trees = if shares.location > 0.0 { fitter.trees(shares.absolute) } else { Trees::none(folds) };
-        fitter.correction(&fitter.location(trees, shares.absolute, Some(shares.location)), Some(shares.spread))
+        fitter.correction(&fitter.location(trees, shares.absolute, Some(shares.location)), Some(shares))
     }
 
-    /// As [`Correction::cross_fit`], with the shares of location and spread that are best on the last fold, which must not be used:
+    /// As [`Correction::cross_fit`], with the shares of location, spread and quantiles that are best on the last fold, which must not be used:
     /// without trees that learn absolute errors, and, where any of the location is of use, with as many of these as of others.
     pub fn candidates(
         input: BaseInput<'_>,
@@ -261,7 +286,7 @@ impl Fitter<'_> {
     /// The rows of the last fold.
     fn last_rows(&self) -> Vec<usize> {
         let last = self.folds.n_folds() - 1;
-        (0..self.sample.errors.len()).filter(|&row| self.sample.folds[row] == last).collect()
+        self.sample.rows_of(|fold| fold == last)
     }
 
     /// What a share of trees for the location is worth. Where no share is given it is chosen on the last fold.
@@ -276,10 +301,12 @@ impl Fitter<'_> {
         Location { trees, absolute: if share > 0.0 { absolute } else { 0.0 }, share, errors }
     }
 
-    /// The correction with this location. Where no share of the spread is given it is chosen on the last fold.
-    fn correction(&self, location: &Location, spread_share: Option<f64>) -> CrossFitted<Correction> {
+    /// The correction with this location. Where no shares are given those of spread and quantiles are chosen on the last fold.
+    fn correction(&self, location: &Location, shares: Option<Shares>) -> CrossFitted<Correction> {
         let (sample, folds) = (&self.sample, self.folds);
-        let relative = sample.relative_sizes(&location.errors);
+        let spread_share = shares.map(|shares| shares.spread);
+        let usual_sizes = sample.usual_sizes(&location.errors, |_| true);
+        let relative = sample.relative(&location.errors, &usual_sizes).map(f64::abs).collect::<Vec<f64>>();
         let logarithms: Vec<f64> = relative.iter().map(|size| libm::log(size + SMALLEST_ERROR)).collect();
         let usual = mean(logarithms.iter().copied());
         let spread = if spread_share == Some(0.0) {
@@ -297,18 +324,56 @@ impl Fitter<'_> {
             };
             best_share(|share| libm::exp(laplace_loss(share)))
         });
-        let shares = Shares { location: location.share, spread: spread_share, absolute: location.absolute };
+        let spreads = sample.out_of_fold(&spread).into_iter().map(|logarithm| relative_spread(spread_share, logarithm));
+        let errors: Vec<f64> = location.errors.iter().zip(spreads).map(|(error, spread)| error / spread).collect();
+        let usual_sizes = sample.usual_sizes(&errors, |fold| self.used.contains(&fold));
+        let (quantiles, quantile_share) = self.quantiles(&errors, &usual_sizes, shares.map(|shares| shares.quantiles));
+        let shares = Shares {
+            location: location.share,
+            spread: spread_share,
+            quantiles: quantile_share,
+            absolute: location.absolute,
+        };
         let location = &location.trees;
-        let correction = |location: &Boosting, spread: &Boosting| Correction {
+        let correction = |location: &Boosting, spread: &Boosting, quantiles: &QuantileTrees| Correction {
             seasons: self.seasons.to_vec(),
             shares,
             location: if shares.location > 0.0 { location.clone() } else { Boosting::default() },
             spread: if shares.spread > 0.0 { spread.clone() } else { Boosting::default() },
+            quantiles: if shares.quantiles > 0.0 { quantiles.clone() } else { QuantileTrees::default() },
+            sizes: if shares.quantiles > 0.0 { usual_sizes.clone() } else { Arc::default() },
         };
-        let without_fold =
-            (0..folds.n_folds()).map(|fold| correction(location.without(fold), spread.without(fold))).collect();
-        CrossFitted { whole: correction(&location.whole, &spread.whole), without_fold, folds }
+        let without_fold = (0..folds.n_folds())
+            .map(|fold| correction(location.without(fold), spread.without(fold), quantiles.without(fold)))
+            .collect();
+        CrossFitted { whole: correction(&location.whole, &spread.whole, &quantiles.whole), without_fold, folds }
     }
+
+    /// Trees for the quantiles of errors, and the share of their moves that is believed. Where none is given it is chosen on the last
+    /// fold.
+    fn quantiles(&self, errors: &[f64], usual_sizes: &[f64], share: Option<f64>) -> (Trees<QuantileTrees>, f64) {
+        let sample = &self.sample;
+        let relative: Vec<f64> = sample.relative(errors, usual_sizes).collect();
+        let fit = |rows: &FeatureRows, errors: &[f32]| QuantileTrees::fit(rows, errors, self.plan.seed);
+        let share = share.unwrap_or_else(|| {
+            let (last, used) = (self.last_rows(), sample.rows_of(|fold| self.used.contains(&fold)));
+            let trees = fit(&sample.rows(&used), &used.iter().map(|&row| relative[row] as f32).collect::<Vec<f32>>());
+            let moves = trees.moves(&sample.rows(&last));
+            let loss = |share: f64| {
+                let moves = last.iter().zip(&moves);
+                mean(moves.map(|(&row, moves)| quantile_loss(&trees.moved(moves, share), relative[row])))
+            };
+            let share = if trees.trees.is_empty() { 0.0 } else { best_share(loss) };
+            if loss(share) * (1.0 + QUANTILE_PRICE) < loss(0.0) { share } else { 0.0 }
+        });
+        let trees = if share > 0.0 { sample.fit_each(&relative, self.used, fit) } else { Trees::none(self.folds) };
+        (trees, share)
+    }
+}
+
+/// The spread of an element relative to the usual one, when a share of its logarithm is believed.
+fn relative_spread(share: f64, logarithm: f64) -> f64 {
+    libm::exp(share * logarithm).clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -323,20 +388,22 @@ fn best_share(loss: impl Fn(f64) -> f64) -> f64 {
 }
 
 /// Trees fitted on all used folds, and without each of these.
-struct Trees {
-    whole: Boosting,
-    without_fold: Vec<Option<Boosting>>,
+struct Trees<T = Boosting> {
+    whole: T,
+    without_fold: Vec<Option<T>>,
+}
+
+impl<T: Clone + Default> Trees<T> {
+    fn none(folds: Folds) -> Self {
+        Self { whole: T::default(), without_fold: vec![None; folds.n_folds()] }
+    }
+
+    fn without(&self, fold: usize) -> &T {
+        self.without_fold[fold].as_ref().unwrap_or(&self.whole)
+    }
 }
 
 impl Trees {
-    fn none(folds: Folds) -> Self {
-        Self { whole: Boosting::default(), without_fold: vec![None; folds.n_folds()] }
-    }
-
-    fn without(&self, fold: usize) -> &Boosting {
-        self.without_fold[fold].as_ref().unwrap_or(&self.whole)
-    }
-
     /// What lies halfway between these and others that were fitted on the same folds.
     fn halfway(&self, other: &Self) -> Self {
         let pairs = self.without_fold.iter().zip(&other.without_fold);
@@ -391,6 +458,11 @@ impl Sample {
         sample
     }
 
+    /// Numbers of the rows of some folds.
+    fn rows_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        (0..self.folds.len()).filter(|&row| is_wanted(self.folds[row])).collect()
+    }
+
     /// Some of the rows.
     fn rows(&self, rows: &[usize]) -> FeatureRows {
         let n_features = self.rows.n_features;
@@ -400,14 +472,23 @@ impl Sample {
 
     /// Trees for the targets of the rows.
     fn fit(&self, targets: &[f64], loss: Loss, used: &[usize], seed: u64) -> Trees {
+        self.fit_each(targets, used, |rows, targets| Boosting::fit(rows, targets, loss, seed))
+    }
+
+    /// What a function fits to the targets of the rows.
+    fn fit_each<T: Clone + Default + Send>(
+        &self,
+        targets: &[f64],
+        used: &[usize],
+        fit: impl Fn(&FeatureRows, &[f32]) -> T + Sync,
+    ) -> Trees<T> {
         let fit = |&left_out: &Option<usize>| {
-            let is_used = |fold: &usize| used.contains(fold) && left_out != Some(*fold);
-            let chosen: Vec<usize> = (0..targets.len()).filter(|&row| is_used(&self.folds[row])).collect();
+            let chosen = self.rows_of(|fold| used.contains(&fold) && left_out != Some(fold));
             let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
-            Boosting::fit(&self.rows(&chosen), &targets, loss, seed)
+            fit(&self.rows(&chosen), &targets)
         };
         let left_out: Vec<Option<usize>> = used.iter().copied().map(Some).chain([None]).collect();
-        let mut trees = Trees { whole: Boosting::default(), without_fold: vec![None; self.n_folds] };
+        let mut trees = Trees { whole: T::default(), without_fold: vec![None; self.n_folds] };
         for (left_out, fitted) in left_out.iter().zip(parallel::map(&left_out, fit)) {
             match left_out {
                 Some(fold) => trees.without_fold[*fold] = Some(fitted),
@@ -421,7 +502,7 @@ impl Sample {
     fn out_of_fold(&self, trees: &Trees) -> Vec<f64> {
         let folds: Vec<usize> = (0..self.n_folds).collect();
         let predicted = parallel::map(&folds, |&fold| {
-            let chosen: Vec<usize> = (0..self.folds.len()).filter(|&row| self.folds[row] == fold).collect();
+            let chosen = self.rows_of(|of_row| of_row == fold);
             let values = trees.without(fold).predict(&self.rows(&chosen));
             chosen.into_iter().zip(values).collect::<Vec<_>>()
         });
@@ -430,25 +511,29 @@ impl Sample {
         all
     }
 
-    /// Sizes of errors relative to what is usual for their lead and series.
-    fn relative_sizes(&self, errors: &[f64]) -> Vec<f64> {
+    /// Mean size of the errors in some folds by element: that of its lead, times that of its series.
+    fn usual_sizes(&self, errors: &[f64], is_wanted: impl Fn(usize) -> bool) -> Arc<[f64]> {
         let mut by_lead = vec![(0.0, 0.0); self.horizon];
         let mut by_series = vec![(0.0, 0.0); self.n_series];
         let mut all = (0.0, 0.0);
-        for (&element, error) in self.elements.iter().zip(errors) {
+        for (element, error) in self.rows_of(is_wanted).into_iter().map(|row| (self.elements[row], errors[row])) {
             for sum in [&mut by_lead[element / self.n_series], &mut by_series[element % self.n_series], &mut all] {
                 *sum = (sum.0 + error.abs(), sum.1 + 1.0);
             }
         }
         let mean = |(sum, n): (f64, f64)| if n > 0.0 { sum / n } else { 0.0 };
         let usual = |element: usize| {
-            mean(by_lead[element / self.n_series]) * mean(by_series[element % self.n_series]) / mean(all).max(1e-300)
+            let (lead, series) = (by_lead[element / self.n_series], by_series[element % self.n_series]);
+            let usual = mean(lead) * mean(series) / mean(all).max(1e-300);
+            // Where there are no errors any unit will do.
+            if usual > 0.0 { usual } else { 1.0 }
         };
-        let relative = |(&element, error): (&usize, &f64)| {
-            let usual = usual(element);
-            if usual > 0.0 { error.abs() / usual } else { 0.0 }
-        };
-        self.elements.iter().zip(errors).map(relative).collect()
+        (0..self.horizon * self.n_series).map(usual).collect()
+    }
+
+    /// Errors over what is usual.
+    fn relative<'a>(&'a self, errors: &'a [f64], usual_sizes: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        self.elements.iter().zip(errors).map(|(&element, error)| error / usual_sizes[element])
     }
 }
 
@@ -507,8 +592,8 @@ mod tests {
         let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
         let (mut above, mut spreads) = ([(0.0, 0.0); 2], [(0.0, 0.0); 2]);
         for origin in N - 400..N - HORIZON {
-            let mut path = vec![0.0; HORIZON];
-            let spread = correction.apply(input, origin, &mut path);
+            let Outlook { path, spread, moved } = correction.apply(input, origin, vec![0.0; HORIZON]);
+            assert_eq!(moved, None, "normal in every state");
             let group = &mut above[usize::from(values[origin].abs() > 1.0)];
             *group = (group.0 + path[0], group.1 + 1.0);
             let group = &mut spreads[usize::from((origin + 1) % 8 >= 4)];
@@ -526,27 +611,44 @@ mod tests {
         let calendar = Calendar::new(0, vec![]).expect("no features");
         let (correction, shares) = fitted(&values, &calendar);
         assert_eq!(shares, Shares::default());
-        let mut path = vec![0.5; HORIZON];
         let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
-        assert_eq!(correction.apply(input, 100, &mut path), [1.0; HORIZON]);
-        assert_eq!(path, [0.5; HORIZON]);
+        let outlook = Outlook { path: vec![0.5; HORIZON], spread: vec![1.0; HORIZON], moved: None };
+        assert_eq!(correction.apply(input, 100, vec![0.5; HORIZON]), outlook);
     }
 
     #[test]
     fn a_path_is_corrected_by_its_past_alone() {
-        let (values, calendar) = (state_dependent(), Calendar::new(0, vec![]).expect("no features"));
+        let (values, calendar) = (intermittent(), Calendar::new(0, vec![]).expect("no features"));
         let (correction, _) = fitted(&values, &calendar);
         let outlook = |values: &[f64]| {
-            let mut path = vec![0.0; HORIZON];
-            let spread = correction.apply(
-                BaseInput { filled: values, n_series: 1, calendar: &calendar, past: &[] },
-                500,
-                &mut path,
-            );
-            (path, spread)
+            let input = BaseInput { filled: values, n_series: 1, calendar: &calendar, past: &[] };
+            correction.apply(input, 500, vec![0.0; HORIZON])
         };
         let mut changed = values.clone();
         changed[501..].iter_mut().for_each(|value| *value = f64::NAN);
         assert_eq!(outlook(&values), outlook(&changed));
+    }
+
+    /// Nothing but now and then a number, in the first half of a season of 8, and a number always in the other half.
+    fn intermittent() -> Vec<f64> {
+        let mut stream = Stream::new(4, 0);
+        let value = |step: usize| match step % 8 {
+            0..4 if stream.uniform() < 0.8 => 0.0,
+            0..4 => 4.0 * stream.uniform(),
+            _ => stream.normal(),
+        };
+        (0..N).map(value).collect()
+    }
+
+    #[test]
+    fn the_shape_of_the_law_follows_the_state() {
+        let (values, calendar) = (intermittent(), Calendar::new(0, vec![]).expect("no features"));
+        let (correction, shares) = fitted(&values, &calendar);
+        assert!(shares.quantiles > 0.0, "{shares:?}");
+        let input = BaseInput { filled: &values, n_series: 1, calendar: &calendar, past: &[] };
+        // The last of the idle half of the season is one step ahead, then comes the busy half.
+        let outlook = correction.apply(input, 802, vec![0.0; HORIZON]);
+        let middle = |element: usize| outlook.value(element, 0.3) - outlook.value(element, -0.3);
+        assert!(middle(0) < 0.3 * middle(2), "{} {}", middle(0), middle(2));
     }
 }

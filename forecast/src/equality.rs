@@ -282,8 +282,8 @@ impl Equalities {
 
 impl Model {
     /// The value of an element in data units when the error of the base has a score.
-    fn value_of_score(&self, outlook: &crate::base::Outlook, element: usize, score: f64, bounds: &[Bounds]) -> f64 {
-        let standard = outlook.path[element] + outlook.spread[element] * self.innovation.error(element, score);
+    fn value_of_score(&self, outlook: &crate::outlook::Outlook, element: usize, score: f64, bounds: &[Bounds]) -> f64 {
+        let standard = outlook.value(element, self.innovation.error(element, score));
         self.restore(element % self.n_series(), standard, bounds)
     }
 }

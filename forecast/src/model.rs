@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use burn::tensor::Device;
 
-use crate::base::{Base, Outlook};
+use crate::base::Base;
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::covariates::{self, Covariates, UnknownCovariate};
 use crate::denoiser::{Denoiser, DenoiserConfig};
@@ -13,6 +13,7 @@ use crate::innovation::Innovation;
 use crate::linear::BaseInput;
 use crate::noise::NoiseSource;
 use crate::observed::{Observed, Past};
+use crate::outlook::Outlook;
 use crate::pool::Pool;
 use crate::role::{Role, Roles};
 use crate::sampler::{Draw, PinnedStart, Sampler};
@@ -300,9 +301,9 @@ impl Model {
         let path = |(sample, innovations): (usize, &[f32])| {
             let innovations: Vec<f64> = innovations[..n_elements].iter().map(|&z| f64::from(z)).collect();
             let errors = self.innovation.colour(&innovations);
-            let Outlook { path, spread } = &outlooks[sample % outlooks.len()];
-            let expected = path.iter().zip(spread).zip(errors);
-            let mut path: Vec<f64> = expected.map(|((expected, spread), error)| expected + spread * error).collect();
+            let outlook = &outlooks[sample % outlooks.len()];
+            let value = |(element, error)| outlook.value(element, error);
+            let mut path: Vec<f64> = errors.into_iter().enumerate().map(value).collect();
             for observed in observed.iter().filter(|observed| observed.sd == 0.0 && observed.step <= n_steps) {
                 path[observed.element(self.n_series())] = observed.standard;
             }

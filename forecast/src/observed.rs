@@ -1,6 +1,6 @@
 //! What is known around an anchor, the last step that counts as past: the values up to it, and the values after it.
 
-use crate::base::Outlook;
+use crate::outlook::Outlook;
 use crate::pins::{Pin, Pins};
 use crate::scaling::fill_from_past;
 use crate::{Calendar, Error, Grid, Model, Window};
@@ -155,8 +155,8 @@ impl Model {
         let pin = |observed: &Observed| {
             let element = observed.element(self.n_series());
             let sd = |outlook: &Outlook| {
-                let sd = observed.sd / outlook.spread[element];
-                self.innovation.score_sd(element, self.relative_error(observed, outlook), sd)
+                let relative = self.relative_error(observed, outlook);
+                self.innovation.score_sd(element, relative, observed.sd / outlook.slope(element, relative))
             };
             let sum: f64 = if observed.sd == 0.0 { 0.0 } else { outlooks.iter().map(sd).sum() };
             Pin { element, sd: sum / outlooks.len() as f64 }
@@ -168,8 +168,7 @@ impl Model {
 
     /// Error of the base at an observed value after an anchor, relative to its spread.
     pub(crate) fn relative_error(&self, observed: &Observed, outlook: &Outlook) -> f64 {
-        let element = observed.element(self.n_series());
-        (observed.standard - outlook.path[element]) / outlook.spread[element]
+        outlook.relative(observed.element(self.n_series()), observed.standard)
     }
 
     /// Scores of the errors of the base at some observed values after an anchor.

@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use nalgebra::DVector;
 
-use crate::base::Outlook;
 use crate::covariates::Futures;
 use crate::equality::Equalities;
 use crate::model::N_SAMPLES_TOGETHER;
 use crate::noise::{NoiseSource, SampleNoise};
 use crate::observed::{Observed, Past};
+use crate::outlook::Outlook;
 use crate::pins::Pins;
 use crate::sampler::{Context, Draw, PinnedStart};
 use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window, parallel};

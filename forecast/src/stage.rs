@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::base::{Base, Outlook};
+use crate::base::Base;
 use crate::conditioning::{Conditioning, OneStep, TokenLayout};
 use crate::correction::{Correction, LinearPath, Plan, Shares};
 use crate::diffusion::Example;
@@ -13,6 +13,7 @@ use crate::last_fold::LastFold;
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score_each};
 use crate::noise::{Noise, Stream};
+use crate::outlook::Outlook;
 use crate::pool::{POOL_SHARES, Pool};
 use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
@@ -161,7 +162,7 @@ impl<'a> Data<'a> {
         let known = |&origin: &usize| {
             let path = base.out_of_fold(origin).linear.paths(self.input(), origin);
             let errors = self.errors(origin, &path);
-            KnownPath { origin, outlook: Outlook { spread: vec![1.0; path.len()], path }, errors }
+            KnownPath { origin, outlook: Outlook { spread: vec![1.0; path.len()], path, moved: None }, errors }
         };
         let paths = parallel::map(&self.kept_origins(folds).collect::<Vec<_>>(), known);
         Measured { base, used, paths }
@@ -197,11 +198,11 @@ impl<'a> Data<'a> {
         corrections: CrossFitted<Correction>,
     ) -> Measured {
         let known = |linear: &LinearPath| {
-            let (origin, mut path) = (linear.origin, linear.path.clone());
-            let spread = corrections.out_of_fold(origin).apply(self.input(), origin, &mut path);
-            let errors = self.errors(origin, &path);
-            let errors = errors.iter().zip(&spread).map(|(error, spread)| error / spread).collect();
-            KnownPath { origin, outlook: Outlook { path, spread }, errors }
+            let origin = linear.origin;
+            let outlook = corrections.out_of_fold(origin).apply(self.input(), origin, linear.path.clone());
+            let truth = self.standard[(origin + 1) * self.layout.n_series..].iter().take(outlook.path.len());
+            let relative = |(element, &value)| outlook.relative(element, value);
+            KnownPath { origin, errors: truth.enumerate().map(relative).collect(), outlook }
         };
         let paths = parallel::map(paths, known);
         let base = base.zip(corrections, |base, correction| Base { correction, ..base });
@@ -341,10 +342,10 @@ impl<'a> Data<'a> {
             for (sample, denoised) in drawn.chunks_exact(horizon * n_series).enumerate() {
                 let innovations = pool.path(seed as u64, sample, 0).unwrap_or(denoised);
                 let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
-                let errors = innovation.colour(&innovations).into_iter().zip(&path.outlook.spread).zip(&expected);
-                values.extend(errors.enumerate().map(|(element, ((error, spread), expected))| {
+                let errors = innovation.colour(&innovations).into_iter().zip(&expected);
+                values.extend(errors.enumerate().map(|(element, (relative, expected))| {
                     let series = element % n_series;
-                    let restored = self.scaling.restore(series, expected + spread * error);
+                    let restored = self.scaling.restore(series, expected + path.outlook.error(element, relative));
                     self.history.bounds[series].clip(restored) as f32
                 }));
             }
@@ -444,7 +445,7 @@ impl Stage {
     /// standard units.
     pub fn into_parts(self) -> (Base, Innovation, Pool, Vec<Vec<f64>>) {
         let error = |path: &KnownPath| -> Vec<f64> {
-            path.errors.iter().zip(&path.outlook.spread).map(|(error, spread)| error * spread).collect()
+            path.errors.iter().enumerate().map(|(element, &relative)| path.outlook.error(element, relative)).collect()
         };
         let is_whole = |path: &Vec<f64>| path.iter().all(|error| !error.is_nan());
         let errors = self.measured.paths.iter().map(error).filter(is_whole).collect();

@@ -24,7 +24,6 @@ use std::ops::Range;
 
 use nalgebra::DMatrix;
 
-use crate::base::Outlook;
 use crate::conditioning::{Conditioning, INNOVATION_MAX, OneStep};
 use crate::correlation::{Correlation, N_ELEMENTS_DENSE_MAX, Open};
 use crate::denoiser::Tokens;
@@ -32,6 +31,7 @@ use crate::diffusion::TokenRows;
 use crate::innovation::Innovation;
 use crate::level::NoiseLevel;
 use crate::noise::Noise;
+use crate::outlook::Outlook;
 use crate::scaling::fill_from_past;
 use crate::{Error, History, Model};
 
@@ -214,9 +214,8 @@ impl Model {
                 .map(|&anchor| {
                     let outlook = self.base.outlook(input, anchor);
                     let truth = standard[(anchor + 1) * n_series..].iter().copied().chain(std::iter::repeat(f64::NAN));
-                    let expected = outlook.path.iter().zip(&outlook.spread);
-                    let errors: Vec<f64> =
-                        expected.zip(truth).map(|((path, spread), value)| (value - path) / spread).collect();
+                    let relative = |(element, value)| outlook.relative(element, value);
+                    let errors: Vec<f64> = truth.take(outlook.path.len()).enumerate().map(relative).collect();
                     let clipped = |z: f64| z.clamp(-INNOVATION_MAX, INNOVATION_MAX);
                     let innovations = self.innovation.whiten(&errors).into_iter().map(clipped).collect();
                     let view = Conditioning::new(&self.layout, &standard, &one_step, &calendar, anchor, &outlook.path);
@@ -270,13 +269,13 @@ impl Model {
         let Conditional { element, score, mean, deviation, mut innovation, log_scale } = *conditional;
         let (step, series) = (window.anchor + 1 + element / self.n_series(), element % self.n_series());
         let value = history.values.get(step, series);
-        let (path, spread) = (window.outlook.path[element], window.outlook.spread[element]);
+        let outlook = &window.outlook;
         let effect = self.effects(&history.calendar, step).map_or(0.0, |effects| effects[series]);
-        let standard = |score: f64| effect + path + spread * self.innovation.error(element, score);
+        let standard = |score: f64| effect + outlook.value(element, self.innovation.error(element, score));
         let mut error = (score - mean) / deviation;
         let (relative, usual) = (window.errors[element], self.innovation.deviation[element]);
         let error_given_back = self.innovation.shape.restore(series, score) * usual;
-        let given_back = self.scaling.restore(series, effect + path + spread * error_given_back);
+        let given_back = self.scaling.restore(series, effect + outlook.value(element, error_given_back));
         let largest_knot = self.scaling.values[series].iter().fold(0.0, |largest, knot| knot.abs().max(largest));
         if (given_back - value).abs() > ROUNDING * (value.abs() + largest_knot) {
             error = ERROR_MAX.copysign(value - given_back);
@@ -285,7 +284,8 @@ impl Model {
         let bounded = |error: f64| error.clamp(-ERROR_MAX, ERROR_MAX);
         let innovation = bounded(innovation);
         let log_density = -0.5 * (innovation * innovation + std::f64::consts::TAU.ln()) - log_scale;
-        let log_derivative = self.scaling.log_derivative(series, value) - libm::log(spread * usual)
+        let log_derivative = self.scaling.log_derivative(series, value)
+            - libm::log(outlook.slope(element, relative) * usual)
             + self.innovation.shape.log_derivative(series, relative / usual);
         let clipped = window.innovations[element];
         let white: f64 = levels(config.n_levels)

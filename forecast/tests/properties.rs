@@ -631,10 +631,59 @@ fn a_checkpoint_gives_the_same_forecast_and_a_damaged_one_is_refused() {
     let config = folder.path().join("config.json");
     let newer = std::fs::read_to_string(&config)
         .expect("the config")
-        .replace("\"format_version\": 3", "\"format_version\": 99");
+        .replace("\"format_version\": 4", "\"format_version\": 99");
     std::fs::write(&config, newer).expect("a writable folder");
     assert!(matches!(Model::load(folder.path(), &device()), Err(Error::CheckpointVersion { found: 99, .. })));
     assert!(matches!(Model::load(&folder.path().join("nowhere"), &device()), Err(Error::CheckpointFile { .. })));
+}
+
+/// Nothing but now and then a number, in the first half of each season, and a number always in the other half.
+fn intermittent(n_steps: usize) -> History {
+    let mut stream = Stream::new(6, 1);
+    let value = |step: usize| match step % SEASON < SEASON / 2 {
+        true if stream.uniform() < 0.8 => 0.0,
+        true => 4.0 * stream.uniform(),
+        false => 3.0 + stream.normal(),
+    };
+    History {
+        values: Grid::new(1, (0..n_steps).map(value).collect()).expect("whole rows"),
+        calendar: Calendar::new(0, vec![]).expect("no features"),
+        seasons: vec![SEASON],
+        bounds: vec![Bounds::default()],
+        roles: vec![],
+    }
+}
+
+#[test]
+fn a_law_whose_shape_depends_on_the_state_is_drawn_from_observed_and_stored() {
+    let history = intermittent(3000);
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(0), 1);
+    config.network.d_model = Some(16);
+    let fitted = fit(&history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("enough data");
+    assert!(fitted.report.shares.quantiles > 0.0, "{:?}", fitted.report.shares);
+    let model = fitted.model;
+    let (issue_row, config) = (3000 - HORIZON, sample(200, 1));
+    let mut window = history.window(issue_row, model.context_length(), HORIZON);
+    let drawn = model.forecast(&window, &config).expect("a window of the model");
+    // Half of a season is idle, the other half is not.
+    let share_of_idle = |step: usize| (0..200).filter(|&k| drawn.value(k, step, 0).abs() < 0.5).count() as f64 / 200.0;
+    for step in 0..HORIZON {
+        let is_idle = (issue_row + step) % SEASON < SEASON / 2;
+        let share = share_of_idle(step);
+        assert!(if is_idle { (0.6..0.95).contains(&share) } else { share < 0.25 }, "{step} {is_idle} {share}");
+    }
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    model.save(folder.path()).expect("a writable folder");
+    let loaded = Model::load(folder.path(), &device()).expect("what was saved");
+    assert_eq!(loaded.forecast(&window, &config).expect("a window of the model"), drawn);
+
+    let supposed = history.values.get(issue_row + 2, 0);
+    let mut future = vec![f64::NAN; HORIZON];
+    future[2] = supposed;
+    window.future = Some(Grid::new(1, future).expect("whole rows"));
+    let pinned = model.forecast(&window, &config).expect("a window of the model");
+    assert!((0..200).all(|k| pinned.value(k, 2, 0) == supposed as f32), "what is observed is not sampled");
 }
 
 #[test]
