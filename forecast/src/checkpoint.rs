@@ -369,8 +369,8 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         Ok(Scaling { standard, values, ranges })
     };
     let n_of_step = config.layout.n_calendar + covariates::n_features(config.layout.n_known, &config.seasons);
+    let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
     let trees = |name: &str| -> Result<Boosting, String> {
-        let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
         let (nodes, sizes) = (values(&format!("{name}.nodes"))?, values(&format!("{name}.sizes"))?);
         Boosting::from_rows(&nodes, &sizes, n_features).ok_or_else(|| format!("{name} holds no trees"))
     };
@@ -383,7 +383,6 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         weights: values("linear.weights")?.chunks_exact(n_weights).map(<[f64]>::to_vec).collect(),
     };
     let (quantiles, sizes) = if config.shares.quantiles > 0.0 {
-        let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
         let (nodes, sizes) = (values("quantiles.nodes")?, values("quantiles.sizes")?);
         let trees = QuantileTrees::from_rows(&nodes, &sizes, &values("quantiles.usual")?, n_features);
         let usual_sizes: Arc<[f64]> = values("quantiles.usual_sizes")?.into();

@@ -356,8 +356,8 @@ impl Fitter<'_> {
         let relative: Vec<f64> = sample.relative(errors, usual_sizes).collect();
         let fit = |rows: &FeatureRows, errors: &[f32]| QuantileTrees::fit(rows, errors, self.plan.seed);
         let share = share.unwrap_or_else(|| {
-            let (last, used) = (self.last_rows(), sample.rows_of(|fold| self.used.contains(&fold)));
-            let trees = fit(&sample.rows(&used), &used.iter().map(|&row| relative[row] as f32).collect::<Vec<f32>>());
+            let last = self.last_rows();
+            let trees = sample.fit_on(&relative, |fold| self.used.contains(&fold), &fit);
             let moves = trees.moves(&sample.rows(&last));
             let loss = |share: f64| {
                 let moves = last.iter().zip(&moves);
@@ -475,7 +475,19 @@ impl Sample {
         self.fit_each(targets, used, |rows, targets| Boosting::fit(rows, targets, loss, seed))
     }
 
-    /// What a function fits to the targets of the rows.
+    /// What a function fits to the targets of the rows of some folds.
+    fn fit_on<T>(
+        &self,
+        targets: &[f64],
+        is_wanted: impl Fn(usize) -> bool,
+        fit: &impl Fn(&FeatureRows, &[f32]) -> T,
+    ) -> T {
+        let chosen = self.rows_of(is_wanted);
+        let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
+        fit(&self.rows(&chosen), &targets)
+    }
+
+    /// What a function fits to the targets of the rows of all used folds, and without each of these.
     fn fit_each<T: Clone + Default + Send>(
         &self,
         targets: &[f64],
@@ -483,9 +495,7 @@ impl Sample {
         fit: impl Fn(&FeatureRows, &[f32]) -> T + Sync,
     ) -> Trees<T> {
         let fit = |&left_out: &Option<usize>| {
-            let chosen = self.rows_of(|fold| used.contains(&fold) && left_out != Some(fold));
-            let targets: Vec<f32> = chosen.iter().map(|&row| targets[row] as f32).collect();
-            fit(&self.rows(&chosen), &targets)
+            self.fit_on(targets, |fold| used.contains(&fold) && left_out != Some(fold), &fit)
         };
         let left_out: Vec<Option<usize>> = used.iter().copied().map(Some).chain([None]).collect();
         let mut trees = Trees { whole: T::default(), without_fold: vec![None; self.n_folds] };
@@ -618,15 +628,17 @@ mod tests {
 
     #[test]
     fn a_path_is_corrected_by_its_past_alone() {
-        let (values, calendar) = (intermittent(), Calendar::new(0, vec![]).expect("no features"));
-        let (correction, _) = fitted(&values, &calendar);
-        let outlook = |values: &[f64]| {
-            let input = BaseInput { filled: values, n_series: 1, calendar: &calendar, past: &[] };
-            correction.apply(input, 500, vec![0.0; HORIZON])
-        };
-        let mut changed = values.clone();
-        changed[501..].iter_mut().for_each(|value| *value = f64::NAN);
-        assert_eq!(outlook(&values), outlook(&changed));
+        let calendar = Calendar::new(0, vec![]).expect("no features");
+        for values in [state_dependent(), intermittent()] {
+            let (correction, _) = fitted(&values, &calendar);
+            let outlook = |values: &[f64]| {
+                let input = BaseInput { filled: values, n_series: 1, calendar: &calendar, past: &[] };
+                correction.apply(input, 500, vec![0.0; HORIZON])
+            };
+            let mut changed = values.clone();
+            changed[501..].iter_mut().for_each(|value| *value = f64::NAN);
+            assert_eq!(outlook(&values), outlook(&changed));
+        }
     }
 
     /// Nothing but now and then a number, in the first half of a season of 8, and a number always in the other half.

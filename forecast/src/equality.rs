@@ -3,6 +3,7 @@
 use nalgebra::{DMatrix, DVector};
 
 use crate::condition::{Condition, ConditionProblem, Demand};
+use crate::outlook::Outlook;
 use crate::parallel;
 use crate::prepared::Prepared;
 use crate::{Bounds, Error, Model};
@@ -282,7 +283,7 @@ impl Equalities {
 
 impl Model {
     /// The value of an element in data units when the error of the base has a score.
-    fn value_of_score(&self, outlook: &crate::outlook::Outlook, element: usize, score: f64, bounds: &[Bounds]) -> f64 {
+    fn value_of_score(&self, outlook: &Outlook, element: usize, score: f64, bounds: &[Bounds]) -> f64 {
         let standard = outlook.value(element, self.innovation.error(element, score));
         self.restore(element % self.n_series(), standard, bounds)
     }

@@ -166,7 +166,7 @@ impl Model {
         Ok(Some((Pins::new(&self.innovation, &pins, n_known * n_elements..n_tokens * n_elements)?, n_tokens)))
     }
 
-    /// Error of the base at an observed value after an anchor, relative to its spread.
+    /// Relative error of the base at an observed value after an anchor, see [`Outlook`].
     pub(crate) fn relative_error(&self, observed: &Observed, outlook: &Outlook) -> f64 {
         outlook.relative(observed.element(self.n_series()), observed.standard)
     }

@@ -15,6 +15,8 @@ const LEVELS: [f64; N_LEVELS] = [0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95];
 /// Moved quantiles come no nearer to each other than this share of their usual distance, and usual ones than this share of the distance
 /// of the outer ones: where nearly all values are alike, what is a little off is no wonder.
 const DISTANCE_MIN: f32 = 0.1;
+/// Errors whose outer quantiles differ by less than this share of their size are all alike: nothing between them could be told apart.
+const RANGE_MIN: f32 = 1e-3;
 /// Beyond the outer quantiles errors come no closer to each other than they usually are: what trees are a little wrong about there
 /// is not magnified.
 const OUTER_SLOPE_MIN: f64 = 1.0;
@@ -42,10 +44,11 @@ impl QuantileTrees {
     /// Fits trees to errors. Without enough of them, or where they are all alike, there are none.
     pub fn fit(rows: &FeatureRows, errors: &[f32], seed: u64) -> Self {
         let usual = quantiles(&mut errors.to_vec());
-        if errors.is_empty() || usual[0] >= usual[N_LEVELS - 1] {
+        let (lowest, highest) = (usual[0], usual[N_LEVELS - 1]);
+        if highest - lowest <= RANGE_MIN * highest.abs().max(lowest.abs()) {
             return Self::default();
         }
-        let distance = DISTANCE_MIN * (usual[N_LEVELS - 1] - usual[0]);
+        let distance = DISTANCE_MIN * (highest - lowest);
         let usual = increasing(usual, [distance; N_LEVELS - 1]);
         Self { usual, trees: grow_all(&AllLevels, rows, errors, usual, seed) }
     }
@@ -221,6 +224,8 @@ mod tests {
         assert_eq!(QuantileTrees::fit(&FeatureRows::default(), &[], 1), QuantileTrees::default());
         let rows = FeatureRows { n_features: 1, values: vec![0.5; 1000] };
         assert_eq!(QuantileTrees::fit(&rows, &[2.0; 1000], 1), QuantileTrees::default());
+        let nearly: Vec<f32> = (0..1000_u16).map(|row| 2.0 + f32::from(row) * f32::EPSILON).collect();
+        assert_eq!(QuantileTrees::fit(&rows, &nearly, 1), QuantileTrees::default());
     }
 
     #[test]
