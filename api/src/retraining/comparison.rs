@@ -12,6 +12,9 @@ use chrono::{DateTime, Utc};
 use super::policy::Policy;
 use crate::db::words::Decision;
 
+/// What the central 80 % intervals promise to cover.
+const NOMINAL: f64 = 0.8;
+
 /// Scores of one forecast of one window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WindowScore {
@@ -79,7 +82,7 @@ pub struct Verdict {
 ///
 /// Against a champion, only fair windows count, and with too few of them nothing is decided. The candidate is promoted
 /// when its mean CRPS is lower, the upper end of the interval is at most the tolerance, and its coverage lies within
-/// bounds; otherwise it is rejected.
+/// bounds, or nearer to 80 % than the champion's, which is flagged; otherwise it is rejected.
 ///
 /// Without a champion that can be used, the candidate is promoted, since a panel without a model answers nothing; it is
 /// flagged unless it beats seasonal naive and its coverage lies within bounds.
@@ -88,7 +91,10 @@ pub fn judge(windows: &[WindowPair], reference: &Reference, policy: &Policy) -> 
     let fair: Vec<&WindowPair> = windows.iter().filter(|window| window.is_fair).collect();
     let difference = difference(&fair, policy.confidence);
     let verdict = |decision, is_flagged, reason| Verdict { difference, decision, is_flagged, reason };
-    let coverage = fair.iter().map(|window| window.candidate.coverage_80).sum::<f64>() / fair.len() as f64;
+    let coverage_of = |score: fn(&WindowPair) -> WindowScore| {
+        fair.iter().map(|window| score(window).coverage_80).sum::<f64>() / fair.len() as f64
+    };
+    let (coverage, coverage_before) = (coverage_of(|window| window.candidate), coverage_of(|window| window.reference));
     let is_covered = (policy.coverage_80_min..=policy.coverage_80_max).contains(&coverage);
     let bounds = format!("{} to {}", percent(policy.coverage_80_min), percent(policy.coverage_80_max));
     let covered = format!("its 80 % intervals held {} of the truth", percent(coverage));
@@ -119,10 +125,16 @@ pub fn judge(windows: &[WindowPair], reference: &Reference, policy: &Policy) -> 
             } else if upper > policy.tolerance {
                 let tolerance = percent(policy.tolerance);
                 verdict(Decision::Rejected, false, format!("not surely within {tolerance} of the champion: {found}"))
-            } else if !is_covered {
-                verdict(Decision::Rejected, false, format!("{covered}, outside of {bounds}; {found}"))
-            } else {
+            } else if is_covered {
                 verdict(Decision::Promoted, false, format!("better: {found}; {covered}"))
+            } else {
+                let missed =
+                    format!("{covered}, outside of {bounds}, those of version {version} {}", percent(coverage_before));
+                if (coverage - NOMINAL).abs() < (coverage_before - NOMINAL).abs() {
+                    verdict(Decision::Promoted, true, format!("better: {found}; {missed}"))
+                } else {
+                    verdict(Decision::Rejected, false, format!("{missed}; {found}"))
+                }
             }
         }
         Reference::SeasonalNaive { why } => {
@@ -272,7 +284,21 @@ mod tests {
         narrow.iter_mut().for_each(|window| window.candidate.coverage_80 = 0.3);
         let verdict = judge(&narrow, &champion(), &Policy::default());
         assert_eq!(verdict.decision, Decision::Rejected);
-        assert!(verdict.reason.contains("held 30 % of the truth, outside of 60 % to 97 %"), "{}", verdict.reason);
+        let missed = "held 30 % of the truth, outside of 60 % to 97 %, those of version 3 80 %";
+        assert!(verdict.reason.contains(missed), "{}", verdict.reason);
+    }
+
+    #[test]
+    fn intervals_that_miss_replace_those_that_miss_by_more_and_are_flagged() {
+        let mut wide = windows(&[(0.5, 1.0); 5], 0);
+        for window in &mut wide {
+            (window.candidate.coverage_80, window.reference.coverage_80) = (1.0, 0.1);
+        }
+        let verdict = judge(&wide, &champion(), &Policy::default());
+        assert_eq!((verdict.decision, verdict.is_flagged), (Decision::Promoted, true), "{}", verdict.reason);
+        assert!(verdict.reason.ends_with("outside of 60 % to 97 %, those of version 3 10 %"), "{}", verdict.reason);
+        wide.iter_mut().for_each(|window| window.reference.coverage_80 = 0.7);
+        assert_eq!(judge(&wide, &champion(), &Policy::default()).decision, Decision::Rejected);
     }
 
     #[test]
