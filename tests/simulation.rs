@@ -41,9 +41,7 @@ pub struct Plan {
     pub forecast_hours: usize,
     /// Optimiser steps of a training.
     pub train_steps: usize,
-    /// Days that the first model learns from; all that there are when `None`.
-    pub first_history_days: Option<usize>,
-    /// Days that a retraining learns from.
+    /// Days that a retraining learns from; the first model learns from all that there are.
     pub history_days: usize,
 }
 
@@ -187,8 +185,8 @@ pub async fn run(pool: &PgPool, data_dir: &Path, plan: &Plan, mut tell: impl FnM
 
     let before: Vec<Value> = (1..=first).flat_map(|now| arrivals(&truth, now)).collect();
     store(pool, &before, hour(first)).await;
-    let first_policy = policy(plan, plan.first_history_days);
-    let work = Work::parse("retrain", json!({"panel": PANEL, "horizon": HORIZON, "policy": first_policy})).unwrap();
+    let policy = policy(plan, None);
+    let work = Work::parse("retrain", json!({"panel": PANEL, "horizon": HORIZON, "policy": policy})).unwrap();
     let ask = api::jobs::Ask { by: "simulation", run_after: hour(first), now: hour(first), key: None };
     let mut connection = pool.acquire().await.unwrap();
     api::jobs::enqueue(&mut connection, &work, &ask, &limits).await.unwrap();
@@ -300,24 +298,24 @@ mod tests {
     async fn a_change_is_noticed_and_retraining_repairs_it(pool: PgPool) {
         let data = tempfile::tempdir().unwrap();
         let plan = Plan {
-            n_days_before: 9,
-            n_days: 9,
+            n_days_before: 16,
+            n_days: 10,
             shift_day: 2,
             forecast_hours: 6,
             train_steps: 2,
-            first_history_days: Some(4),
             history_days: 4,
         };
         let outcome = run(&pool, data.path(), &plan, |_| {}).await;
         let Outcome { shift, alarms, comparisons, repaired_at, days, phases, jobs } = outcome;
         assert!(jobs.iter().all(|(_, state, _)| state == "succeeded"), "{jobs:?}");
-        assert_eq!(jobs[0], ("forecast".to_owned(), "succeeded".to_owned(), 36));
+        assert_eq!(jobs[0], ("forecast".to_owned(), "succeeded".to_owned(), 40));
         assert_eq!(days.len(), plan.n_days);
         assert!(!alarms.is_empty() && alarms.iter().all(|(at, _)| *at > shift), "{alarms:?}");
         let repaired_at = repaired_at.unwrap_or_else(|| panic!("{comparisons:?}"));
         assert!(repaired_at - shift < TimeDelta::days(7), "{repaired_at}");
         let [before, between, after] = phases.map(|phase| phase.expect("there are forecasts"));
-        assert!(between.crps > 2.0 * before.crps, "{before:?} {between:?}");
-        assert!(after.crps < 1.5 * before.crps && after.coverage_80 > 0.6, "{before:?} {after:?}");
+        assert!(between.crps > 3.0 * before.crps, "{before:?} {between:?}");
+        assert!(after.crps < 2.0 * before.crps && after.crps < 0.5 * between.crps, "{before:?} {between:?} {after:?}");
+        assert!(between.coverage_80 < 0.5 && (0.6..0.95).contains(&after.coverage_80), "{between:?} {after:?}");
     }
 }

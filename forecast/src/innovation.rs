@@ -75,6 +75,22 @@ impl ErrorPaths {
             .collect()
     }
 
+    /// As many paths as there are, each as often as it weighs.
+    fn drawn_by_weight(&self, half_life: Option<f64>) -> Vec<usize> {
+        let weights = self.weights(half_life);
+        let step = weights.iter().sum::<f64>() / weights.len() as f64;
+        let (mut path, mut passed) = (0, weights[0]);
+        let mut drawn = Vec::with_capacity(weights.len());
+        for nth in 0..weights.len() {
+            while passed < (nth as f64 + 0.5) * step && path + 1 < weights.len() {
+                path += 1;
+                passed += weights[path];
+            }
+            drawn.push(path);
+        }
+        drawn
+    }
+
     /// Weighted standard deviation around 0 of each element over the paths where it is known.
     fn deviations(&self, half_life: Option<f64>) -> Vec<f64> {
         let (mut sums, mut counts) = (vec![0.0; self.n_elements], vec![0.0; self.n_elements]);
@@ -111,13 +127,12 @@ impl Innovation {
         for half_life in HALF_LIVES.map(|half_life| half_life.is_finite().then_some(half_life)) {
             let margins = Self::margins(shape, earlier, half_life);
             let (scores, later_scores) = (margins.scores(earlier), margins.scores(&later));
+            let log_scale = margins.log_scale(&later);
             let price = half_life.map_or(0.0, |_| HALF_LIFE_PRICE * earlier.n_elements as f64);
             for structure in Structure::candidates(earlier.n_elements, earlier.n_series) {
                 let products = structure.products(&scores, half_life);
                 for shrinkage in SHRINKAGES {
-                    let loss = products.factor(shrinkage)?.loss(&later_scores)
-                        + margins.deviation.iter().map(|deviation| libm::log(*deviation)).sum::<f64>()
-                        + price;
+                    let loss = products.factor(shrinkage)?.loss(&later_scores) + log_scale + price;
                     if best.as_ref().is_none_or(|(lowest, _)| loss < *lowest) {
                         best = Some((loss, Estimation { structure, shape, shrinkage, half_life }));
                     }
@@ -141,8 +156,11 @@ impl Innovation {
     /// Deviations and shapes, without correlation.
     fn margins(shape: ScalingKind, paths: &ErrorPaths, half_life: Option<f64>) -> Self {
         let deviation = paths.deviations(half_life);
-        let relative =
-            paths.values.iter().enumerate().map(|(index, error)| error / deviation[index % paths.n_elements]);
+        let drawn = paths
+            .drawn_by_weight(half_life)
+            .into_iter()
+            .flat_map(|path| paths.values[path * paths.n_elements..][..paths.n_elements].iter().zip(&deviation));
+        let relative = drawn.map(|(error, deviation)| error / deviation);
         let shape = match shape {
             ScalingKind::Linear => Scaling::identity(paths.n_series),
             shape => Scaling::fit(shape, &Grid::from_rows(paths.n_series, relative.collect())),
@@ -153,6 +171,17 @@ impl Innovation {
     fn scores(&self, paths: &ErrorPaths) -> ErrorPaths {
         let score = |(index, error): (usize, &f64)| self.score(index % paths.n_elements, *error);
         ErrorPaths { values: paths.values.iter().enumerate().map(score).collect(), ..*paths }
+    }
+
+    /// Mean over paths of the logarithm of how much room a score takes among errors, summed over the elements that are known: with
+    /// the loss of the scores, the negative logarithm of the likelihood of the errors.
+    fn log_scale(&self, paths: &ErrorPaths) -> f64 {
+        let log_scale = |(index, error): (usize, &f64)| {
+            let deviation = self.deviation[index % paths.n_elements];
+            libm::log(deviation) - self.shape.log_derivative(index % self.n_series(), error / deviation)
+        };
+        let known = paths.values.iter().enumerate().filter(|(_, error)| !error.is_nan());
+        known.map(log_scale).sum::<f64>() / paths.n_paths().max(1) as f64
     }
 
     fn n_series(&self) -> usize {
@@ -296,12 +325,25 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_forgotten_because_of_a_calm_end() {
+        let (mut earlier, later) = (correlated(400, 8), correlated(100, 9));
+        let end = earlier.values.len() - 40 * earlier.n_elements;
+        earlier.values[end..].iter_mut().for_each(|error| *error *= 0.3);
+        for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
+            let chosen = Innovation::choose_estimation(shape, &earlier, &later).expect("positive definite");
+            assert_eq!(chosen.half_life, None, "{chosen:?}");
+        }
+    }
+
+    #[test]
     fn what_is_old_is_forgotten_when_the_spread_has_changed() {
         let mut changed = correlated(400, 8);
         let half = changed.values.len() / 2;
         changed.values[..half].iter_mut().for_each(|error| *error *= 10.0);
-        let chosen = Innovation::choose_estimation(ScalingKind::Linear, &changed, &correlated(100, 9))
-            .expect("positive definite");
-        assert!(chosen.half_life.is_some_and(|half_life| half_life < 0.3), "{chosen:?}");
+        for shape in [ScalingKind::Linear, ScalingKind::NormalScore] {
+            let chosen =
+                Innovation::choose_estimation(shape, &changed, &correlated(100, 9)).expect("positive definite");
+            assert!(chosen.half_life.is_some_and(|half_life| half_life < 0.3), "{chosen:?}");
+        }
     }
 }

@@ -27,7 +27,6 @@ async fn main() {
         shift_day: 14,
         forecast_hours: 1,
         train_steps: 40,
-        first_history_days: None,
         history_days: 7,
     };
     let started = Instant::now();
