@@ -75,22 +75,6 @@ impl ErrorPaths {
             .collect()
     }
 
-    /// As many paths as there are, each as often as it weighs.
-    fn drawn_by_weight(&self, half_life: Option<f64>) -> Vec<usize> {
-        let weights = self.weights(half_life);
-        let step = weights.iter().sum::<f64>() / weights.len() as f64;
-        let (mut path, mut passed) = (0, weights[0]);
-        let mut drawn = Vec::with_capacity(weights.len());
-        for nth in 0..weights.len() {
-            while passed < (nth as f64 + 0.5) * step && path + 1 < weights.len() {
-                path += 1;
-                passed += weights[path];
-            }
-            drawn.push(path);
-        }
-        drawn
-    }
-
     /// Weighted standard deviation around 0 of each element over the paths where it is known.
     fn deviations(&self, half_life: Option<f64>) -> Vec<f64> {
         let (mut sums, mut counts) = (vec![0.0; self.n_elements], vec![0.0; self.n_elements]);
@@ -156,14 +140,15 @@ impl Innovation {
     /// Deviations and shapes, without correlation.
     fn margins(shape: ScalingKind, paths: &ErrorPaths, half_life: Option<f64>) -> Self {
         let deviation = paths.deviations(half_life);
-        let drawn = paths
-            .drawn_by_weight(half_life)
-            .into_iter()
-            .flat_map(|path| paths.values[path * paths.n_elements..][..paths.n_elements].iter().zip(&deviation));
-        let relative = drawn.map(|(error, deviation)| error / deviation);
+        let relative =
+            paths.values.iter().enumerate().map(|(index, error)| error / deviation[index % paths.n_elements]);
+        let (weights, n_leads) = (paths.weights(half_life), paths.n_elements / paths.n_series);
         let shape = match shape {
             ScalingKind::Linear => Scaling::identity(paths.n_series),
-            shape => Scaling::fit(shape, &Grid::from_rows(paths.n_series, relative.collect())),
+            shape => {
+                let relative = Grid::from_rows(paths.n_series, relative.collect());
+                Scaling::fit_weighted(shape, &relative, |row| weights[row / n_leads])
+            }
         };
         Self { deviation, shape, correlation: Correlation::None }
     }
@@ -174,7 +159,7 @@ impl Innovation {
     }
 
     /// Mean over paths of the logarithm of how much room a score takes among errors, summed over the elements that are known: with
-    /// the loss of the scores, the negative logarithm of the likelihood of the errors.
+    /// the loss of the scores, the negative logarithm of the likelihood of paths without gaps. What lies on an atom has no slope.
     fn log_scale(&self, paths: &ErrorPaths) -> f64 {
         let log_scale = |(index, error): (usize, &f64)| {
             let deviation = self.deviation[index % paths.n_elements];

@@ -21,7 +21,7 @@ pub enum ScalingKind {
 impl ScalingKind {
     /// The shapes that are worth trying on some rows.
     pub fn candidates(values: &Grid) -> Vec<ScalingKind> {
-        let is_log = (0..values.n_series()).any(|series| is_positive(&observed(values, series)));
+        let is_log = (0..values.n_series()).any(|series| is_positive(&observed(values, series, |_| 1.0)));
         [Self::Linear, Self::NormalScore].into_iter().chain(is_log.then_some(Self::Log)).collect()
     }
 }
@@ -55,7 +55,12 @@ const LOG_MAX: f64 = 700.0;
 impl Scaling {
     /// Fits the map of each series.
     pub fn fit(kind: ScalingKind, values: &Grid) -> Self {
-        let all: Vec<Vec<f64>> = (0..values.n_series()).map(|series| observed(values, series)).collect();
+        Self::fit_weighted(kind, values, |_| 1.0)
+    }
+
+    /// Fits the map of each series to rows that weigh differently.
+    pub fn fit_weighted(kind: ScalingKind, values: &Grid, weight: impl Fn(usize) -> f64) -> Self {
+        let all: Vec<Vec<Weighted>> = (0..values.n_series()).map(|series| observed(values, series, &weight)).collect();
         let (standard, knots) = match kind {
             ScalingKind::Linear => (vec![0.0, 1.0], all.iter().map(|values| linear_knots(values).to_vec()).collect()),
             ScalingKind::NormalScore => {
@@ -72,8 +77,8 @@ impl Scaling {
         };
         let mut scaling = Self { standard, values: knots, ranges: vec![] };
         let extremes = all.iter().map(|values| {
-            let smallest = values.iter().copied().reduce(f64::min).unwrap_or(0.0);
-            [smallest, values.iter().copied().reduce(f64::max).unwrap_or(0.0)]
+            let values = || values.iter().map(|one| one.value);
+            [values().reduce(f64::min).unwrap_or(0.0), values().reduce(f64::max).unwrap_or(0.0)]
         });
         scaling.ranges = extremes
             .enumerate()
@@ -185,17 +190,25 @@ fn steps(distance: f64, slope: f64) -> f64 {
     if slope > 0.0 { distance / slope } else { 0.0 }
 }
 
-fn observed(values: &Grid, series: usize) -> Vec<f64> {
-    (0..values.n_steps()).map(|step| values.get(step, series)).filter(|value| !value.is_nan()).collect()
+/// An observed value, and how much it counts.
+#[derive(Clone, Copy)]
+struct Weighted {
+    value: f64,
+    weight: f64,
 }
 
-fn is_positive(observed: &[f64]) -> bool {
-    !observed.is_empty() && observed.iter().all(|&value| value > 0.0)
+fn observed(values: &Grid, series: usize, weight: impl Fn(usize) -> f64) -> Vec<Weighted> {
+    let weighted = |step| Weighted { value: values.get(step, series), weight: weight(step) };
+    (0..values.n_steps()).map(weighted).filter(|one| !one.value.is_nan()).collect()
 }
 
-fn log_knots(observed: &[f64], standard: &[f64]) -> Vec<f64> {
+fn is_positive(observed: &[Weighted]) -> bool {
+    !observed.is_empty() && observed.iter().all(|one| one.value > 0.0)
+}
+
+fn log_knots(observed: &[Weighted], standard: &[f64]) -> Vec<f64> {
     let is_log = is_positive(observed);
-    let logarithms = || observed.iter().map(|&value| libm::log(value)).collect::<Vec<_>>();
+    let logarithms = || observed.iter().map(|one| Weighted { value: libm::log(one.value), ..*one }).collect::<Vec<_>>();
     let [mean, above] = if is_log { linear_knots(&logarithms()) } else { linear_knots(observed) };
     let knot = |standard: &f64| {
         let value = mean + standard * (above - mean);
@@ -205,24 +218,32 @@ fn log_knots(observed: &[f64], standard: &[f64]) -> Vec<f64> {
 }
 
 /// The values of the standard values 0 and 1.
-fn linear_knots(observed: &[f64]) -> [f64; 2] {
-    let n = observed.len() as f64;
-    let mean: f64 = observed.iter().map(|value| value / n).sum();
-    let deviation = observed.iter().map(|value| (value - mean).powi(2) / n).sum::<f64>().sqrt();
+fn linear_knots(observed: &[Weighted]) -> [f64; 2] {
+    let n: f64 = observed.iter().map(|one| one.weight).sum();
+    let mean: f64 = observed.iter().map(|one| one.weight * one.value / n).sum();
+    let deviation = observed.iter().map(|one| one.weight * (one.value - mean).powi(2) / n).sum::<f64>().sqrt();
     let is_constant = deviation <= RELATIVE_FLOOR * mean.abs();
     [mean, if is_constant { mean } else { mean + deviation }]
 }
 
-fn quantile_knots(mut observed: Vec<f64>, probabilities: &[f64]) -> Vec<f64> {
+/// Quantiles, linear between neighbours, which lie as far apart as both weigh in the mean.
+fn quantile_knots(mut observed: Vec<Weighted>, probabilities: &[f64]) -> Vec<f64> {
     if observed.is_empty() {
         return vec![0.0; probabilities.len()];
     }
-    observed.sort_unstable_by(f64::total_cmp);
+    observed.sort_unstable_by(|a, b| a.value.total_cmp(&b.value));
+    let mut positions = vec![0.0];
+    for pair in observed.windows(2) {
+        positions.push(positions[positions.len() - 1] + 0.5 * (pair[0].weight + pair[1].weight));
+    }
+    let last = observed.len() - 1;
     let quantile = |p: f64| {
-        let position = p * (observed.len() - 1) as f64;
-        let below = position as usize;
-        let above = (below + 1).min(observed.len() - 1);
-        observed[below] + (position - below as f64) * (observed[above] - observed[below])
+        let position = p * positions[last];
+        let below = positions.partition_point(|&other| other <= position).saturating_sub(1).min(last);
+        let above = (below + 1).min(last);
+        let distance = positions[above] - positions[below];
+        let share = if distance > 0.0 { (position - positions[below]) / distance } else { 0.0 };
+        observed[below].value + share * (observed[above].value - observed[below].value)
     };
     probabilities.iter().map(|&p| quantile(p)).collect()
 }
@@ -384,5 +405,20 @@ mod tests {
     fn filling_uses_the_season_before_and_never_the_future() {
         assert_eq!(fill_from_past(&[1.0, 2.0, GAP, GAP, 5.0], 1, Some(2)), [1.0, 2.0, 1.0, 2.0, 5.0]);
         assert_eq!(fill_from_past(&[GAP, 2.0, GAP], 1, None), [0.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn a_row_that_weighs_twice_counts_as_two() {
+        let mut stream = Stream::new(3, 0);
+        let values: Vec<f64> = (0..400).map(|_| stream.normal()).collect();
+        let weight = |row: usize| if row < 100 { 2.0 } else { 1.0 };
+        let twice = values[..100].iter().chain(&values).copied().collect();
+        let (grid, twice) = (Grid::from_rows(1, values), Grid::from_rows(1, twice));
+        for kind in [ScalingKind::Linear, ScalingKind::NormalScore] {
+            let (weighted, copied) = (Scaling::fit_weighted(kind, &grid, weight), Scaling::fit(kind, &twice));
+            let pairs = weighted.values[0].iter().zip(&copied.values[0]);
+            assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 0.05), "{kind:?}");
+            assert!(weighted.values[0].is_sorted_by(|a, b| a < b), "what weighs more is no atom");
+        }
     }
 }
