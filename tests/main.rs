@@ -14,6 +14,7 @@ mod endings;
 mod fallback;
 mod faults;
 mod forecasts;
+mod holidays;
 mod imputation;
 mod jobs;
 mod latest;

@@ -297,14 +297,8 @@ mod tests {
     #[sqlx::test(migrator = "api::MIGRATOR")]
     async fn a_change_is_noticed_and_retraining_repairs_it(pool: PgPool) {
         let data = tempfile::tempdir().unwrap();
-        let plan = Plan {
-            n_days_before: 16,
-            n_days: 10,
-            shift_day: 2,
-            forecast_hours: 6,
-            train_steps: 2,
-            history_days: 4,
-        };
+        let plan =
+            Plan { n_days_before: 16, n_days: 10, shift_day: 2, forecast_hours: 6, train_steps: 2, history_days: 4 };
         let outcome = run(&pool, data.path(), &plan, |_| {}).await;
         let Outcome { shift, alarms, comparisons, repaired_at, days, phases, jobs } = outcome;
         assert!(jobs.iter().all(|(_, state, _)| state == "succeeded"), "{jobs:?}");

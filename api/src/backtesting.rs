@@ -76,7 +76,7 @@ pub async fn backtest(
     let horizon = order.horizon.map_or_else(|| trained_horizon(&row), Ok)?;
     let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
     let version = version.context("the model's panel version is gone")?;
-    let known = training::read_version(pool, &panel, &version, order.as_of).await?;
+    let known = training::read_version(pool, &row.as_learned(&panel), &version, order.as_of).await?;
     let n_series = known.values.series().len();
     let cost = [horizon, order.num_samples, n_series].into_iter().fold(1, |cost: u64, n| cost.saturating_mul(n as u64));
     if cost > order.cost_max {

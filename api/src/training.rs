@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{Budget, Device, Fitted, History, Means, Progress, Resumed, TrainConfig, backtest, fit_with};
+use ingest::FoundHolidays;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -41,6 +42,15 @@ pub struct TrainingData {
     pub values: ingest::Panel,
     /// The instant.
     pub as_of: DateTime<Utc>,
+    /// The holidays that its days are told by, where values showed them.
+    pub found_holidays: Option<FoundHolidays>,
+}
+
+impl TrainingData {
+    /// Where the panel declares no holidays, tells its days by those that its values show, without so many of the last rows.
+    pub fn find_holidays(&mut self, n_kept_out: usize) {
+        self.found_holidays = self.values.find_holidays(n_kept_out);
+    }
 }
 
 /// Reads what was known of a panel at an instant.
@@ -76,7 +86,7 @@ pub async fn read_version(
     let valid_times = span.first_valid_time..grid.advance(span.last_valid_time, 1);
     let observations = db::observation::as_of(pool, DEFAULT_TENANT, panel_version_id, as_of, valid_times).await?;
     let values = known_panel(panel, grid, &series, &observations)?;
-    Ok(TrainingData { panel: panel.clone(), panel_version: panel_version.clone(), values, as_of })
+    Ok(TrainingData { panel: panel.clone(), panel_version: panel_version.clone(), values, as_of, found_holidays: None })
 }
 
 /// Which rows a model is trained on, and how it is tested.
@@ -188,9 +198,11 @@ pub async fn register(
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
             "warm_start": trained.origin_used(),
+            "holidays": data.values.config().holidays,
         }),
         metrics: &json!({
             "training": trained.fitted.report, "backtest": trained.scores, "inputs": inputs,
+            "found_holidays": data.found_holidays,
             // Rows of covariates alone may lie ahead.
             "trained_until": end.min(data_cutoff),
         }),

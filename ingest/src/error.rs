@@ -291,7 +291,9 @@ pub enum Error {
         rejected: Vec<Rejection>,
     },
     /// No public holidays are known of a country.
-    #[error("`{code}` is no country whose holidays are known; an ISO 3166 code of two letters is, such as ES")]
+    #[error(
+        "`{code}` is no country whose holidays are known; an ISO 3166 code of two letters is, such as ES, or `none`"
+    )]
     UnknownCountry {
         /// What was given.
         code: String,

@@ -49,6 +49,11 @@ impl Frequency {
         }
     }
 
+    /// Whether every interval lies within one day.
+    pub(crate) fn is_within_days(self) -> bool {
+        matches!(self, Frequency::Seconds(_) | Frequency::Day | Frequency::BusinessDay)
+    }
+
     /// Season lengths in steps, shortest first: the day and the week below a day, the week for
     /// days, the year for weeks, months and quarters, none for years.
     pub fn seasons(&self) -> Vec<usize> {

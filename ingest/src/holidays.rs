@@ -8,19 +8,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The public holidays that all of a country has, written as its ISO 3166 code of two letters.
+/// The public holidays that all of a country has, written as its ISO 3166 code of two letters, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Holidays(Country);
+pub struct Holidays(Option<Country>);
 
 /// Features of a step: whether its day, the day before it and the day after it are holidays.
 pub(crate) const N_FEATURES: usize = 3;
 
+/// How no holidays are written.
+const NONE: &str = "none";
+
 impl Holidays {
+    /// No day is one.
+    pub const NONE: Self = Self(None);
+
+    /// Those of all countries that are known.
+    pub(crate) fn of_all_countries() -> impl Iterator<Item = Self> {
+        Country::ALL.into_iter().map(|country| Self(Some(country)))
+    }
+
     /// Whether a day is one.
     #[must_use]
     pub fn contains(self, date: NaiveDate) -> bool {
-        self.0.holidays().get_public().contains(date)
+        self.0.is_some_and(|country| country.holidays().get_public().contains(date))
     }
 
     /// Appends the features of a step on a day.
@@ -33,13 +44,16 @@ impl Holidays {
 impl FromStr for Holidays {
     type Err = Error;
 
-    /// The holidays of an ISO 3166 code of two letters, such as `ES`.
+    /// The holidays of an ISO 3166 code of two letters, such as `ES`, or `none`.
     ///
     /// # Errors
     /// [`Error::UnknownCountry`] when no holidays are known of it.
     fn from_str(code: &str) -> Result<Self, Error> {
+        if code.eq_ignore_ascii_case(NONE) {
+            return Ok(Self::NONE);
+        }
         let country: Result<Country, _> = code.to_ascii_uppercase().parse();
-        country.map(Self).map_err(|_| Error::UnknownCountry { code: code.to_owned() })
+        country.map(|country| Self(Some(country))).map_err(|_| Error::UnknownCountry { code: code.to_owned() })
     }
 }
 
@@ -59,7 +73,7 @@ impl From<Holidays> for String {
 
 impl fmt::Display for Holidays {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.iso_code())
+        f.write_str(self.0.map_or(NONE, |country| country.iso_code()))
     }
 }
 
@@ -87,6 +101,9 @@ mod tests {
         assert!("AU".parse::<Holidays>().expect("a country").contains(date(2014, 12, 26)));
         let error = "Narnia".parse::<Holidays>().expect_err("no country").to_string();
         assert!(error.contains("Narnia") && error.contains("two letters"), "{error}");
+        let none: Holidays = "none".parse().expect("none");
+        assert_eq!((none, none.to_string().as_str()), (Holidays::NONE, "none"));
+        assert!(!none.contains(date(2023, 12, 25)));
     }
 
     #[test]

@@ -21,14 +21,8 @@ async fn main() {
     let pool = PgPoolOptions::new().max_connections(5).connect(&url).await.unwrap();
     api::MIGRATOR.run(&pool).await.unwrap();
     let data = tempfile::tempdir().unwrap();
-    let plan = Plan {
-        n_days_before: 21,
-        n_days: 30,
-        shift_day: 14,
-        forecast_hours: 1,
-        train_steps: 40,
-        history_days: 7,
-    };
+    let plan =
+        Plan { n_days_before: 21, n_days: 30, shift_day: 14, forecast_hours: 1, train_steps: 40, history_days: 7 };
     let started = Instant::now();
     let outcome = simulation::run(&pool, data.path(), &plan, |day| {
         println!("{:>5.0} s: {}", started.elapsed().as_secs_f64(), day.format("%Y-%m-%d"));

@@ -12,7 +12,7 @@ use ingest::{Panel, PanelConfig};
 use super::load::{FileArgs, print_report};
 use crate::config::DeviceConfig;
 use crate::progress::{Display, stop_on_interrupt};
-use crate::training;
+use crate::{telemetry, training};
 
 /// Fewest rows that calibrate: below this not even a p-value of 0.05 could be told.
 const N_CALIBRATE_MIN: usize = 20;
@@ -95,9 +95,10 @@ fn score_file(args: &Args) -> anyhow::Result<()> {
         holidays: args.reading.holidays,
         ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
-    let panel = Panel::from_frame(config, &loaded.frame)?;
-    let history = panel.history()?;
+    let mut panel = Panel::from_frame(config, &loaded.frame)?;
     let config = split(args, &panel)?;
+    panel.find_holidays(panel.n_steps() - config.n_learn).into_iter().for_each(telemetry::note);
+    let history = panel.history()?;
     let device = args.device.open()?;
     let mut display = Display::new(panel.name());
     let result = anomalies(&history, &config, &device, &mut |progress| display.show(progress));

@@ -10,7 +10,7 @@ use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
 use forecast::metrics::WindowSums;
 use forecast::schedule::PASSES_DEFAULT;
 use forecast::{Bounds, Device, History, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, paper};
-use ingest::{Panel, PanelConfig, trajectories};
+use ingest::{Holidays, Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::config::DeviceConfig;
 use crate::curves::{self, Curves};
 use crate::page::report::Report;
 use crate::progress::{Display, stop_on_interrupt};
-use crate::{schedule, table, training};
+use crate::{schedule, table, telemetry, training};
 
 /// Train on a file and score forecasts of its last windows against the numbers to beat.
 #[derive(Debug, clap::Args)]
@@ -148,7 +148,11 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         holidays: args.reading.holidays,
         ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
-    let panel = Panel::from_frame(config, &loaded.frame)?;
+    let mut panel = Panel::from_frame(config, &loaded.frame)?;
+    // The published network knows no calendar but its own.
+    let is_found = args.config == ModelConfig::Default;
+    let found_holidays = is_found.then(|| panel.find_holidays(args.horizon.saturating_mul(args.windows))).flatten();
+    found_holidays.into_iter().for_each(telemetry::note);
     let history = panel.history()?;
     // What is only planned is no part of the test.
     let panel = panel.rows(0..history.values.n_steps());
@@ -168,6 +172,7 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         "data": {
             "file": loaded.report.file, "n_steps": panel.n_steps(), "series": panel.series(),
             "frequency": loaded.report.frequency, "time_zone": loaded.report.time_zone,
+            "holidays": panel.config().holidays, "found_holidays": found_holidays,
         },
         "config": args.config,
         "horizon": args.horizon, "train_horizon": args.trained_horizon(),
@@ -221,6 +226,7 @@ fn settings(args: &Args, panel: &Panel) -> Vec<(&'static str, String)> {
             format!("{} steps of {}, {} to {}", panel.n_steps(), panel.frequency(), time(0), time(panel.n_steps() - 1)),
         ),
         ("Time zone", zone.to_string()),
+        ("Public holidays", panel.config().holidays.unwrap_or(Holidays::NONE).to_string()),
         ("Test", format!("{} windows of {} steps", args.windows, args.horizon)),
         ("Trajectories", args.samples.to_string()),
         ("Trained for", trained),

@@ -128,7 +128,9 @@ async fn prepare(
     }
     println!("\n{} ({})", dataset.description, dataset.license);
     load(pool, &database.data_dir, dataset).await?;
-    let data = training::read(pool, dataset.name, Utc::now()).await?;
+    let mut data = training::read(pool, dataset.name, Utc::now()).await?;
+    data.find_holidays(show.horizon * show.n_windows);
+    data.found_holidays.iter().for_each(|found| println!("{found}"));
     let history = data.values.history()?;
     let config = TrainConfig::new(show.horizon, Budget::Seconds(train_seconds), SEED);
     let sample = SampleConfig { n_samples: N_SAMPLES, seed: SEED, ..SampleConfig::default() };

@@ -29,7 +29,8 @@ pub struct FileArgs {
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub time_zone: Tz,
 
-    /// Country whose public holidays the model is told of: an ISO 3166 code of two letters, such as ES.
+    /// Country whose public holidays models are told of, an ISO 3166 code of two letters, such as ES, or none. Where nothing is said,
+    /// a training finds the country whose holidays the values show.
     #[arg(long, value_name = "COUNTRY")]
     pub holidays: Option<Holidays>,
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::{Acquire, PgConnection, PgExecutor, PgPool, Postgres};
 
 use super::Error;
+use super::panel::Panel;
 use super::words::Stage;
 
 /// A stored model.
@@ -50,6 +51,14 @@ impl Model {
     #[must_use]
     pub fn trained_until(&self) -> Option<DateTime<Utc>> {
         DateTime::deserialize(&self.metrics["trained_until"]).ok()
+    }
+
+    /// The panel with its days told by the holidays that the model has learned from, whatever it declares by now; as it is where the
+    /// model does not say. What it has not learned from it does not read.
+    #[must_use]
+    pub fn as_learned(&self, panel: &Panel) -> Panel {
+        let holidays = self.config["holidays"].as_str().map(str::to_owned);
+        Panel { holidays: holidays.or_else(|| panel.holidays.clone()), ..panel.clone() }
     }
 }
 

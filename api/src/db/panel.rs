@@ -18,7 +18,7 @@ pub struct Panel {
     pub time_zone: String,
     /// How long after the end of its interval a value is usually known.
     pub publication_delay: TimeDelta,
-    /// ISO 3166 code of the country whose public holidays models are told of.
+    /// ISO 3166 code of the country whose public holidays models are told of, or `none`; otherwise a training may find them.
     pub holidays: Option<String>,
     /// When it was first loaded.
     pub created_at: DateTime<Utc>,
@@ -35,7 +35,7 @@ pub struct NewPanel<'a> {
     pub time_zone: &'a str,
     /// `None` keeps what is stored; zero for a new panel.
     pub publication_delay: Option<TimeDelta>,
-    /// ISO 3166 code of the country whose public holidays models are told of; `None` keeps what is stored.
+    /// ISO 3166 code of the country whose public holidays models are told of, or `none`; `None` keeps what is stored.
     pub holidays: Option<&'a str>,
 }
 

@@ -38,6 +38,7 @@ impl Serving {
         let model = registry::champion(pool, &panel).await?;
         let series = db::panel_version::series(pool, DEFAULT_TENANT, model.panel_version_id).await?;
         let (grid, checkpoint) = (Grid::of(&panel)?, Checkpoint::of(&model));
+        let panel = model.as_learned(&panel);
         Ok(Self { panel, model, series, grid, checkpoint })
     }
 

@@ -118,9 +118,16 @@ impl Task for TrainOrder {
             return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
         }
         let as_of = self.as_of.unwrap_or_else(|| context.now());
-        let data = training::read(&context.pool, &self.panel, as_of).await?;
+        let mut data = training::read(&context.pool, &self.panel, as_of).await?;
+        let n_kept_out = self.horizon * self.test_windows;
+        let data = blocking::run("finding holidays", move || {
+            data.find_holidays(n_kept_out);
+            data
+        })
+        .await?;
         let history = data.values.history()?;
         reporter.log(format!("{} steps of {} series", history.values.n_steps(), history.values.n_series()));
+        data.found_holidays.iter().for_each(|found| reporter.log(found.to_string()));
 
         let budget = training::budget(self.train_steps, self.train_minutes);
         let network = self.network.clone();

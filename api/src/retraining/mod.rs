@@ -103,13 +103,20 @@ pub async fn retrain(
         (None, Some(champion)) => trained_horizon(champion)?,
         (None, None) => bail!(Error::NoModel { panel: panel.name }),
     };
-    let known = training::read(pool, &order.panel, *as_of).await?;
+    let mut known = training::read(pool, &order.panel, *as_of).await?;
     let windows = Windows::last(&known.values, horizon, policy.windows)
         .with_context(|| format!("panel `{}` is too short for {} windows", panel.name, policy.windows))?;
     let cutoff = windows.issue_time(&known.values, 0);
     let mut seen = training::read_version(pool, &panel, &known.panel_version, cutoff).await?;
     // A source that states values ahead of their time must not lengthen the history.
     let n_past = usize::try_from(seen.values.issue_row(cutoff)).unwrap_or(0);
+    let mut seen = blocking::run("finding holidays", move || {
+        seen.values = seen.values.rows(0..n_past);
+        seen.find_holidays(0);
+        seen
+    })
+    .await?;
+    known.values.set_holidays(seen.values.config().holidays);
     let start = policy.history_days.and_then(|days| cutoff.checked_sub_days(Days::new(u64::from(days))));
     let first = start.map_or(0, |start| usize::try_from(seen.values.issue_row(start)).unwrap_or(0));
     seen.values = seen.values.rows(first.min(n_past)..n_past);
@@ -142,7 +149,8 @@ impl Judged {
     /// What is to be said of how training began, a line for each.
     #[must_use]
     pub fn beginning_told(&self) -> Vec<String> {
-        self.trained.beginning_told()
+        let holidays = self.seen.found_holidays.iter().map(ToString::to_string);
+        holidays.chain(self.trained.beginning_told()).collect()
     }
 
     /// Stores the candidate with its files, how it compared, and what follows from it, in a transaction of the caller's.
@@ -216,7 +224,7 @@ enum Opponent {
 struct Champion {
     row: Model,
     model: forecast::Model,
-    /// What is known of the series that it models, where the panel has gained others since.
+    /// What is known of the series that it models, where these or the holidays that it is told of are not those of the candidate.
     known: Option<Panel>,
 }
 
@@ -239,12 +247,15 @@ async fn opponent(
         Err(error) => return Err(error.into()),
     };
     // A panel that has gained series since the champion was trained has a version of its own for each.
-    let known = if known.panel_version.panel_version_id == row.panel_version_id {
+    let panel = row.as_learned(&known.panel);
+    let told = known.values.config().holidays.map(|holidays| holidays.to_string());
+    let is_told_alike = panel.holidays == told;
+    let known = if known.panel_version.panel_version_id == row.panel_version_id && is_told_alike {
         None
     } else {
         let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
         let version = version.context("the champion's panel version is gone")?;
-        Some(training::read_version(pool, &known.panel, &version, known.as_of).await?.values)
+        Some(training::read_version(pool, &panel, &version, known.as_of).await?.values)
     };
     Ok(Opponent::Champion(Box::new(Champion { row, model, known })))
 }

@@ -20,9 +20,9 @@ pub struct Policy {
     pub confidence: f64,
     /// The upper end of that interval may be as high as this, relative to the champion's CRPS.
     pub tolerance: f64,
-    /// The share of the truth inside the candidate's central 80 % interval must be at least this.
+    /// The share of the truth inside the candidate's central 80 % interval must be at least this, or nearer to 80 % than the champion's.
     pub coverage_80_min: f64,
-    /// And at most this.
+    /// And at most this, or as near.
     pub coverage_80_max: f64,
     /// Learn from so many days before the windows; from all that is known when not given. Fewer forget sooner what was once
     /// true.

@@ -95,7 +95,7 @@ pub struct PanelBody {
     /// How long after the end of its interval a value is usually known, in seconds.
     #[schema(example = 0)]
     pub publication_delay_seconds: f64,
-    /// Country whose public holidays models are told of, an ISO 3166 code of two letters; null where there is none.
+    /// Country whose public holidays models are told of, an ISO 3166 code of two letters, or `none`; null where a training may find it.
     #[schema(example = "ES")]
     pub holidays: Option<String>,
     /// When it was first loaded.

@@ -37,7 +37,7 @@ pub struct PushParameters {
     frequency: Option<String>,
     /// IANA name of the zone of local times. Default: that of the panel, else UTC.
     time_zone: Option<String>,
-    /// Country whose public holidays models are told of, an ISO 3166 code of two letters; what is stored when not given.
+    /// Country whose public holidays models are told of, an ISO 3166 code of two letters, or `none`; what is stored when not given.
     #[param(example = "ES")]
     holidays: Option<String>,
     /// What to do with different values for one time: `reject` (default), `keep_first` or `keep_last`.
@@ -79,8 +79,11 @@ impl FromQuery for PushQuery {
                 .take_parsed("frequency", "a frequency, such as 15min, 1h, 1d, 1mo", |text| text.parse().ok())?,
             time_zone: parameters
                 .take_parsed("time_zone", "an IANA name, such as Europe/Madrid", |text| text.parse().ok())?,
-            holidays: parameters
-                .take_parsed("holidays", "an ISO 3166 code of two letters, such as ES", |text| text.parse().ok())?,
+            holidays: parameters.take_parsed(
+                "holidays",
+                "an ISO 3166 code of two letters, such as ES, or `none`",
+                |text| text.parse().ok(),
+            )?,
             duplicates: parameters
                 .take_parsed("duplicates", "reject, keep_first or keep_last", duplicates)?
                 .unwrap_or_default(),

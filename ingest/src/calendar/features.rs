@@ -39,9 +39,9 @@ pub(crate) fn n_features(frequency: Frequency, holidays: Option<Holidays>) -> us
     2 * (day + week + year) as usize + usize::from(year_cosine) + n_of_holidays
 }
 
-/// The holidays, where a step is of one day.
+/// The holidays, where there are any and a step lies within one day.
 fn of_days(frequency: Frequency, holidays: Option<Holidays>) -> Option<Holidays> {
-    holidays.filter(|_| matches!(frequency, Frequency::Seconds(_) | Frequency::Day | Frequency::BusinessDay))
+    holidays.filter(|&holidays| holidays != Holidays::NONE && frequency.is_within_days())
 }
 
 /// Appends the features of the interval that starts at `t`.

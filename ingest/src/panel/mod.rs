@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use forecast::{Bounds, Calendar, Grid, History, Role, Window};
 
-use crate::{Error, Frame, Frequency, Holidays, calendar};
+use crate::{Error, FoundHolidays, Frame, Frequency, Holidays, calendar, holiday_search};
 
 /// Cells (steps times series) of the largest panel: 1.6 GB of values.
 const N_CELLS_MAX: usize = 200_000_000;
@@ -26,7 +26,7 @@ pub struct PanelConfig {
     pub bounds: Vec<Bounds>,
     /// What each series is to a model; empty when all are targets.
     pub roles: Vec<Role>,
-    /// The public holidays that its days are told by.
+    /// The public holidays that its days are told by; where none are declared they may be [found](Panel::find_holidays).
     pub holidays: Option<Holidays>,
 }
 
@@ -180,6 +180,33 @@ impl Panel {
         (0..self.series.len()).filter(is_target).collect()
     }
 
+    /// Tells its days by other holidays.
+    pub fn set_holidays(&mut self, holidays: Option<Holidays>) {
+        self.config.holidays = holidays;
+    }
+
+    /// Where no holidays are declared, tells its days by those of the country whose holidays are the days on which its targets are unlike
+    /// the same days of the weeks around; by none where that may be chance, or steps are longer than a day. The last `n_kept_out` rows of
+    /// the [history](Panel::history) are not looked at.
+    pub fn find_holidays(&mut self, n_kept_out: usize) -> Option<FoundHolidays> {
+        if self.config.holidays.is_some() {
+            return None;
+        }
+        let found = self.search_holidays(n_kept_out);
+        self.config.holidays = Some(found.map_or(Holidays::NONE, |found| found.holidays));
+        found
+    }
+
+    fn search_holidays(&self, n_kept_out: usize) -> Option<FoundHolidays> {
+        let PanelConfig { frequency, time_zone, .. } = self.config;
+        if !frequency.is_within_days() {
+            return None;
+        }
+        let date = |row| calendar::local(self.valid_time(row), time_zone).date();
+        let dates: Vec<NaiveDate> = (0..self.n_history_steps().saturating_sub(n_kept_out)).map(date).collect();
+        holiday_search::find(&self.values, &self.targets(), &dates)
+    }
+
     /// Declared range of each series.
     pub fn bounds(&self) -> &[Bounds] {
         &self.config.bounds
@@ -239,17 +266,22 @@ impl Panel {
         Ok(Calendar::new(n_features, features)?)
     }
 
+    /// Rows up to the last one in which there is more than the supplied future of known covariates.
+    fn n_history_steps(&self) -> usize {
+        let is_observed = |&row: &usize| {
+            let values = self.values.row(row).iter().enumerate();
+            values.into_iter().any(|(series, value)| !value.is_nan() && !self.config.is_known(series))
+        };
+        (0..self.n_steps()).rev().find(is_observed).map_or(self.n_steps(), |last| last + 1)
+    }
+
     /// All that a model may learn from: the latest values of all rows, up to the last one in which there is more than the
     /// supplied future of known covariates.
     ///
     /// # Errors
     /// As [`Panel::calendar`].
     pub fn history(&self) -> Result<History, Error> {
-        let is_observed = |&row: &usize| {
-            let values = self.values.row(row).iter().enumerate();
-            values.into_iter().any(|(series, value)| !value.is_nan() && !self.config.is_known(series))
-        };
-        let rows = 0..(0..self.n_steps()).rev().find(is_observed).map_or(self.n_steps(), |last| last + 1);
+        let rows = 0..self.n_history_steps();
         Ok(History {
             values: self.values.rows(rows.clone()),
             calendar: self.calendar(rows)?,

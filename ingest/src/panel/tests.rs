@@ -313,3 +313,38 @@ fn a_role_for_each_series_or_none() {
     let refused = Panel::from_observations(config, names(2), [one]).expect_err("one role for two series");
     assert!(matches!(refused, Error::Forecast(forecast::Error::SeriesCount { given: 1, expected: 2 })), "{refused}");
 }
+
+/// Days of 2018 to 2021, on the holidays of Spain a tenth of the usual.
+fn shop(holidays: Option<Holidays>) -> Panel {
+    let (start, spain) = (utc("2018-01-01T00:00:00Z"), "ES".parse::<Holidays>().expect("a country"));
+    let value = |day: i64| {
+        let usual = 100.0 + ((day * 7919) % 101) as f64 / 10.0;
+        if spain.contains((start + TimeDelta::days(day)).date_naive()) { 10.0 } else { usual }
+    };
+    let observation = |day| Observation {
+        series: 0,
+        valid_time: start + TimeDelta::days(day),
+        available_at: None,
+        value: value(day),
+        sd: None,
+    };
+    let config = PanelConfig { holidays, ..PanelConfig::new("shop", Frequency::Day, Tz::UTC) };
+    Panel::from_observations(config, names(1), (0..1461).map(observation)).expect("a panel")
+}
+
+#[test]
+fn holidays_are_found_where_none_are_declared_in_the_rows_that_are_looked_at() {
+    let spain = "ES".parse().expect("a country");
+    let mut panel = shop(None);
+    assert_eq!(panel.find_holidays(0).map(|found| found.holidays), Some(spain));
+    let told = panel.calendar(0..1).expect("a calendar").n_features();
+    assert_eq!(panel.config().holidays, Some(spain));
+    assert_eq!(told, shop(Some(Holidays::NONE)).calendar(0..1).expect("a calendar").n_features() + 3);
+    for declared in [spain, Holidays::NONE] {
+        let mut panel = shop(Some(declared));
+        assert_eq!((panel.find_holidays(0), panel.config().holidays), (None, Some(declared)));
+    }
+    let mut panel = shop(None);
+    assert_eq!(panel.find_holidays(1161), None, "300 days are too few");
+    assert_eq!(panel.config().holidays, Some(Holidays::NONE));
+}

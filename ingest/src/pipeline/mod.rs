@@ -66,7 +66,7 @@ pub struct Pipeline {
     /// Spacing of the grid. Default that of the panel, else inferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency: Option<String>,
-    /// The country whose public holidays models are told of. Default that of the panel, else none.
+    /// The country whose public holidays models are told of, or `none`. Default what the panel has, else what a training finds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holidays: Option<Holidays>,
     /// What to do with different values for one time.

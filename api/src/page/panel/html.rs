@@ -77,7 +77,11 @@ fn shown_series(view: &View, shown: &ShownSeries) -> Markup {
         (shell::tabs(&panel.name, Tab::Forecast))
         p.lead {
             "Panel " (panel.name) " · every " (panel.frequency) " · " (panel.time_zone)
-            @if let Some(country) = &panel.holidays { " · holidays of " (country) }
+            @match panel.holidays.as_deref() {
+                None => {}
+                Some("none") => " · no holidays",
+                Some(country) => { " · holidays of " (country) }
+            }
             @if let Some(unit) = &series.unit { " · " (unit) }
         }
         @if shown.forecast.is_some() || !view.forecasts.is_empty() { (look(view, shown)) }
