@@ -10,8 +10,9 @@ use forecast::noise::Stream;
 use ingest::Holidays;
 use serde_json::json;
 use sqlx::PgPool;
+use sqlx::migrate::Migrator;
 
-use crate::support::{Service, do_job};
+use crate::support::{Service, do_job, load_panel, register};
 
 /// Until the 23rd of December 2021, of which the forecasts know.
 const N_DAYS: u64 = 1299;
@@ -91,4 +92,20 @@ async fn a_training_finds_the_holidays_that_the_values_show_unless_there_are_to_
     assert_eq!(version, 3);
     assert!(untold[1] > 60.0, "{untold:?}");
     assert!(!do_one("backtest", json!({"panel": "shop", "version": 1, "windows": 2, "num_samples": 10})).await);
+}
+
+#[sqlx::test(migrations = false)]
+async fn models_that_are_there_say_what_their_panel_had_declared(pool: PgPool) {
+    let before = api::MIGRATOR.iter().filter(|migration| migration.version < 33).cloned().collect();
+    Migrator { migrations: before, ..Migrator::DEFAULT }.run(&pool).await.unwrap();
+    for (panel, holidays) in [("madrid", Some("ES")), ("nowhere", None)] {
+        let loaded = load_panel(&pool, panel, 10).await;
+        let declared = sqlx::query("update panel set holidays = $1 where name = $2").bind(holidays).bind(panel);
+        declared.execute(&pool).await.unwrap();
+        register(&pool, &loaded, panel, &"0".repeat(64)).await;
+    }
+    api::MIGRATOR.run(&pool).await.unwrap();
+    let config = "select config from model join panel using (tenant_id, panel_id) order by panel.name";
+    let configs: Vec<serde_json::Value> = sqlx::query_scalar(config).fetch_all(&pool).await.unwrap();
+    assert_eq!(configs, [json!({"horizon": 12, "holidays": "ES"}), json!({"horizon": 12})]);
 }
