@@ -323,8 +323,16 @@ async fn more_requests_than_may_wait_for_the_model(pool: PgPool) {
         // Opened in both directions, a pipe keeps nobody waiting.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
     };
-    let (first, second, ()) =
-        tokio::join!(service.make_forecast(&request), service.make_forecast(&request), refuse_the_third);
+    // As long as the model's thread has not taken one of them, the other is refused.
+    let until_it_waits = async || {
+        loop {
+            let answer = service.make_forecast(&request).await;
+            if answer.json()["code"] != "queue-full" {
+                break answer;
+            }
+        }
+    };
+    let (first, second, ()) = tokio::join!(until_it_waits(), until_it_waits(), refuse_the_third);
     first.problem(503, "model-unavailable");
     second.problem(503, "model-unavailable");
 }
