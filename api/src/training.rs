@@ -11,6 +11,7 @@ use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::Error;
 use crate::artefacts::Artefacts;
 use crate::blocking;
 use crate::curves::{self, Curves};
@@ -47,9 +48,17 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
-    /// Where the panel declares no holidays, tells its days by those that its values show, without so many of the last rows.
-    pub fn find_holidays(&mut self, n_kept_out: usize) {
-        self.found_holidays = self.values.find_holidays(n_kept_out);
+    /// Where the panel declares no holidays, tells its days by those that its first rows show. It takes up to a second, on a thread for
+    /// such work.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when that thread fails.
+    pub async fn find_holidays(mut self, n_rows: usize) -> Result<Self, Error> {
+        blocking::run("finding holidays", move || {
+            self.found_holidays = self.values.find_holidays(n_rows);
+            self
+        })
+        .await
     }
 }
 

@@ -239,7 +239,7 @@ fn quantile_knots(mut observed: Vec<Weighted>, probabilities: &[f64]) -> Vec<f64
     let last = observed.len() - 1;
     let quantile = |p: f64| {
         let position = p * positions[last];
-        let below = positions.partition_point(|&other| other <= position).saturating_sub(1).min(last);
+        let below = positions.partition_point(|&other| other <= position) - 1;
         let above = (below + 1).min(last);
         let distance = positions[above] - positions[below];
         let share = if distance > 0.0 { (position - positions[below]) / distance } else { 0.0 };

@@ -97,7 +97,7 @@ fn score_file(args: &Args) -> anyhow::Result<()> {
     };
     let mut panel = Panel::from_frame(config, &loaded.frame)?;
     let config = split(args, &panel)?;
-    panel.find_holidays(panel.n_steps() - config.n_learn).into_iter().for_each(telemetry::note);
+    panel.find_holidays(config.n_learn).into_iter().for_each(telemetry::note);
     let history = panel.history()?;
     let device = args.device.open()?;
     let mut display = Display::new(panel.name());

@@ -149,9 +149,11 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
     };
     let mut panel = Panel::from_frame(config, &loaded.frame)?;
-    // The published network knows no calendar but its own.
-    let is_found = args.config == ModelConfig::Default;
-    let found_holidays = is_found.then(|| panel.find_holidays(args.horizon.saturating_mul(args.windows))).flatten();
+    let found_holidays = match args.config {
+        ModelConfig::Default => panel.find_holidays(panel.n_rows_before(args.windows, args.horizon)),
+        // The published network knows no calendar but its own.
+        ModelConfig::Paper => None,
+    };
     found_holidays.into_iter().for_each(telemetry::note);
     let history = panel.history()?;
     // What is only planned is no part of the test.

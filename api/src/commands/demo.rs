@@ -128,8 +128,9 @@ async fn prepare(
     }
     println!("\n{} ({})", dataset.description, dataset.license);
     load(pool, &database.data_dir, dataset).await?;
-    let mut data = training::read(pool, dataset.name, Utc::now()).await?;
-    data.find_holidays(show.horizon * show.n_windows);
+    let data = training::read(pool, dataset.name, Utc::now()).await?;
+    let n_rows = data.values.n_rows_before(show.n_windows, show.horizon);
+    let data = data.find_holidays(n_rows).await?;
     data.found_holidays.iter().for_each(|found| println!("{found}"));
     let history = data.values.history()?;
     let config = TrainConfig::new(show.horizon, Budget::Seconds(train_seconds), SEED);

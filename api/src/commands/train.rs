@@ -79,8 +79,9 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let (pool, artefacts) = (database.pool(), args.database.artefacts()?);
-    let mut data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
-    data.find_holidays(args.horizon.saturating_mul(args.test_windows));
+    let data = training::read(pool, &args.panel, args.as_of.unwrap_or_else(Utc::now)).await?;
+    let n_rows = data.values.n_rows_before(args.test_windows, args.horizon);
+    let data = data.find_holidays(n_rows).await?;
     data.found_holidays.iter().for_each(telemetry::note);
     let history = data.values.history()?;
     let network = super::network(args.network.as_deref(), args.horizon)?;

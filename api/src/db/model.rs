@@ -1,6 +1,7 @@
 //! Trained models and their stages.
 
 use chrono::{DateTime, Utc};
+use ingest::Holidays;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection, PgExecutor, PgPool, Postgres};
@@ -53,11 +54,17 @@ impl Model {
         DateTime::deserialize(&self.metrics["trained_until"]).ok()
     }
 
+    /// The holidays that it was told of; `None` of a model that was registered before this was stored.
+    #[must_use]
+    pub fn holidays(&self) -> Option<Holidays> {
+        Holidays::deserialize(&self.config["holidays"]).ok()
+    }
+
     /// The panel with its days told by the holidays that the model has learned from, whatever it declares by now; as it is where the
     /// model does not say. What it has not learned from it does not read.
     #[must_use]
     pub fn as_learned(&self, panel: &Panel) -> Panel {
-        let holidays = self.config["holidays"].as_str().map(str::to_owned);
+        let holidays = self.holidays().map(|holidays| holidays.to_string());
         Panel { holidays: holidays.or_else(|| panel.holidays.clone()), ..panel.clone() }
     }
 }

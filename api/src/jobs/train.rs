@@ -118,13 +118,9 @@ impl Task for TrainOrder {
             return Err(Error::UnknownPanel { panel: self.panel.clone() }.into());
         }
         let as_of = self.as_of.unwrap_or_else(|| context.now());
-        let mut data = training::read(&context.pool, &self.panel, as_of).await?;
-        let n_kept_out = self.horizon * self.test_windows;
-        let data = blocking::run("finding holidays", move || {
-            data.find_holidays(n_kept_out);
-            data
-        })
-        .await?;
+        let data = training::read(&context.pool, &self.panel, as_of).await?;
+        let n_rows = data.values.n_rows_before(self.test_windows, self.horizon);
+        let data = data.find_holidays(n_rows).await?;
         let history = data.values.history()?;
         reporter.log(format!("{} steps of {} series", history.values.n_steps(), history.values.n_series()));
         data.found_holidays.iter().for_each(|found| reporter.log(found.to_string()));

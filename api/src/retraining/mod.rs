@@ -21,7 +21,7 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, Days, Utc};
 use forecast::backtest::BacktestRow;
 use forecast::{Device, Fitted, NetworkConfig, SampleConfig, TrainConfig};
-use ingest::Panel;
+use ingest::{Holidays, Panel};
 use sqlx::{PgConnection, PgPool};
 
 pub use self::comparison::{Difference, Reference, Verdict, WindowPair, WindowScore, judge};
@@ -107,15 +107,10 @@ pub async fn retrain(
     let windows = Windows::last(&known.values, horizon, policy.windows)
         .with_context(|| format!("panel `{}` is too short for {} windows", panel.name, policy.windows))?;
     let cutoff = windows.issue_time(&known.values, 0);
-    let mut seen = training::read_version(pool, &panel, &known.panel_version, cutoff).await?;
+    let seen = training::read_version(pool, &panel, &known.panel_version, cutoff).await?;
     // A source that states values ahead of their time must not lengthen the history.
     let n_past = usize::try_from(seen.values.issue_row(cutoff)).unwrap_or(0);
-    let mut seen = blocking::run("finding holidays", move || {
-        seen.values = seen.values.rows(0..n_past);
-        seen.find_holidays(0);
-        seen
-    })
-    .await?;
+    let mut seen = seen.find_holidays(n_past).await?;
     known.values.set_holidays(seen.values.config().holidays);
     let start = policy.history_days.and_then(|days| cutoff.checked_sub_days(Days::new(u64::from(days))));
     let first = start.map_or(0, |start| usize::try_from(seen.values.issue_row(start)).unwrap_or(0));
@@ -246,16 +241,19 @@ async fn opponent(
         }
         Err(error) => return Err(error.into()),
     };
-    // A panel that has gained series since the champion was trained has a version of its own for each.
-    let panel = row.as_learned(&known.panel);
-    let told = known.values.config().holidays.map(|holidays| holidays.to_string());
-    let is_told_alike = panel.holidays == told;
-    let known = if known.panel_version.panel_version_id == row.panel_version_id && is_told_alike {
-        None
-    } else {
+    let (learned, told) = (row.holidays(), known.values.config().holidays);
+    let known = if known.panel_version.panel_version_id != row.panel_version_id {
+        // A panel that has gained series since the champion was trained has a version of its own for each.
         let version = db::panel_version::get(pool, DEFAULT_TENANT, row.panel_version_id).await?;
         let version = version.context("the champion's panel version is gone")?;
-        Some(training::read_version(pool, &panel, &version, known.as_of).await?.values)
+        Some(training::read_version(pool, &row.as_learned(&known.panel), &version, known.as_of).await?.values)
+    } else if [None, Some(Holidays::NONE), told].contains(&learned) {
+        // What has learned from no holidays reads none.
+        None
+    } else {
+        let mut values = known.values.clone();
+        values.set_holidays(learned);
+        Some(values)
     };
     Ok(Opponent::Champion(Box::new(Champion { row, model, known })))
 }

@@ -186,24 +186,24 @@ impl Panel {
     }
 
     /// Where no holidays are declared, tells its days by those of the country whose holidays are the days on which its targets are unlike
-    /// the same days of the weeks around; by none where that may be chance, or steps are longer than a day. The last `n_kept_out` rows of
-    /// the [history](Panel::history) are not looked at.
-    pub fn find_holidays(&mut self, n_kept_out: usize) -> Option<FoundHolidays> {
+    /// the same days of the weeks around; by none where that may be chance, or steps are longer than a day. Only the first `n_rows` are
+    /// looked at.
+    pub fn find_holidays(&mut self, n_rows: usize) -> Option<FoundHolidays> {
         if self.config.holidays.is_some() {
             return None;
         }
-        let found = self.search_holidays(n_kept_out);
+        let found = self.search_holidays(n_rows);
         self.config.holidays = Some(found.map_or(Holidays::NONE, |found| found.holidays));
         found
     }
 
-    fn search_holidays(&self, n_kept_out: usize) -> Option<FoundHolidays> {
+    fn search_holidays(&self, n_rows: usize) -> Option<FoundHolidays> {
         let PanelConfig { frequency, time_zone, .. } = self.config;
         if !frequency.is_within_days() {
             return None;
         }
         let date = |row| calendar::local(self.valid_time(row), time_zone).date();
-        let dates: Vec<NaiveDate> = (0..self.n_history_steps().saturating_sub(n_kept_out)).map(date).collect();
+        let dates: Vec<NaiveDate> = (0..n_rows.min(self.n_steps())).map(date).collect();
         holiday_search::find(&self.values, &self.targets(), &dates)
     }
 
@@ -273,6 +273,11 @@ impl Panel {
             values.into_iter().any(|(series, value)| !value.is_nan() && !self.config.is_known(series))
         };
         (0..self.n_steps()).rev().find(is_observed).map_or(self.n_steps(), |last| last + 1)
+    }
+
+    /// Rows of the [history](Panel::history) before so many windows of a test at its end.
+    pub fn n_rows_before(&self, n_windows: usize, horizon: usize) -> usize {
+        self.n_history_steps().saturating_sub(n_windows.saturating_mul(horizon))
     }
 
     /// All that a model may learn from: the latest values of all rows, up to the last one in which there is more than the
