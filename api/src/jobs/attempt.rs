@@ -33,12 +33,7 @@ pub async fn make(context: &Context, lease: &Lease) -> Result<Option<JobState>, 
     let outcome = match work {
         Ok(work) => {
             let (context, told) = (context.clone(), reporter.clone());
-            let work = tokio::spawn(async move {
-                tokio::select! {
-                    outcome = work.perform(&context, &told) => outcome,
-                    () = told.keep_writing() => Err(Failure::LeaseLost),
-                }
-            });
+            let work = tokio::spawn(async move { told.while_writing(work.perform(&context, &told)).await });
             // A panic is a failure as any other.
             work.await.unwrap_or_else(|panic| Err(Failure::Passing(panic.into())))
         }

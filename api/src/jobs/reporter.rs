@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::Notify;
 
 use super::{Clock, Failure};
 use crate::db::job::log;
@@ -30,6 +31,8 @@ pub struct Reporter {
     lease: Lease,
     clock: Clock,
     untold: Arc<Mutex<Untold>>,
+    /// Held while something is written, so that lines keep their order and none is on its way when the job ends.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is not written yet.
@@ -47,7 +50,7 @@ impl Reporter {
     /// Tells of the job that the lease is for.
     #[must_use]
     pub fn new(pool: PgPool, lease: Lease, clock: Clock) -> Self {
-        Self { pool, lease, clock, untold: Arc::default() }
+        Self { pool, lease, clock, untold: Arc::default(), writing: Arc::default() }
     }
 
     /// The lease of the attempt.
@@ -75,16 +78,25 @@ impl Reporter {
         change(&mut self.untold.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Writes what was told, for as long as the future is polled.
-    pub async fn keep_writing(&self) {
-        loop {
-            tokio::time::sleep(WRITE_INTERVAL).await;
-            self.write().await;
-        }
+    /// Does some work, and writes what it tells meanwhile. What is being written when the work ends is written to the end.
+    pub async fn while_writing<T>(&self, work: impl Future<Output = T>) -> T {
+        let ended = Notify::new();
+        let work = async {
+            let outcome = work.await;
+            ended.notify_one();
+            outcome
+        };
+        let keep_writing = async {
+            while tokio::time::timeout(WRITE_INTERVAL, ended.notified()).await.is_err() {
+                self.write().await;
+            }
+        };
+        tokio::join!(work, keep_writing).0
     }
 
     /// Writes what was told. A job goes on where this fails; the lines are lost.
     pub async fn write(&self) {
+        let _writing = self.writing.lock().await;
         let Untold { progress, lines } = self.with_untold(std::mem::take);
         let result: Result<(), crate::db::Error> = async {
             if let Some((share, activity)) = progress {
