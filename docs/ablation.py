@@ -36,6 +36,7 @@ VARIANTS = {
     "schedule full": ("", ["--schedule", "full"]),
     "schedule pyramid:6": ("", ["--schedule", "pyramid:6"]),
     "6 passes": ("", ["--passes", "6"]),
+    "tokens of single series": ("token = 'series'", []),
 }
 
 

@@ -7,6 +7,7 @@
 
 mod backtests;
 mod buckets;
+mod companions;
 mod covariates;
 mod dashboards;
 mod database;

@@ -5,6 +5,7 @@ pub mod backfilling;
 pub mod backtesting;
 mod blocking;
 pub mod commands;
+mod companions;
 pub mod config;
 pub mod curves;
 pub mod database;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::Error;
 use crate::artefacts::Artefacts;
 use crate::blocking;
+use crate::companions::{Companion, Companions};
 use crate::curves::{self, Curves};
 use crate::db::{self, DEFAULT_TENANT, model::NewModel, panel::Panel, panel_version::PanelVersion};
 use crate::drift::profile::Profile;
@@ -119,6 +120,8 @@ pub struct Trained {
     pub curves: Curves,
     /// The model whose weights it was to begin with.
     pub origin: Option<Origin>,
+    /// The panels that its network learned from too.
+    pub companions: Vec<Companion>,
     /// Names the training, whose state is kept until the model is registered.
     pub fingerprint: String,
 }
@@ -133,7 +136,16 @@ impl Trained {
     }
 }
 
-/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, and scores these. The state is
+/// What a network learns from besides its panel.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The model whose weights it begins with.
+    pub from: Option<WarmStart>,
+    /// Other panels.
+    pub companions: Companions,
+}
+
+/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, beside companions, and scores these. The state is
 /// kept among the artefacts from time to time, so that the same training goes on when it was cut off.
 ///
 /// Takes as long as the budget says: not for an async thread.
@@ -143,7 +155,7 @@ impl Trained {
 pub fn train(
     history: &History,
     config: &TrainConfig,
-    from: Option<&WarmStart>,
+    sources: &Sources,
     test: &TestWindows,
     artefacts: &Artefacts,
     device: &Device,
@@ -154,15 +166,18 @@ pub fn train(
         curves.record(state);
         progress(state)
     };
-    let origin = from.map(|from| from.origin.clone());
+    let origin = sources.from.as_ref().map(|from| from.origin.clone());
     let windows = backtest::BacktestConfig { horizon: config.horizon, n_windows: test.n_windows, sample: test.sample };
     let n_train = if test.n_windows == 0 { history.values.n_steps() } else { windows.n_train(history)? };
     let known = if test.n_windows == 0 { Cow::Borrowed(history) } else { Cow::Owned(history.rows(0..n_train)) };
     let mut memory = StoredState::new(artefacts);
-    let means = Means { start: from.map(WarmStart::start), memory: Some(&mut memory) };
+    let Sources { from, companions } = sources;
+    let start = from.as_ref().map(WarmStart::start);
+    let means = Means { start, memory: Some(&mut memory), companions: &companions.histories };
     let fitted = fit_with(&known, config, means, device, &mut progress)?;
     let scores = if test.n_windows == 0 { vec![] } else { backtest::score_windows(history, &windows, &fitted)?.rows };
-    Ok(Trained { fitted, scores, n_train, curves, origin, fingerprint: memory.fingerprint })
+    let companions = companions.of.clone();
+    Ok(Trained { fitted, scores, n_train, curves, origin, companions, fingerprint: memory.fingerprint })
 }
 
 /// Stores a trained model in a transaction of the caller's: checkpoint and training curves in a folder of its own, the snapshot
@@ -206,7 +221,7 @@ pub async fn register(
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({
             "horizon": config.horizon, "budget": budget, "seed": config.seed, "network": config.network,
-            "warm_start": trained.origin_used(),
+            "warm_start": trained.origin_used(), "companions": trained.companions,
             "holidays": data.values.config().holidays,
         }),
         metrics: &json!({

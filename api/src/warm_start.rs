@@ -9,6 +9,7 @@ use sqlx::PgPool;
 
 use crate::Error;
 use crate::artefacts::Artefacts;
+use crate::companions::Companion;
 use crate::db::model::Model;
 use crate::registry;
 use crate::training::{Trained, TrainingData};
@@ -48,7 +49,7 @@ impl WarmStart {
     /// Loads the champion of a panel, or a version, for a training on some data: `champion`, `3`, or with another panel than that of
     /// the data `berlin/3`.
     ///
-    /// Of another panel's model, nothing of the data counts as seen.
+    /// Of another panel's model, nothing of the data counts as seen but what it learned from as a companion.
     ///
     /// # Errors
     /// [`Error::UnknownPanel`], [`Error::UnknownModel`], [`Error::NoModel`], [`Error::BrokenModel`], [`Error::Database`].
@@ -77,6 +78,9 @@ impl WarmStart {
         let mut learned_until = Origin::of(row).map_or_else(BTreeMap::new, |origin| origin.learned_until);
         let own = row.trained_until().unwrap_or(row.data_cutoff);
         learned_until.entry(row.panel_id).and_modify(|until| *until = own.max(*until)).or_insert(own);
+        for Companion { panel_id, learned_until: until, .. } in Companion::of(row) {
+            learned_until.entry(panel_id).and_modify(|earlier| *earlier = until.max(*earlier)).or_insert(until);
+        }
         let seen = learned_until.get(&data.panel.panel_id).map(|&until| data.values.issue_row(until));
         let n_rows_seen = seen.and_then(|row| usize::try_from(row).ok()).unwrap_or(0);
         let origin = Origin { panel: panel.to_owned(), version: row.version, learned_until };

@@ -138,26 +138,30 @@ impl Attention {
 
     /// Attends from the given tokens to the cache and to themselves.
     ///
-    /// Returns the output and the keys and values of the given tokens, for the cache.
+    /// Tokens of the same time are so many groups, of which each attends to its own: as if they had heads of their own. Returns the
+    /// output and the keys and values of the given tokens, for the cache.
     ///
     /// # Shapes
-    /// - `x` and output: `[batch, time, d_model]`
+    /// - `x` and output: `[batch, time · group, d_model]`
+    /// - keys and values: `[batch, group · head, time, channel]`
     /// - `mask`: `[1, 1, time, time]` among the given tokens
     pub fn forward(
         &self,
         x: Tensor<3>,
+        n_groups: usize,
         rotation: &Rotation,
         mask: &Tensor<4>,
         cache: &LayerCache,
     ) -> (Tensor<3>, KeyValue) {
-        let [batch, time, d_model] = x.dims();
-        let (heads, channels) = (self.n_heads, d_model / self.n_heads);
-        let projected = self.query_key_value.forward(x).reshape([batch, time, 3 * heads, channels]).swap_dims(1, 2);
-        let query = rotation.apply(projected.clone().narrow(1, 0, heads)).mul_scalar((channels as f32).powf(-0.5));
-        let current = KeyValue {
-            key: rotation.apply(projected.clone().narrow(1, heads, heads)),
-            value: projected.narrow(1, 2 * heads, heads),
+        let [batch, n_tokens, d_model] = x.dims();
+        let (time, heads, channels) = (n_tokens / n_groups, n_groups * self.n_heads, d_model / self.n_heads);
+        let projected = self.query_key_value.forward(x).reshape([batch, time, n_groups, 3 * d_model]);
+        let part = |index: usize| {
+            let part = projected.clone().narrow(3, index * d_model, d_model);
+            part.reshape([batch, time, heads, channels]).swap_dims(1, 2)
         };
+        let query = rotation.apply(part(0)).mul_scalar((channels as f32).powf(-0.5));
+        let current = KeyValue { key: rotation.apply(part(1)), value: part(2) };
         let (own, mask) = match &cache.own {
             Some(earlier) => {
                 let n_earlier = earlier.key.dims()[2];
@@ -181,6 +185,6 @@ impl Attention {
                 unfold(from_shared, channels) + weights.narrow(3, n_shared, n_own).matmul(own.value)
             }
         };
-        (self.output.forward(attended.swap_dims(1, 2).reshape([batch, time, d_model])), current)
+        (self.output.forward(attended.swap_dims(1, 2).reshape([batch, n_tokens, d_model])), current)
     }
 }

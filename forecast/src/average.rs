@@ -55,7 +55,7 @@ impl ModuleMapper for Towards {
 mod tests {
     use super::*;
     use crate::attention::Sight;
-    use crate::denoiser::DenoiserConfig;
+    use crate::denoiser::{DenoiserConfig, TokenOf};
     use crate::noise::Stream;
 
     fn flat(denoiser: &Denoiser) -> Vec<f32> {
@@ -73,6 +73,7 @@ mod tests {
             n_heads: 2,
             n_layers: 1,
             attention: Sight::Causal,
+            token: TokenOf::Panel,
         };
         Denoiser::new(&config, &mut Stream::new(seed, 0), &crate::cpu())
     }

@@ -77,7 +77,7 @@ pub fn model(n_series: usize, device: &Device) -> Result<[Measurement; 2], Error
     let config = TrainConfig::new(HORIZON, Budget::Steps(1), 1);
     let history = history(n_series)?;
     let layout = layout(&history, &config);
-    let network = network(&layout, &history, &config);
+    let network = network(&layout, history.values.n_steps(), &config);
     let mut stream = Stream::new(1, 0);
 
     let denoiser = Denoiser::new(&network, &mut stream, device);
@@ -143,7 +143,7 @@ pub struct Batches {
 pub fn batches(history: &History, device: &Device) -> Result<Batches, Error> {
     let config = TrainConfig::new(HORIZON, Budget::Steps(1), 1);
     let layout = layout(history, &config);
-    let network = network(&layout, history, &config);
+    let network = network(&layout, history.values.n_steps(), &config);
     let started = Instant::now();
     let roles = Roles::new(&history.roles, history.values.n_series())?;
     let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
@@ -157,7 +157,7 @@ pub fn batches(history: &History, device: &Device) -> Result<Batches, Error> {
 
     let device = device.clone().autodiff();
     let mut stream = Stream::new(1, 0);
-    let windows = TrainingWindows::new(&data, &stage, &config.network);
+    let windows = TrainingWindows::new(&data, &stage, &[], &config.network);
     let mut denoiser = Denoiser::new(&network, &mut stream, &device);
     let mut optimiser = AdamWConfig::new().with_grad_clipping(Some(GradientClippingConfig::Norm(1.0))).init();
     let mut times = vec![];

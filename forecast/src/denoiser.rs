@@ -1,6 +1,6 @@
 //! The network: a causal transformer that predicts the velocity of every element of every token.
 //!
-//! A token is a patch of time steps of all series. The network sees, for each element, its noisy value, its
+//! A token is a patch of time steps of all series, or of one ([`TokenOf`]). The network sees, for each element, its noisy value, its
 //! noise level, whether it is a gap and its standard value (observed, or as the base forecaster expects it);
 //! for each token the calendar and its place in the horizon. The mean noise level of a token modulates every layer (adaptive
 //! normalisation with zero-initialised gates, Peebles and Xie 2023). A token attends to tokens at or before it, and to later
@@ -21,7 +21,7 @@ pub const N_LEVEL_FEATURES: usize = 16;
 /// Sizes of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenoiserConfig {
-    /// Elements of a token: steps of a patch times series.
+    /// Elements of a token: steps of a patch, times series where it is of all.
     pub n_elements: usize,
     /// Calendar features of a token.
     pub n_calendar: usize,
@@ -36,9 +36,34 @@ pub struct DenoiserConfig {
     /// What a token of the horizon attends to.
     #[serde(default)]
     pub attention: Sight,
+    /// What a token is of.
+    #[serde(default)]
+    pub token: TokenOf,
 }
 
-/// Tokens as the network takes them. All parts have the same time, and but for the levels the same batch.
+/// What a token is a patch of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenOf {
+    /// All series of the panel: the network knows each by its place.
+    #[default]
+    Panel,
+    /// A single series. All series share the weights, and a token hears of the others through their mean (Zaheer et al. 2017, Deep
+    /// Sets); so the network can be of any number of series, and of series that it has never seen.
+    Series,
+}
+
+impl std::fmt::Display for TokenOf {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Panel => "the panel",
+            Self::Series => "single series",
+        })
+    }
+}
+
+/// Tokens as the network takes them. All parts have the same time, and but for the levels the same batch. Elements are ordered by
+/// step and then by series; a network whose tokens are of single series cuts them up itself.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     /// Noisy values `[batch, time, element]`; 0 for a gap.
@@ -76,6 +101,34 @@ pub struct Cache {
     pub layers: Vec<LayerCache>,
 }
 
+/// From `[batch, time, element]`, ordered by step and series, to `[batch, time · group, element]`.
+fn into_groups(x: Tensor<3>, n_groups: usize) -> Tensor<3> {
+    if n_groups == 1 {
+        return x;
+    }
+    let [batch, time, n] = x.dims();
+    x.reshape([batch, time, n / n_groups, n_groups]).swap_dims(2, 3).reshape([batch, time * n_groups, n / n_groups])
+}
+
+/// The way back.
+fn from_groups(x: Tensor<3>, n_groups: usize) -> Tensor<3> {
+    if n_groups == 1 {
+        return x;
+    }
+    let [batch, n_tokens, n] = x.dims();
+    let time = n_tokens / n_groups;
+    x.reshape([batch, time, n_groups, n]).swap_dims(2, 3).reshape([batch, time, n_groups * n])
+}
+
+/// What all groups of a time share, `[batch, time, channel]`, once for each: `[batch, time · group, channel]`.
+fn for_each_group(x: Tensor<3>, n_groups: usize) -> Tensor<3> {
+    if n_groups == 1 {
+        return x;
+    }
+    let [batch, time, d] = x.dims();
+    x.reshape([batch, time, 1, d]).repeat_dim(2, n_groups).reshape([batch, time * n_groups, d])
+}
+
 #[derive(Module, Debug)]
 struct Block {
     attention_norm: LayerNorm,
@@ -84,6 +137,8 @@ struct Block {
     feed_in: Linear,
     feed_out: Linear,
     modulation: Linear,
+    /// From the mean over the series; none where tokens are of all of them.
+    others: Option<Linear>,
 }
 
 impl Block {
@@ -96,25 +151,33 @@ impl Block {
             feed_in: linear(d, 4 * d, 1.0, stream, device),
             feed_out: linear(4 * d, d, 1.0, stream, device),
             modulation: linear(d, 6 * d, 0.0, stream, device),
+            others: (config.token == TokenOf::Series).then(|| linear(d, 4 * d, 1.0, stream, device)),
         }
     }
 
     fn forward(
         &self,
         x: Tensor<3>,
+        n_groups: usize,
         level: Tensor<3>,
         rotation: &Rotation,
         mask: &Tensor<4>,
         cache: &LayerCache,
     ) -> (Tensor<3>, KeyValue) {
-        let d = x.dims()[2];
-        let modulation = self.modulation.forward(level);
+        let [batch, n_tokens, d] = x.dims();
+        let modulation = for_each_group(self.modulation.forward(level), n_groups);
         let part = |index: usize| modulation.clone().narrow(2, index * d, d);
         let normed = self.attention_norm.forward(x.clone()) * (part(0) + 1.0) + part(1);
-        let (attended, key_value) = self.attention.forward(normed, rotation, mask, cache);
+        let (attended, key_value) = self.attention.forward(normed, n_groups, rotation, mask, cache);
         let x = x + attended * part(2);
         let normed = self.feed_norm.forward(x.clone()) * (part(3) + 1.0) + part(4);
-        let fed = self.feed_out.forward(gelu(self.feed_in.forward(normed)));
+        let mut hidden = self.feed_in.forward(normed.clone());
+        if let Some(others) = &self.others {
+            let time = n_tokens / n_groups;
+            let mean = normed.reshape([batch, time, n_groups, d]).mean_dim(2).reshape([batch, time, d]);
+            hidden = hidden + for_each_group(others.forward(mean), n_groups);
+        }
+        let fed = self.feed_out.forward(gelu(hidden));
         (x + fed * part(5), key_value)
     }
 }
@@ -132,6 +195,7 @@ pub struct Denoiser {
     output: Linear,
     skip: Linear,
     is_joint: bool,
+    n_elements: usize,
 }
 
 impl Denoiser {
@@ -150,6 +214,7 @@ impl Denoiser {
             output: linear(d, config.n_elements, 0.0, stream, device),
             skip: linear(d, config.n_elements, 0.0, stream, device),
             is_joint: config.attention == Sight::Joint,
+            n_elements: config.n_elements,
         }
     }
 
@@ -161,19 +226,20 @@ impl Denoiser {
     /// # Panics
     /// When the parts of `tokens` disagree in shape: they are built together.
     pub fn forward(&self, tokens: &Tokens, cache: &Cache) -> (Tensor<3>, Vec<KeyValue>) {
-        let [_, time, _] = tokens.noisy.dims();
+        let [batch, time, n_elements] = tokens.noisy.dims();
         let device = tokens.noisy.device();
         let [_, d] = self.place.dims();
+        let n_groups = n_elements / self.n_elements;
+        let noisy = into_groups(tokens.noisy.clone(), n_groups);
         let elements = vec![
-            tokens.noisy.clone(),
-            tokens.noise_share.clone(),
-            tokens.is_gap.clone(),
-            tokens.standard.clone(),
-            tokens.calendar.clone(),
+            noisy.clone(),
+            into_groups(tokens.noise_share.clone(), n_groups),
+            into_groups(tokens.is_gap.clone(), n_groups),
+            into_groups(tokens.standard.clone(), n_groups),
+            for_each_group(tokens.calendar.clone(), n_groups),
         ];
-        let [batch, _, _] = tokens.noisy.dims();
         let place = self.place.val().select(0, tokens.place.clone().reshape([batch * time])).reshape([batch, time, d]);
-        let mut x = self.input.forward(Tensor::cat(elements, 2)) + place;
+        let mut x = self.input.forward(Tensor::cat(elements, 2)) + for_each_group(place, n_groups);
         let level = silu(self.level_out.forward(silu(self.level_in.forward(tokens.level.clone()))));
         let n_channels = d / self.blocks.first().map_or(1, |block| block.attention.n_heads());
         let rotation = Rotation::new(tokens.first_position, time, n_channels, &device);
@@ -183,14 +249,14 @@ impl Denoiser {
         let mut key_values = Vec::with_capacity(self.blocks.len());
         for (index, block) in self.blocks.iter().enumerate() {
             let cached = cache.layers.get(index).unwrap_or(&empty);
-            let (next, key_value) = block.forward(x, level.clone(), &rotation, &mask, cached);
+            let (next, key_value) = block.forward(x, n_groups, level.clone(), &rotation, &mask, cached);
             x = next;
             key_values.push(key_value);
         }
-        let modulation = self.modulation.forward(level.clone());
+        let modulation = for_each_group(self.modulation.forward(level.clone()), n_groups);
         let normed = self.norm.forward(x) * (modulation.clone().narrow(2, 0, d) + 1.0) + modulation.narrow(2, d, d);
-        let velocity = self.output.forward(normed) + self.skip.forward(level) * tokens.noisy.clone();
-        (velocity, key_values)
+        let velocity = self.output.forward(normed) + for_each_group(self.skip.forward(level), n_groups) * noisy;
+        (from_groups(velocity, n_groups), key_values)
     }
 }
 

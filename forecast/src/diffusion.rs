@@ -20,6 +20,29 @@ pub struct Example {
     pub innovations: Vec<f32>,
 }
 
+impl Example {
+    /// The same window of some of its series, of which it has so many.
+    pub(crate) fn of_series(&self, chosen: &[usize], n_series: usize) -> Self {
+        let Self { conditioning, innovations } = self;
+        let Conditioning { context, context_levels, context_standard, context_expected, horizon_standard, calendar } =
+            conditioning;
+        let conditioning = Conditioning {
+            context: columns(context, chosen, n_series),
+            context_levels: columns(context_levels, chosen, n_series),
+            context_standard: columns(context_standard, chosen, n_series),
+            context_expected: columns(context_expected, chosen, n_series),
+            horizon_standard: columns(horizon_standard, chosen, n_series),
+            calendar: calendar.clone(),
+        };
+        Self { conditioning, innovations: columns(innovations, chosen, n_series) }
+    }
+}
+
+/// Some columns of rows of so many values.
+pub(crate) fn columns<T: Copy>(values: &[T], chosen: &[usize], n_columns: usize) -> Vec<T> {
+    values.chunks_exact(n_columns).flat_map(|row| chosen.iter().map(|&column| row[column])).collect()
+}
+
 /// Rows of tokens on the host, from which tensors are made.
 #[derive(Default)]
 pub(crate) struct TokenRows {

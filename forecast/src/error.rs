@@ -59,6 +59,24 @@ pub enum Error {
         /// What it can be.
         expected: String,
     },
+    /// A panel that a network is to learn from beside its own cannot be learned from.
+    #[error("companion {index}: {source}")]
+    Companion {
+        /// Its place among the companions, from 0.
+        index: usize,
+        /// Why not.
+        source: Box<Error>,
+    },
+    /// Two panels whose tokens are not told the same of their time.
+    #[error("it has {theirs} {what}, the panel {ours}")]
+    OtherFeatures {
+        /// What differs.
+        what: &'static str,
+        /// In the other panel.
+        theirs: usize,
+        /// In the panel.
+        ours: usize,
+    },
     /// Nothing to forecast.
     #[error("all series are covariates: there is no target to forecast")]
     NoTarget,

@@ -361,6 +361,7 @@ mod walk {
                 n_heads: 1,
                 n_layers: 2,
                 attention: Sight::Causal,
+                token: crate::TokenOf::Panel,
             };
             let device = crate::cpu();
             Self {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Sight;
 use crate::conditioning::TokenLayout;
-use crate::denoiser::DenoiserConfig;
+use crate::denoiser::{DenoiserConfig, TokenOf};
 use crate::noising::LevelMix;
 use crate::{Error, History, TrainConfig};
 
@@ -17,6 +17,8 @@ const N_HEAD_CHANNELS: usize = 16;
 pub struct NetworkConfig {
     /// Steps of context that the network sees; `None` chooses by the seasons.
     pub context_length: Option<usize>,
+    /// What a token is a patch of; `None` is of the panel, or of single series where it learns from companions.
+    pub token: Option<TokenOf>,
     /// Steps in a token, which must divide the horizon; `None` chooses by horizon and number of series.
     pub patch: Option<usize>,
     /// Width of the network, a multiple of 16; `None` chooses by the length of the history.
@@ -35,6 +37,7 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             context_length: None,
+            token: None,
             patch: None,
             d_model: None,
             n_layers: 2,
@@ -46,6 +49,11 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
+    /// What a token is a patch of.
+    pub(crate) fn token_of(&self) -> TokenOf {
+        self.token.unwrap_or_default()
+    }
+
     /// Checks every number, for a horizon.
     ///
     /// # Errors
@@ -78,7 +86,11 @@ const N_STEPS_SMALL: usize = 2000;
 /// Cuts time into tokens: by default the largest patch that divides the horizon and leaves enough tokens to be causal between.
 pub(crate) fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
     let n_series = history.values.n_series();
-    let largest = (config.horizon / 6).clamp(1, 8).min((256 / n_series).max(1));
+    let n_together = match config.network.token_of() {
+        TokenOf::Panel => n_series,
+        TokenOf::Series => 1,
+    };
+    let largest = (config.horizon / 6).clamp(1, 8).min((256 / n_together).max(1));
     let fitting = || (1..=largest).rev().find(|patch| config.horizon.is_multiple_of(*patch)).unwrap_or(1);
     let patch = config.network.patch.unwrap_or_else(fitting);
     let season = history.seasons.first().copied().unwrap_or(config.horizon);
@@ -94,17 +106,22 @@ pub(crate) fn layout(history: &History, config: &TrainConfig) -> TokenLayout {
     }
 }
 
-/// Sizes of the network for a layout.
-pub(crate) fn network(layout: &TokenLayout, history: &History, config: &TrainConfig) -> DenoiserConfig {
-    let d_model = config.network.d_model.unwrap_or(if history.values.n_steps() < N_STEPS_SMALL { 32 } else { 64 });
+/// Sizes of the network for a layout, that learns from so many rows.
+pub(crate) fn network(layout: &TokenLayout, n_rows: usize, config: &TrainConfig) -> DenoiserConfig {
+    let d_model = config.network.d_model.unwrap_or(if n_rows < N_STEPS_SMALL { 32 } else { 64 });
+    let token = config.network.token_of();
     DenoiserConfig {
-        n_elements: layout.n_elements(),
+        n_elements: match token {
+            TokenOf::Panel => layout.n_elements(),
+            TokenOf::Series => layout.patch,
+        },
         n_calendar: layout.n_features().max(1),
         n_horizon_tokens: layout.n_horizon_tokens,
         d_model,
         n_heads: (d_model / N_HEAD_CHANNELS).max(1),
         n_layers: config.network.n_layers,
         attention: config.network.attention,
+        token,
     }
 }
 

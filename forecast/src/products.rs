@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::Error;
 use crate::conditioning::TokenLayout;
-use crate::denoiser::{DenoiserConfig, N_LEVEL_FEATURES};
+use crate::denoiser::{DenoiserConfig, N_LEVEL_FEATURES, TokenOf};
 
 /// Some equal products `[batch, rows, inner] × [batch, inner, columns]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub fn multiply_adds(products: &[Product]) -> u64 {
 struct Pass {
     batch: usize,
     time: usize,
+    /// Tokens of one time: as many as there are series where each has its own, else 1.
+    n_groups: usize,
     /// Members of the batch with levels of their own; 1 when all have the same.
     n_levels: usize,
     /// Cached tokens that all of the batch share.
@@ -68,10 +70,11 @@ struct Pass {
 ///     in every layer and head: queries × keys and weights × values, with all shared and own keys; the mask saves nothing
 /// for each token, once where all of the batch have the same levels: level 16 → d → d, last modulation d → 2 d, skip d → e
 ///     in every layer: modulation d → 6 d
+/// for each time, in every layer where each series has its own tokens: mean of these d → 4 d
 /// ```
 fn forward(network: &DenoiserConfig, pass: Pass, n: usize) -> Vec<Product> {
-    let DenoiserConfig { n_elements, n_calendar, d_model: d, n_heads, n_layers, .. } = *network;
-    let Pass { batch, time, n_levels, n_shared, n_own } = pass;
+    let DenoiserConfig { n_elements, n_calendar, d_model: d, n_heads, n_layers, token, .. } = *network;
+    let Pass { batch, time, n_groups, n_levels, n_shared, n_own } = pass;
     let linear = |n_layers: usize, rows: usize, inner: usize, columns: usize| Product {
         n: n * n_layers,
         batch: 1,
@@ -80,7 +83,7 @@ fn forward(network: &DenoiserConfig, pass: Pass, n: usize) -> Vec<Product> {
         columns,
         of_data: false,
     };
-    let (tokens, levels) = (batch * time, n_levels * time);
+    let (tokens, levels) = (batch * time * n_groups, n_levels * time);
     let mut products = vec![
         Product { of_data: true, ..linear(1, tokens, 4 * n_elements + n_calendar, d) },
         linear(n_layers, tokens, d, 3 * d),
@@ -94,7 +97,10 @@ fn forward(network: &DenoiserConfig, pass: Pass, n: usize) -> Vec<Product> {
         linear(1, levels, d, 2 * d),
         linear(1, levels, d, n_elements),
     ];
-    let channels = d / n_heads;
+    if token == TokenOf::Series {
+        products.push(linear(n_layers, batch * time, d, 4 * d));
+    }
+    let (channels, n_heads) = (d / n_heads, n_groups * n_heads);
     let mut attend = |batch: usize, rows: usize, n_keys: usize| {
         let scores = Product { n: n * n_layers, batch, rows, inner: channels, columns: n_keys, of_data: false };
         let values = Product { inner: n_keys, columns: channels, ..scores };
@@ -107,10 +113,17 @@ fn forward(network: &DenoiserConfig, pass: Pass, n: usize) -> Vec<Product> {
     products
 }
 
+/// Tokens of one time.
+fn n_groups(network: &DenoiserConfig, layout: &TokenLayout) -> usize {
+    layout.n_elements() / network.n_elements
+}
+
 /// Products of one optimiser step on a batch of windows: forward, and the gradients of weights and activations.
 pub fn training_step(network: &DenoiserConfig, layout: &TokenLayout, batch_size: usize) -> Vec<Product> {
     let time = layout.n_context_tokens + layout.n_horizon_tokens;
-    let forward = forward(network, Pass { batch: batch_size, time, n_levels: batch_size, n_shared: 0, n_own: 0 }, 1);
+    let n_groups = n_groups(network, layout);
+    let pass = Pass { batch: batch_size, time, n_groups, n_levels: batch_size, n_shared: 0, n_own: 0 };
+    let forward = forward(network, pass, 1);
     let gradients: Vec<Product> = forward.iter().flat_map(|product| product.gradients()).collect();
     [forward, gradients].concat()
 }
@@ -118,11 +131,13 @@ pub fn training_step(network: &DenoiserConfig, layout: &TokenLayout, batch_size:
 /// Products of an autoregressive forecast of the trained horizon: the context once, then every token `passes` times. The
 /// first pass of a token also takes the one before it, which is finished, into the cache.
 pub fn sampling(network: &DenoiserConfig, layout: &TokenLayout, n_samples: usize, passes: usize) -> Vec<Product> {
-    let n_context = layout.n_context_tokens;
-    let mut products = forward(network, Pass { batch: 1, time: n_context, n_levels: 1, n_shared: 0, n_own: 0 }, 1);
+    let (n_context, n_groups) = (layout.n_context_tokens, n_groups(network, layout));
+    let context = Pass { batch: 1, time: n_context, n_groups, n_levels: 1, n_shared: 0, n_own: 0 };
+    let mut products = forward(network, context, 1);
     for token in 0..layout.n_horizon_tokens {
         let n_shared = n_context;
-        let pass = |time: usize| Pass { batch: n_samples, time, n_levels: 1, n_shared, n_own: token + 1 - time };
+        let pass =
+            |time: usize| Pass { batch: n_samples, time, n_groups, n_levels: 1, n_shared, n_own: token + 1 - time };
         let first = usize::from(token > 0);
         if first > 0 {
             products.extend(forward(network, pass(2), first));
@@ -176,6 +191,7 @@ mod tests {
         n_heads: 2,
         n_layers: 1,
         attention: Sight::Causal,
+        token: TokenOf::Panel,
     };
     const LAYOUT: TokenLayout =
         TokenLayout { n_series: 3, n_calendar: 1, patch: 2, n_context_tokens: 3, n_horizon_tokens: 2, n_known: 0 };

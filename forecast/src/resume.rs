@@ -52,17 +52,20 @@ pub struct Resumed {
     pub step: usize,
 }
 
-/// Names a training by a history that was checked: hexadecimal SHA-256 of all that its outcome depends on, but for the machine.
+/// Names a training by histories that were checked: hexadecimal SHA-256 of all that its outcome depends on, but for the machine.
 ///
 /// # Errors
 /// [`Error::Device`] when the weights of the start cannot be read.
-fn fingerprint(history: &History, config: &TrainConfig, start: Option<Start<'_>>) -> Result<String, Error> {
+fn fingerprint(
+    history: &History,
+    companions: &[History],
+    config: &TrainConfig,
+    start: Option<Start<'_>>,
+) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let TrainConfig { horizon, budget, seed, network } = config;
-    let History { values, calendar, seasons, bounds, roles } = history;
     let version = env!("CARGO_PKG_VERSION");
     hash.update(format!("{STATE_VERSION} {version} {horizon} {budget:?} {seed} {network:?}\n"));
-    hash.update(format!("{seasons:?} {bounds:?} {roles:?} {} {}\n", values.n_series(), calendar.n_features()));
     if let Some(Start { model, n_rows_seen }) = start {
         let unreadable = |problem| Error::Device { problem };
         let file = weights_of(&model.denoiser).map_err(unreadable)?;
@@ -73,12 +76,18 @@ fn fingerprint(history: &History, config: &TrainConfig, start: Option<Start<'_>>
         hash.update(format!("{n_rows_seen} {names:?}\n"));
         names.iter().filter_map(|name| parts.tensor(name).ok()).for_each(|part| hash.update(part.data()));
     }
+    [history].into_iter().chain(companions).for_each(|history| add_history(&mut hash, history));
+    Ok(hex(&hash.finalize()))
+}
+
+fn add_history(hash: &mut Sha256, history: &History) {
+    let History { values, calendar, seasons, bounds, roles } = history;
+    hash.update(format!("{seasons:?} {bounds:?} {roles:?} {} {}\n", values.n_series(), calendar.n_features()));
     for step in 0..values.n_steps() {
         let sd = (0..values.n_series()).map(|series| values.sd(step, series));
         let numbers = values.row(step).iter().copied().chain(sd).chain(calendar.row(step).iter().copied());
         numbers.for_each(|number| hash.update(number.to_le_bytes()));
     }
-    Ok(hex(&hash.finalize()))
 }
 
 /// Everything of a state that is no network and no optimiser.
@@ -109,11 +118,12 @@ impl<'a> Keeper<'a> {
     pub fn new(
         memory: Option<&'a mut dyn Memory>,
         history: &History,
+        companions: &[History],
         config: &TrainConfig,
         start: Option<Start<'_>>,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let named = |memory| Ok((memory, fingerprint(history, config, start)?));
+        let named = |memory| Ok((memory, fingerprint(history, companions, config, start)?));
         Ok(Self { memory: memory.map(named).transpose()?, started })
     }
 

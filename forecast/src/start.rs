@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Model;
 use crate::conditioning::TokenLayout;
-use crate::denoiser::{Denoiser, DenoiserConfig};
+use crate::denoiser::{Denoiser, DenoiserConfig, TokenOf};
 use crate::folds::Folds;
 
 /// Horizons of origins that a comparison needs: as many as the smallest fold has.
@@ -28,6 +28,14 @@ pub struct Start<'a> {
 /// Why a network does not begin with the weights of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
+    /// Its tokens are of something else.
+    #[error("its tokens are of {theirs}, this network's of {ours}")]
+    Token {
+        /// In the model.
+        theirs: TokenOf,
+        /// In the network that is to be trained.
+        ours: TokenOf,
+    },
     /// The shapes of the weights are others.
     #[error("its {what} is {theirs}, this network's is {ours}")]
     Shape {
@@ -87,8 +95,14 @@ impl<'a> Start<'a> {
         n_paths: impl Fn(usize) -> usize,
     ) -> Result<Weights<'a>, Unfit> {
         let (model, horizon) = (self.model, layout.horizon());
+        let (theirs, ours) = (model.network.token, network.token);
+        if theirs != ours {
+            return Err(Unfit::Token { theirs, ours });
+        }
+        // Weights that series share are those of any number of them.
+        let n_series = |layout: &TokenLayout| if ours == TokenOf::Panel { layout.n_series } else { 1 };
         let shapes = [
-            ("number of series", model.layout.n_series, layout.n_series),
+            ("number of series", n_series(&model.layout), n_series(layout)),
             ("number of known covariates", model.layout.n_known, layout.n_known),
             ("number of calendar features", model.layout.n_calendar, layout.n_calendar),
             ("patch", model.layout.patch, layout.patch),

@@ -6,23 +6,24 @@
 //! 3. Base and innovations are fitted on everything, and the network is trained anew for that many steps.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::companions::Companion;
 use crate::conditioning::TokenLayout;
 use crate::correction::{Plan, Shares};
 use crate::covariates::{self, Covariates};
+use crate::denoiser::TokenOf;
 use crate::effects::EffectKind;
 use crate::innovation::Estimation;
-use crate::linear::{LinearPlan, Member};
+use crate::linear::LinearPlan;
 use crate::network::{NetworkConfig, layout, network};
+use crate::panel_stage::{self, Panel, Parts, go_on};
 use crate::resume::{Keeper, Memory, Resumed};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
-use crate::stage::{Data, Law, Measured};
 use crate::start::{Start, WarmStart};
 use crate::timetable::Timetable;
 use crate::trainer::{Begun, Trainer};
@@ -67,6 +68,24 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
+    /// What is not set of the network is that of the model that training begins with, whose weights fit nothing else; and what many
+    /// panels can share where there are companions.
+    fn beginning_with(&self, start: Option<Start<'_>>, companions: &[History]) -> Self {
+        let mut config = self.clone();
+        let network = &mut config.network;
+        if let Some(Start { model, .. }) = start {
+            network.token = network.token.or(Some(model.network.token));
+            network.d_model = network.d_model.or(Some(model.network.d_model));
+            network.context_length = network.context_length.or(Some(model.layout.context_length()));
+            let patch = Some(model.layout.patch).filter(|patch| self.horizon.is_multiple_of(*patch));
+            network.patch = network.patch.or(patch);
+        }
+        if !companions.is_empty() {
+            network.token = network.token.or(Some(TokenOf::Series));
+        }
+        config
+    }
+
     /// The defaults for a horizon.
     pub fn new(horizon: usize, budget: Budget, seed: u64) -> Self {
         Self { horizon, budget, seed, network: NetworkConfig::default() }
@@ -176,10 +195,6 @@ pub struct Fitted {
     pub base_errors: Vec<Vec<f64>>,
 }
 
-/// Logarithms have to score better by this than other scalings: where nothing grows they are no better, and their draws have
-/// long tails.
-const LOG_PRICE: f64 = 0.05;
-
 /// Time of the chosen correction on all folds, relative to that of those among which it was chosen.
 const CORRECTION_AGAIN: f64 = 0.6;
 
@@ -210,6 +225,8 @@ pub struct Means<'a> {
     pub start: Option<Start<'a>>,
     /// Where the state of the training is kept, and that of the same training found when it was cut off.
     pub memory: Option<&'a mut dyn Memory>,
+    /// Histories of other panels that the network learns from too, half of its windows together. Tokens have to be of single series.
+    pub companions: &'a [History],
 }
 
 /// As [`fit`], beginning with what there is already; the report says with what it did.
@@ -240,72 +257,35 @@ pub(crate) fn fit_law(
     Ok(fit_parts(history, &config, Means::default(), device, progress, Parts::LinearLaw)?.model)
 }
 
-/// What a model is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Parts {
-    /// Everything.
-    All,
-    /// No trees.
-    LinearLaw,
-}
-
 fn fit_parts(
     history: &History,
     config: &TrainConfig,
-    Means { start, memory }: Means<'_>,
+    Means { start, memory, companions }: Means<'_>,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     parts: Parts,
 ) -> Result<Fitted, Error> {
     check(history, config)?;
-    let mut keeper = Keeper::new(memory, history, config, start)?;
-    // Nothing of a base is kept that is not complete.
-    let go_on = |progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>| match progress(&Progress::of_stage("base")) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Stopped),
-    };
+    let config = &config.beginning_with(start, companions);
+    let mut keeper = Keeper::new(memory, history, companions, config, start)?;
     go_on(progress)?;
     let roles = Roles::new(&history.roles, history.values.n_series())?;
     let mut covariates = Covariates::fit(history, &roles, config, device, progress)?;
     let history = &*covariates::modelled_history(history, &roles, covariates.as_ref());
     let layout = TokenLayout { n_known: roles.known.len(), ..layout(history, config) };
-    // What is chosen on the last fold must not know its values, not even their spread.
-    let plan = LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
-    let last = plan.folds.n_folds() - 1;
-    let (earlier, all): (Vec<usize>, Vec<usize>) = ((0..last).collect(), (0..=last).collect());
-    let early_rows = history.values.rows(0..plan.folds.start(last));
+    let companions = Companion::all(companions, &layout, config, device, progress)?;
+    let plan = &LinearPlan::new(&history.seasons, config.horizon, history.values.n_steps())?;
     let trees = Plan { n_rows: config.budget.n_tree_rows(), seed: config.seed };
-    let mut best: Option<Candidate<'_>> = None;
-    for kind in ScalingKind::candidates(&early_rows) {
-        go_on(progress)?;
-        let mut data = Data::new(history, &roles, kind, &early_rows, layout);
-        let effects = data.take_out_effects(&plan, &earlier, None);
-        let fitter = data.linear_fitter(&plan);
-        let members = fitter.choose(&history.seasons);
-        let cross = fitter.cross_fit(&members, &earlier);
-        let measured = data.measure(cross, earlier.clone());
-        let law = data.choose_law(&measured)?;
-        let price = if kind == ScalingKind::Log { LOG_PRICE } else { 0.0 };
-        let loss = law.loss + price;
-        if best.as_ref().is_none_or(|best| loss < best.loss) {
-            best = Some(Candidate { kind, effects, data, members, measured, law, loss });
-        }
-    }
-    let Some(Candidate { kind, effects, data, members, measured, law, .. }) = best else {
-        return Err(Error::Covariance);
-    };
-    // The trees take most of the time, and hardly depend on the scaling: they come once it is chosen.
-    go_on(progress)?;
-    let begun = Instant::now();
-    let (measured, law) = match parts {
-        Parts::LinearLaw => (measured, law),
-        Parts::All => best_correction(&data, measured, law, trees)?,
-    };
-    let correction_seconds = begun.elapsed().as_secs_f64();
-    let shares = measured.shares();
-    let stage = data.stage(measured, law)?;
+    let panel = Panel { history, roles: &roles, layout, plan };
+    let chosen = panel_stage::choose(panel, trees, parts, progress)?;
+    let (data, stage) = (&chosen.data, &chosen.stage);
+    // All companions together have as many as the panel itself.
+    let their_trees = Plan { n_rows: trees.n_rows.div_ceil(companions.len().max(1)), ..trees };
+    let shown = companions.iter().map(|companion| companion.shown(their_trees, progress));
+    let shown = shown.collect::<Result<Vec<_>, _>>()?;
 
-    let network = network(&layout, history, config);
+    let n_rows = history.values.n_steps() + companions.iter().map(Companion::n_steps).sum::<usize>();
+    let network = network(&layout, n_rows, config);
     let start =
         start.map(|start| start.weights(&layout, &network, plan.folds, |first| stage.validation_paths(first).len()));
     let warm_start = start.as_ref().map(|start| match start {
@@ -313,36 +293,32 @@ fn fit_parts(
         Err(unfit) => WarmStart::Nothing { reason: unfit.to_string() },
     });
     let start = start.and_then(Result::ok);
-    let mut trainer = Trainer { config, network: &network, start, device, timetable: None };
+    let mut trainer = Trainer { config, network: &network, start, companions: &shown, device, timetable: None };
     let begun = trainer.recall(&mut keeper);
     if let Budget::Seconds(seconds) = config.budget {
-        let again = if shares == Shares::default() { 0.0 } else { CORRECTION_AGAIN };
-        let base_seconds = again * correction_seconds;
+        let again = if chosen.shares == Shares::default() { 0.0 } else { CORRECTION_AGAIN };
+        let base_seconds = again * chosen.correction_seconds;
         trainer.timetable = Some(Timetable { started: keeper.started, seconds, base_seconds });
     }
     let resumed = begun.as_ref().map(Begun::resumed);
     let (selection, second) = match begun {
         Some(Begun::Train(both)) => (both.0, Some(both.1)),
-        Some(Begun::Select(first)) => (trainer.select(&data, &stage, Some(*first), &mut keeper, progress)?, None),
-        None => (trainer.select(&data, &stage, None, &mut keeper, progress)?, None),
+        Some(Begun::Select(first)) => (trainer.select(data, stage, Some(*first), &mut keeper, progress)?, None),
+        None => (trainer.select(data, stage, None, &mut keeper, progress)?, None),
     };
 
-    let mut data = Data::new(history, &roles, kind, &history.values, layout);
-    data.take_out_effects(&plan, &all, Some(effects.clone()));
-    let cross = data.linear_fitter(&plan).cross_fit(&members, &all);
-    let base_words = cross.whole.to_string();
-    let full = data.stage(data.correct(data.measure(cross, all), shares, trees), law)?;
+    let (data, full, base_words) = chosen.on_everything(panel, trees)?;
 
     let choice = selection.choice.clone();
     let mut report = TrainReport {
         resumed,
         warm_start,
-        scaling: kind,
-        effects,
+        scaling: chosen.kind,
+        effects: chosen.effects.clone(),
         base: base_words,
-        shares,
-        estimation: law.estimation,
-        pool_share: law.pool_share,
+        shares: chosen.shares,
+        estimation: chosen.law.estimation,
+        pool_share: chosen.law.pool_share,
         best_step: choice.best_step,
         velocity_share: choice.velocity_share,
         sampled_losses: choice.sampled_losses,
@@ -374,31 +350,6 @@ fn fit_parts(
         device: device.clone(),
     };
     Ok(Fitted { model, report, base_errors })
-}
-
-/// The correction whose law scores best on the last fold, with that law. `law` is the one without a correction.
-fn best_correction(data: &Data<'_>, measured: Measured, law: Law, trees: Plan) -> Result<(Measured, Law), Error> {
-    let mut best: Option<(Measured, Law)> = None;
-    for measured in data.corrections(measured, trees) {
-        let law = if measured.shares() == Shares::default() { law } else { data.choose_law(&measured)? };
-        if best.as_ref().is_none_or(|(_, best)| law.loss < best.loss) {
-            best = Some((measured, law));
-        }
-    }
-    best.ok_or(Error::Covariance)
-}
-
-/// A way into standard units with what follows from it, measured on the last fold.
-struct Candidate<'a> {
-    kind: ScalingKind,
-    effects: Option<EffectKind>,
-    data: Data<'a>,
-    members: Vec<Member>,
-    /// The linear forecaster, out of fold on the folds before the last one, with its errors.
-    measured: Measured,
-    law: Law,
-    /// The loss of the law, with the price of the way.
-    loss: f64,
 }
 
 fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::average;
+use crate::companions::Shown;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
@@ -193,6 +194,8 @@ pub struct Trainer<'a> {
     pub network: &'a DenoiserConfig,
     /// What it begins with, if not with nothing.
     pub start: Option<Weights<'a>>,
+    /// Other panels that it learns from.
+    pub companions: &'a [Shown<'a>],
     /// Where it is trained.
     pub device: &'a Device,
     /// What has to be done by when, with a budget of time.
@@ -273,7 +276,7 @@ impl Trainer<'_> {
         n_steps: usize,
         after: &mut dyn FnMut(&Pass, f64) -> Continue,
     ) -> Denoiser {
-        let windows = TrainingWindows::new(data, stage, &self.config.network);
+        let windows = TrainingWindows::new(data, stage, self.companions, &self.config.network);
         let mut n_steps = n_steps;
         windows.ahead(pass.stream.clone(), &self.device.clone().autodiff(), |batches| {
             while pass.step < n_steps
@@ -323,7 +326,7 @@ impl Trainer<'_> {
         };
         let (begun, mut timed, mut stopped) = ((Instant::now(), pass.step), Instant::now(), false);
         let n_steps = if looks.is_over { pass.step } else { looks.n_steps };
-        self.run(data, stage, pass, n_steps, &mut |pass, loss| {
+        let latest = self.run(data, stage, pass, n_steps, &mut |pass, loss| {
             let step = pass.step;
             looks.smoothed += (loss - looks.smoothed) / f64::min(step as f64, 20.0);
             let mut next = Continue::Same;
@@ -370,7 +373,9 @@ impl Trainer<'_> {
             let best = of_use.min_by(|a, b| a.loss.total_cmp(&b.loss)).ok_or(Error::Stopped)?;
             return Ok(Selection::of(best, n_steps, vec![], gaussian_loss, true));
         }
-        let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: untrained };
+        // What is of no use here may be of use to panels that begin with it, if it has learned from others at all.
+        let kept = if self.companions.is_empty() { untrained } else { latest };
+        let nothing = Candidate { step: 0, loss: gaussian_loss, share: 0.0, denoiser: kept };
         let mut goes_on = || {
             stopped = stopped || progress(&Progress::of_stage("compare")).is_break();
             !stopped

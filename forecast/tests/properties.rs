@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use forecast::attention::Sight;
 use forecast::conditioning::{Conditioning, TokenLayout};
 use forecast::denoise::{Denoise, NoisyToken, denoise};
-use forecast::denoiser::{Cache, Denoiser, DenoiserConfig, Tokens, level_harmonics};
+use forecast::denoiser::{Cache, Denoiser, DenoiserConfig, TokenOf, Tokens, level_harmonics};
 use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler, Session};
 use forecast::schedule::{PASSES_DEFAULT, ScheduleMatrix};
@@ -84,9 +84,16 @@ fn random_network(n_elements: usize, n_horizon_tokens: usize) -> (DenoiserConfig
         n_heads: 2,
         n_layers: 2,
         attention: Sight::Causal,
+        token: TokenOf::Panel,
     };
     let denoiser = shaken(&config);
     (config, denoiser)
+}
+
+/// Random networks for tokens of six elements: of the panel, and of three series with two steps each.
+fn random_networks() -> [Denoiser; 2] {
+    let (config, of_panel) = random_network(6, 4);
+    [of_panel, shaken(&DenoiserConfig { n_elements: 2, token: TokenOf::Series, ..config })]
 }
 
 fn shaken(config: &DenoiserConfig) -> Denoiser {
@@ -161,6 +168,7 @@ fn an_untrained_network_leaves_white_noise_as_it_is() {
         n_heads: 2,
         n_layers: 2,
         attention: Sight::Causal,
+        token: TokenOf::Panel,
     };
     let denoiser = Denoiser::new(&config, &mut Stream::new(1, 0), &device());
     let (velocity, _) = denoiser.forward(&random_tokens(2, 5, 6, 1), &Cache::default());
@@ -169,7 +177,12 @@ fn an_untrained_network_leaves_white_noise_as_it_is() {
 
 #[test]
 fn a_token_does_not_see_what_comes_after_it() {
-    let (_, denoiser) = random_network(6, 4);
+    for denoiser in random_networks() {
+        sees_nothing_after_a_token(&denoiser);
+    }
+}
+
+fn sees_nothing_after_a_token(denoiser: &Denoiser) {
     let tokens = random_tokens(2, 5, 6, 1);
     let other = random_tokens(2, 5, 6, 2);
     for t in 0..4 {
@@ -221,8 +234,38 @@ fn a_token_sees_its_past_and_the_level_of_each_token() {
 }
 
 #[test]
+fn series_with_tokens_of_their_own_share_the_weights_and_hear_of_each_other() {
+    let [_, denoiser] = random_networks();
+    let tokens = random_tokens(2, 5, 6, 1);
+    // Elements are ordered by step and series.
+    let chosen = |tensor: &Tensor<3>, order: &[i32]| {
+        let order = Tensor::<1, Int>::from_data(TensorData::new(order.to_vec(), [order.len()]), &device());
+        tensor.clone().select(2, order)
+    };
+    let of_series = |order: &[i32]| Tokens {
+        noisy: chosen(&tokens.noisy, order),
+        noise_share: chosen(&tokens.noise_share, order),
+        is_gap: chosen(&tokens.is_gap, order),
+        standard: chosen(&tokens.standard, order),
+        ..tokens.clone()
+    };
+    let velocity = |tokens: &Tokens| denoiser.forward(tokens, &Cache::default()).0;
+    let (order, all) = ([2, 0, 1, 5, 3, 4], velocity(&tokens));
+    let (swapped, expected) = (velocity(&of_series(&order)), chosen(&all, &order));
+    assert!(largest_difference(&numbers(swapped), &numbers(expected)) < 1e-5, "in another order");
+    let (two, same) = (velocity(&of_series(&[0, 1, 3, 4])), chosen(&all, &[0, 1, 3, 4]));
+    assert_eq!(two.dims(), [2, 5, 4], "of any number");
+    assert!(largest_difference(&numbers(two), &numbers(same)) > 1e-4, "the third one is heard of");
+}
+
+#[test]
 fn token_by_token_with_a_cache_equals_the_whole_sequence() {
-    let (_, denoiser) = random_network(6, 4);
+    for denoiser in random_networks() {
+        cache_equals_the_whole_sequence(&denoiser);
+    }
+}
+
+fn cache_equals_the_whole_sequence(denoiser: &Denoiser) {
     let tokens = random_tokens(2, 5, 6, 1);
     let whole = numbers(denoiser.forward(&tokens, &Cache::default()).0);
     let (first, key_values) = denoiser.forward(&cut(&tokens, 0, 3), &Cache::default());
@@ -238,7 +281,12 @@ fn token_by_token_with_a_cache_equals_the_whole_sequence() {
 
 #[test]
 fn a_context_shared_by_all_samples_equals_one_for_each() {
-    let (_, denoiser) = random_network(6, 4);
+    for denoiser in random_networks() {
+        shared_context_equals_one_for_each(&denoiser);
+    }
+}
+
+fn shared_context_equals_one_for_each(denoiser: &Denoiser) {
     let context = random_tokens(1, 3, 6, 1);
     let repeated = Tokens {
         noisy: context.noisy.clone().repeat_dim(0, 4),
@@ -783,7 +831,7 @@ fn training_that_was_cut_off_goes_on_to_the_same_model() {
         let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
         config.network.batch_size = 16;
         let mut kept = Kept { recalled: recalled.map(<[u8]>::to_vec), ..Kept::default() };
-        let means = Means { start: None, memory: Some(&mut kept) };
+        let means = Means { memory: Some(&mut kept), ..Means::default() };
         let go_on = &mut |_: &forecast::Progress| ControlFlow::Continue(());
         let Fitted { model, report, .. } = fit_with(&history, &config, means, &device(), go_on).expect("long enough");
         let window = history.window(380, model.context_length(), HORIZON);
@@ -824,7 +872,7 @@ fn train_from(history: &History, n_steps: usize, model: &Model, n_rows_seen: usi
     let mut config = TrainConfig::new(HORIZON, Budget::Steps(n_steps), 5);
     config.network.batch_size = 16;
     let start = Start { model, n_rows_seen };
-    let means = Means { start: Some(start), memory: None };
+    let means = Means { start: Some(start), ..Means::default() };
     fit_with(history, &config, means, &device(), &mut |_| ControlFlow::Continue(())).expect("long enough")
 }
 

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
+use forecast::backtest::{Backtest, BacktestConfig, score_windows};
 use forecast::metrics::WindowSums;
 use forecast::schedule::PASSES_DEFAULT;
-use forecast::{Bounds, Device, History, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, paper};
-use ingest::{Holidays, Panel, PanelConfig, trajectories};
+use forecast::{
+    Bounds, Device, History, Means, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, fit_with, paper,
+};
+use ingest::{Holidays, Loaded, Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::load::{FileArgs, print_report};
+use crate::companions;
 use crate::config::DeviceConfig;
 use crate::curves::{self, Curves};
 use crate::page::report::Report;
@@ -63,6 +66,11 @@ pub struct Args {
     /// The network of the default model and how it learns, a TOML file; by default both are chosen by the panel.
     #[arg(long, value_name = "FILE")]
     pub network: Option<PathBuf>,
+
+    /// Files of other panels that the network of the default model learns from too, read as the first one and up to its test; may be
+    /// given more than once.
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub companions: Vec<PathBuf>,
 
     /// Denoising passes of a token of the default model.
     #[arg(long, value_name = "N", default_value_t = PASSES_DEFAULT)]
@@ -128,39 +136,32 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 fn backtest_file(args: &Args) -> anyhow::Result<()> {
     anyhow::ensure!(
-        args.config == ModelConfig::Default || args.network.is_none(),
-        "--network is for the default model; that of --config paper is as published"
+        args.config == ModelConfig::Default || (args.network.is_none() && args.companions.is_empty()),
+        "--network and --companions are for the default model; that of --config paper is as published"
     );
     let network = super::network(args.network.as_deref(), args.trained_horizon())?;
     let device = args.device.open()?;
-    let loaded = ingest::load(&args.data, &args.reading.load_config())
-        .with_context(|| format!("nothing was loaded from {}", args.data.display()))?;
-    print_report(&loaded);
-    let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
-    let roles = super::roles(loaded.frame.series(), &args.known, &args.past)?;
+    let (mut panel, loaded) = read_panel(args, &args.data)?;
     anyhow::ensure!(
-        roles.is_empty() || args.config == ModelConfig::Default,
+        panel.roles().is_empty() || args.config == ModelConfig::Default,
         "the model of --config paper takes no covariates"
     );
-    let config = PanelConfig {
-        roles,
-        bounds: vec![bounds; loaded.frame.series().len()],
-        holidays: args.reading.holidays,
-        ..PanelConfig::new(super::panel_name(&args.data), loaded.frequency, loaded.time_zone)
-    };
-    let mut panel = Panel::from_frame(config, &loaded.frame)?;
     let found_holidays = match args.config {
         ModelConfig::Default => panel.find_holidays(panel.n_rows_before(args.windows, args.horizon)),
         // The published network knows no calendar but its own.
         ModelConfig::Paper => None,
     };
     found_holidays.into_iter().for_each(telemetry::note);
+    let n_rows = panel.n_rows_before(args.windows, args.horizon);
+    let until = panel.rows(0..n_rows).end();
+    let companion = |path: &PathBuf| companions::history_beside(&panel, read_panel(args, path)?.0, until);
+    let companions = args.companions.iter().map(companion).collect::<anyhow::Result<Vec<_>>>()?;
     let history = panel.history()?;
     // What is only planned is no part of the test.
     let panel = panel.rows(0..history.values.n_steps());
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let (mut display, mut curves) = (Display::new(panel.name()), Curves::start());
-    let result = train_and_test(args, &network, &history, &device, &mut |progress| {
+    let result = train_and_test(args, &network, &history, &companions, &device, &mut |progress| {
         curves.record(progress);
         display.show(progress)
     });
@@ -189,6 +190,9 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         metrics["sampling"] = json!({ "passes": args.passes, "schedule": schedule::name(args.schedule) });
         metrics["network"] = json!(network);
     }
+    if !args.companions.is_empty() {
+        metrics["companions"] = json!(args.companions);
+    }
     if !panel.roles().is_empty() {
         metrics["data"]["roles"] = json!(panel.roles());
     }
@@ -211,6 +215,21 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
     println!("{}\n\n{}", table::scores(&result.rows), table::comparisons(&result.comparisons()));
     println!("written: {}, report.html, trajectories.parquet and {}", path.display(), curves::FILE_NAME);
     Ok(())
+}
+
+/// Reads a file as the options say, and prints what was read.
+fn read_panel(args: &Args, path: &Path) -> anyhow::Result<(Panel, Loaded)> {
+    let loaded = ingest::load(path, &args.reading.load_config())
+        .with_context(|| format!("nothing was loaded from {}", path.display()))?;
+    print_report(&loaded);
+    let bounds = Bounds { lower: args.lower_bound, upper: args.upper_bound };
+    let config = PanelConfig {
+        roles: super::roles(loaded.frame.series(), &args.known, &args.past)?,
+        bounds: vec![bounds; loaded.frame.series().len()],
+        holidays: args.reading.holidays,
+        ..PanelConfig::new(super::panel_name(path), loaded.frequency, loaded.time_zone)
+    };
+    Ok((Panel::from_frame(config, &loaded.frame)?, loaded))
 }
 
 /// What was trained and tested how, for people.
@@ -248,6 +267,7 @@ fn train_and_test(
     args: &Args,
     network: &NetworkConfig,
     history: &History,
+    companions: &[History],
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> anyhow::Result<Backtest<Value>> {
@@ -259,7 +279,9 @@ fn train_and_test(
     match args.config {
         ModelConfig::Default => {
             let train = TrainConfig { network: network.clone(), ..TrainConfig::new(horizon, budget, args.seed) };
-            recorded(backtest(history, &windows, &train, device, progress)?)
+            let known = history.rows(0..windows.n_train(history)?);
+            let fitted = fit_with(&known, &train, Means { companions, ..Means::default() }, device, progress)?;
+            recorded(score_windows(history, &windows, &fitted)?)
         }
         ModelConfig::Paper => {
             let windows = BacktestConfig { sample: SampleConfig { passes: paper::N_PASSES, ..sample }, ..windows };

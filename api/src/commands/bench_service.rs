@@ -30,7 +30,7 @@ use crate::db::series::NewSeries;
 use crate::db::words::Quality;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::postgres::{Config as PostgresConfig, PrivatePostgres};
-use crate::training::{self, TestWindows};
+use crate::training::{self, Sources, TestWindows};
 use crate::{Application, blocking, telemetry};
 
 const SUITE: &str = "service";
@@ -361,7 +361,7 @@ async fn under_load(database: &Database, url: &str, data_dir: &Path) -> anyhow::
     let trained = blocking::run("training", move || {
         let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
         let mut go_on = |_: &Progress| ControlFlow::Continue(());
-        training::train(&history, &training_config, None, &test, &store, &forecast::cpu(), &mut go_on)
+        training::train(&history, &training_config, &Sources::default(), &test, &store, &forecast::cpu(), &mut go_on)
     })
     .await??;
     for _ in 0..2 {

@@ -16,7 +16,7 @@ use crate::config::DatabaseConfig;
 use crate::db::{self, DEFAULT_TENANT, model::Model, series::NewSeries, words::Kind};
 use crate::forecaster::Grid;
 use crate::progress::Display;
-use crate::training::{self, TestWindows};
+use crate::training::{self, Sources, TestWindows};
 use crate::{
     Application, Config,
     loading::{self, Target},
@@ -141,7 +141,7 @@ async fn prepare(
     let (training_config, store, device) = (config.clone(), artefacts.clone(), device.clone());
     let trained = tokio::task::spawn_blocking(move || {
         let mut show = |progress: &Progress| display.show(progress);
-        training::train(&history, &training_config, None, &test, &store, &device, &mut show)
+        training::train(&history, &training_config, &Sources::default(), &test, &store, &device, &mut show)
     });
     let trained = trained.await.context("training")?.with_context(|| format!("training on `{}`", dataset.name))?;
     let mut transaction = pool.begin().await?;

@@ -6,10 +6,11 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use forecast::{SampleConfig, TrainConfig};
 
+use crate::companions::{self, Companions};
 use crate::config::{DatabaseConfig, DeviceConfig};
 use crate::db::{self, DEFAULT_TENANT};
 use crate::progress::{Display, stop_on_interrupt};
-use crate::training::{self, TestWindows};
+use crate::training::{self, Sources, TestWindows};
 use crate::warm_start::{self, WarmStart};
 use crate::{table, telemetry};
 
@@ -36,10 +37,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub network: Option<PathBuf>,
 
-    /// Begin with the weights of a model: `champion`, a version, or another panel's as `name/3`. Its shapes have to be the same, and
-    /// enough must have come since it was trained; otherwise training begins with nothing and says why.
+    /// Begin with the weights of a model: `champion`, a version, or another panel's as `name/3`. Its shapes have to be the same (but for
+    /// the number of series where its tokens are of single ones), and enough must have come since it was trained; otherwise training
+    /// begins with nothing and says why.
     #[arg(long, value_name = "MODEL", value_parser = model_name)]
     pub from: Option<String>,
+
+    /// Other panels of the same frequency that the network learns from too; may be given more than once.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub companions: Vec<String>,
 
     /// Windows at the end of the data that are kept out of training and scored.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -76,6 +82,9 @@ fn model_name(text: &str) -> Result<String, &'static str> {
 /// # Errors
 /// When the panel is unknown or too short, or the database fails.
 pub async fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(violation) = companions::violation(&args.panel, &args.companions) {
+        anyhow::bail!("--companions {}", violation.message);
+    }
     let device = args.device.open()?;
     let database = super::open(&args.database).await?;
     let (pool, artefacts) = (database.pool(), args.database.artefacts()?);
@@ -93,11 +102,12 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         Some(from) => Some(WarmStart::load(pool, &artefacts, &device, &data, from).await?),
         None => None,
     };
+    let sources = Sources { from, companions: Companions::read(pool, &args.companions, &data, n_rows).await? };
     stop_on_interrupt();
     let mut display = Display::new(&args.panel);
     let (training_config, panel, store) = (config.clone(), args.panel.clone(), artefacts.clone());
     let trained = tokio::task::spawn_blocking(move || {
-        training::train(&history, &training_config, from.as_ref(), &test, &store, &device, &mut |progress| {
+        training::train(&history, &training_config, &sources, &test, &store, &device, &mut |progress| {
             display.show(progress)
         })
     })

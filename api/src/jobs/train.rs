@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::retrain::failure;
 use super::{Context, Failure, Reporter, Succeeded, Task};
+use crate::companions::{self, Companions};
 use crate::config::Limits;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
-use crate::training::{self, MINUTES_MAX, STEPS_MAX, TestWindows};
+use crate::training::{self, MINUTES_MAX, STEPS_MAX, Sources, TestWindows};
 use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
 
@@ -50,10 +52,15 @@ pub struct TrainOrder {
     #[schema(value_type = Object)]
     pub network: NetworkConfig,
     /// A model whose weights the network begins with: `champion`, a version, or another panel's as `name/3`; its shapes have to
-    /// be the same, and enough must have come since it was trained. Default: none.
+    /// be the same (but for the number of series where its tokens are of single ones), and enough must have come since it was
+    /// trained. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "champion")]
     pub warm_start: Option<String>,
+    /// Other panels of the same frequency that the network learns from too, one for all. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64, example = json!(["berlin", "paris"]))]
+    pub companions: Vec<String>,
     /// Use only what was known at this instant. Default: when the job is begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<DateTime<Utc>>,
@@ -100,6 +107,7 @@ impl Task for TrainOrder {
             let message = "must be `champion`, a version, or one of them after the name of a panel and `/`";
             errors.push(Violation::at("/warm_start", "invalid-value", message));
         }
+        errors.extend(companions::violation(&self.panel, &self.companions));
         if let Err(error) = self.network.check(self.horizon.max(1)) {
             errors.push(Violation::at("/network", "out-of-range", error.to_string()));
         }
@@ -134,9 +142,11 @@ impl Task for TrainOrder {
             Some(from) => Some(WarmStart::load(&context.pool, &artefacts, &device, &data, from).await?),
             None => None,
         };
+        let companions = Companions::read(&context.pool, &self.companions, &data, n_rows).await.map_err(failure)?;
+        let sources = Sources { from, companions };
         let (training_config, told, store) = (config.clone(), reporter.clone(), artefacts.clone());
         let trained = blocking::run("training", move || {
-            training::train(&history, &training_config, from.as_ref(), &test, &store, &device, &mut |progress| {
+            training::train(&history, &training_config, &sources, &test, &store, &device, &mut |progress| {
                 told.progress(progress.share_done(), activity(progress));
                 ControlFlow::Continue(())
             })

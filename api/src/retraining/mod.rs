@@ -28,12 +28,13 @@ pub use self::comparison::{Difference, Reference, Verdict, WindowPair, WindowSco
 pub use self::policy::{Policy, PolicyError};
 use self::windows::{Forecaster, Scored, Windows};
 use crate::artefacts::Artefacts;
+use crate::companions::Companions;
 use crate::db::comparison::Comparison;
 use crate::db::model::Model;
 use crate::db::words::ReferenceKind;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::registry;
-use crate::training::{self, TestWindows, Trained, TrainingData};
+use crate::training::{self, Sources, TestWindows, Trained, TrainingData};
 use crate::warm_start::WarmStart;
 use crate::{Error, blocking};
 
@@ -119,6 +120,10 @@ pub async fn retrain(
     let network = champion.as_ref().map_or_else(NetworkConfig::default, trained_network);
     let budget = training::budget(policy.train_steps, policy.train_minutes);
     let config = TrainConfig { network, ..TrainConfig::new(horizon, budget, policy.seed) };
+    let companions = match &champion {
+        Some(champion) => Companions::again(pool, champion, &seen, seen.values.n_history_steps()).await?,
+        None => Companions::default(),
+    };
     let opponent = opponent(pool, artefacts, device, &known, champion).await?;
     let from = match &opponent {
         Opponent::Champion(champion) if policy.warm_start => {
@@ -126,7 +131,7 @@ pub async fn retrain(
         }
         _ => None,
     };
-    let (trained, report) = train(&seen, &config, from, artefacts, device, report).await?;
+    let (trained, report) = train(&seen, &config, Sources { from, companions }, artefacts, device, report).await?;
     let tests = Tests { windows, policy: policy.clone(), known, opponent };
     let (trained, results) = blocking::run("testing models", move || {
         let results = tests.run(&trained.fitted, report);
@@ -184,7 +189,7 @@ const TRAINED: f64 = 0.8;
 async fn train<R: Report>(
     seen: &TrainingData,
     config: &TrainConfig,
-    from: Option<WarmStart>,
+    sources: Sources,
     artefacts: &Artefacts,
     device: &Device,
     mut report: R,
@@ -195,7 +200,7 @@ async fn train<R: Report>(
     let test = TestWindows { n_windows: 0, sample: SampleConfig::default() };
     blocking::run("training", move || {
         let mut is_stopped = false;
-        let trained = training::train(&history, &config, from.as_ref(), &test, &artefacts, &device, &mut |progress| {
+        let trained = training::train(&history, &config, &sources, &test, &artefacts, &device, &mut |progress| {
             let told = report(TRAINED * progress.share_done(), &format!("training: {}", progress.stage));
             is_stopped |= told.is_break();
             told

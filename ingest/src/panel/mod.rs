@@ -267,7 +267,7 @@ impl Panel {
     }
 
     /// Rows up to the last one in which there is more than the supplied future of known covariates.
-    fn n_history_steps(&self) -> usize {
+    pub fn n_history_steps(&self) -> usize {
         let is_observed = |&row: &usize| {
             let values = self.values.row(row).iter().enumerate();
             values.into_iter().any(|(series, value)| !value.is_nan() && !self.config.is_known(series))
