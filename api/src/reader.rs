@@ -75,7 +75,7 @@ pub fn generated_password(data_dir: &Path) -> Result<(Secret, PathBuf), Error> {
     let make = || -> io::Result<()> {
         let mut random = [0; PASSWORD_BYTES];
         File::open("/dev/urandom")?.read_exact(&mut random)?;
-        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = hex::encode(random);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         writeln!(file, "{text}")?;
         file.sync_all()

@@ -145,8 +145,8 @@ pub struct Sources {
     pub companions: Companions,
 }
 
-/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, beside companions, and scores these. The state is
-/// kept among the artefacts from time to time, so that the same training goes on when it was cut off.
+/// Trains on all rows but those of the test windows, from the weights of a model or from nothing, beside companions, and
+/// scores these. The state is kept among the artefacts from time to time, so that the same training goes on when it was cut off.
 ///
 /// Takes as long as the budget says: not for an async thread.
 ///

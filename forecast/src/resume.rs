@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{hex, weights_of};
+use crate::checkpoint::weights_of;
 use crate::denoiser::Denoiser;
 use crate::noise::Stream;
 use crate::start::Start;
@@ -77,7 +77,7 @@ fn fingerprint(
         names.iter().filter_map(|name| parts.tensor(name).ok()).for_each(|part| hash.update(part.data()));
     }
     [history].into_iter().chain(companions).for_each(|history| add_history(&mut hash, history));
-    Ok(hex(&hash.finalize()))
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn add_history(hash: &mut Sha256, history: &History) {

@@ -452,8 +452,12 @@ impl Trainer<'_> {
             let standard_error = found.standard_error(&without);
             Ok::<_, Error>(SampledLoss { step: candidate.step, velocity_share, loss: found.loss(), standard_error })
         };
-        let mut losses =
-            vec![SampledLoss { step: 0, velocity_share: 0.0, loss: without.loss(), standard_error: Some(0.0) }];
+        let mut losses = vec![SampledLoss {
+            step: 0,
+            velocity_share: 0.0,
+            loss: without.loss(),
+            standard_error: without.standard_error(&without),
+        }];
         // Every other one first, so that none is far from one that was compared when time runs out.
         let (even, odd): (Vec<_>, Vec<_>) = candidates.into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
         for (_, candidate) in even.into_iter().chain(odd) {

@@ -28,7 +28,7 @@ pub struct Snapshot {
 /// [`Error::Table`] when it cannot be written.
 pub fn of(panel: &Panel) -> Result<Snapshot, Error> {
     let bytes = bytes(panel).map_err(|source| Error::Table { path: Path::new("snapshot").into(), source })?;
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(&bytes));
     Ok(Snapshot { digest, bytes })
 }
 

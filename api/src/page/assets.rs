@@ -60,8 +60,7 @@ fn file(name: &str) -> Option<(&'static str, &'static str)> {
 static DIGESTS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
     let digest = |name| {
         let (_, text) = file(name)?;
-        let bytes = Sha256::digest(text);
-        Some((name, bytes.iter().take(6).map(|byte| format!("{byte:02x}")).collect()))
+        Some((name, hex::encode(&Sha256::digest(text)[..6])))
     };
     ["page.css", "page.js", "plotly.min.js"].into_iter().filter_map(digest).collect()
 });

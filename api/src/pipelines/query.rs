@@ -67,7 +67,7 @@ pub(super) async fn ask(query: &Query, since: Option<&str>, n_bytes_max: u64, da
     })?;
     let Sink { file, hasher, n_lines } = sink;
     let file = file.into_inner().map_err(|error| Error::internal("keeping an answer", error))?;
-    let digest = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(hasher.finalize());
     let answer = Answer { largest: end.largest, digest, has_rows: n_lines > 1 };
     Ok(Kept { file, answer, n_unbounded: end.n_unbounded })
 }

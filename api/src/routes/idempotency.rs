@@ -35,5 +35,5 @@ pub fn refuse_key(message: &str) -> Error {
 /// When the request cannot be written as JSON, which a request that was read always can.
 pub fn digest<T: Serialize>(body: &T) -> Result<String, Error> {
     let text = serde_json::to_vec(body).map_err(|error| Error::internal("writing a request", error))?;
-    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(text)))
 }

@@ -409,7 +409,7 @@ impl Found {
         let is_text = !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
         let mut hasher = Sha256::new();
         let (mut n_bytes, mut n_lines, mut last_line_end) = (0, 0, 0);
-        let mut prefix_digest = (prefix == Some(0)).then(|| hex(&Sha256::new().finalize()));
+        let mut prefix_digest = (prefix == Some(0)).then(|| hex::encode(Sha256::new().finalize()));
         loop {
             let piece = reader.fill_buf()?;
             if piece.is_empty() {
@@ -431,10 +431,10 @@ impl Found {
             n_bytes += n_taken as u64;
             reader.consume(n_taken);
             if prefix == Some(n_bytes) {
-                prefix_digest = Some(hex(&hasher.clone().finalize()));
+                prefix_digest = Some(hex::encode(hasher.clone().finalize()));
             }
         }
-        let digest = hex(&hasher.finalize());
+        let digest = hex::encode(hasher.finalize());
         let ends_line = n_bytes == last_line_end;
         Ok(Self { n_bytes, digest, prefix_digest, n_lines, last_line_end, ends_line, is_text })
     }
@@ -446,10 +446,6 @@ impl Found {
         let Self { n_bytes, digest, n_lines, ends_line, .. } = self;
         Seen { n_bytes, digest, n_lines, ends_line, version, rest: None, going: None }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Seen {
@@ -478,15 +474,15 @@ impl Seen {
 
     /// So many bytes and lines at the beginning of a file of some length and time.
     fn up_to(n_bytes: u64, n_lines: u64, hasher: Sha256, file_bytes: u64, modified: SystemTime) -> Self {
-        let going = Some(Going { n_bytes: file_bytes, modified, hasher: hex(&hasher.serialize()) });
-        let digest = hex(&hasher.finalize());
+        let going = Some(Going { n_bytes: file_bytes, modified, hasher: hex::encode(hasher.serialize()) });
+        let digest = hex::encode(hasher.finalize());
         Self { n_bytes, digest, n_lines, ends_line: true, version: None, rest: None, going }
     }
 
     /// The state of the digest, if the file has still this length and was last changed then.
     fn hasher_of(&self, n_bytes: u64, modified: SystemTime) -> Option<Sha256> {
         let going = self.going.as_ref().filter(|going| going.n_bytes == n_bytes && going.modified == modified)?;
-        let state: Vec<u8> = going.hasher.as_bytes().chunks(2).map(byte_of_hex).collect::<Option<_>>()?;
+        let state = hex::decode(&going.hasher).ok()?;
         Sha256::deserialize(state.as_slice().try_into().ok()?).ok()
     }
 }
@@ -501,10 +497,6 @@ fn has_header(path: &Path, config: &LoadConfig) -> std::io::Result<bool> {
 
 fn n_line_ends(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
-}
-
-fn byte_of_hex(digits: &[u8]) -> Option<u8> {
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// A whole file, as an input.
