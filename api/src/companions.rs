@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::db::model::Model;
+use crate::db::panel::Panel as Row;
 use crate::problem::Violation;
 use crate::training::{self, TrainingData};
 use crate::{Error, registry};
@@ -47,16 +48,11 @@ impl Companions {
     /// - [`Error::UnusableData`] for a panel of another frequency, or without anything by then
     /// - when the database fails
     pub async fn read(pool: &PgPool, names: &[String], data: &TrainingData, n_rows: usize) -> anyhow::Result<Self> {
-        let mut companions = Self::default();
-        let until = data.values.rows(0..n_rows).end();
+        let mut panels = Vec::with_capacity(names.len());
         for name in names {
-            let panel = registry::find_panel(pool, name).await?;
-            let known = training::read(pool, name, data.as_of).await?;
-            let history = history_beside(&data.values, known.values, until)?;
-            companions.of.push(Companion { panel: name.clone(), panel_id: panel.panel_id, learned_until: until });
-            companions.histories.push(history);
+            panels.push(registry::find_panel(pool, name).await?);
         }
-        Ok(companions)
+        Self::of_panels(pool, panels, data, n_rows).await
     }
 
     /// As [`Companions::read`], those of a model that are still there.
@@ -64,17 +60,29 @@ impl Companions {
     /// # Errors
     /// As there.
     pub async fn again(pool: &PgPool, model: &Model, data: &TrainingData, n_rows: usize) -> anyhow::Result<Self> {
-        let mut names = Vec::new();
+        let mut panels = Vec::new();
         for Companion { panel, .. } in Companion::of(model) {
             match registry::find_panel(pool, &panel).await {
-                Ok(_) => names.push(panel),
+                Ok(panel) => panels.push(panel),
                 Err(Error::UnknownPanel { .. }) => {
                     tracing::warn!("panel `{panel}`, from which the champion learned too, is not there any more");
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Self::read(pool, &names, data, n_rows).await
+        Self::of_panels(pool, panels, data, n_rows).await
+    }
+
+    async fn of_panels(pool: &PgPool, panels: Vec<Row>, data: &TrainingData, n_rows: usize) -> anyhow::Result<Self> {
+        let mut companions = Self::default();
+        let until = data.values.valid_time(n_rows);
+        for panel in panels {
+            let known = training::read_latest(pool, &panel, data.as_of).await?;
+            companions.histories.push(history_beside(&data.values, known.values, until)?);
+            let Row { panel_id, name, .. } = panel;
+            companions.of.push(Companion { panel: name, panel_id, learned_until: until });
+        }
+        Ok(companions)
     }
 }
 
@@ -97,7 +105,7 @@ pub fn history_beside(own: &Panel, mut beside: Panel, until: DateTime<Utc>) -> a
         (false, true) => beside.set_holidays(None),
         _ => {}
     }
-    let n_rows = usize::try_from(beside.issue_row(until)).unwrap_or(0).min(beside.n_history_steps());
+    let n_rows = usize::try_from(beside.issue_row(until)).unwrap_or(0).min(beside.n_steps());
     if n_rows == 0 {
         return Err(unusable(format!("nothing of companion `{name}` is before {until}")).into());
     }

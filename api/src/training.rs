@@ -71,10 +71,18 @@ pub async fn read(pool: &PgPool, name: &str, as_of: DateTime<Utc>) -> anyhow::Re
     let panel = db::panel::get(pool, DEFAULT_TENANT, name)
         .await?
         .with_context(|| format!("there is no panel `{name}`; load one with `plumecast load`"))?;
+    read_latest(pool, &panel, as_of).await
+}
+
+/// Reads what was known at an instant of the series of a panel's newest version.
+///
+/// # Errors
+/// When it has none, nothing of them was known, or the database fails.
+pub async fn read_latest(pool: &PgPool, panel: &Panel, as_of: DateTime<Utc>) -> anyhow::Result<TrainingData> {
     let panel_version = db::panel_version::latest(pool, DEFAULT_TENANT, panel.panel_id)
         .await?
-        .with_context(|| format!("panel `{name}` has no series"))?;
-    read_version(pool, &panel, &panel_version, as_of).await
+        .with_context(|| format!("panel `{}` has no series", panel.name))?;
+    read_version(pool, panel, &panel_version, as_of).await
 }
 
 /// Reads what was known at an instant of the series of a panel version.

@@ -77,8 +77,8 @@ impl WarmStart {
     pub fn new(panel: &str, row: &Model, model: forecast::Model, data: &TrainingData) -> Self {
         let mut learned_until = Origin::of(row).map_or_else(BTreeMap::new, |origin| origin.learned_until);
         let own = row.trained_until().unwrap_or(row.data_cutoff);
-        learned_until.entry(row.panel_id).and_modify(|until| *until = own.max(*until)).or_insert(own);
-        for Companion { panel_id, learned_until: until, .. } in Companion::of(row) {
+        let companions = Companion::of(row).into_iter().map(|companion| (companion.panel_id, companion.learned_until));
+        for (panel_id, until) in companions.chain([(row.panel_id, own)]) {
             learned_until.entry(panel_id).and_modify(|earlier| *earlier = until.max(*earlier)).or_insert(until);
         }
         let seen = learned_until.get(&data.panel.panel_id).map(|&until| data.values.issue_row(until));

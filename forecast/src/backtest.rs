@@ -12,7 +12,8 @@ use crate::noise::Stream;
 use crate::paired::Comparison;
 use crate::reliability::{Reliability, reliability};
 use crate::{
-    Device, Error, Fitted, History, Model, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories, Window, fit,
+    Device, Error, Fitted, History, Means, Model, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories,
+    Window, fit_with,
 };
 
 /// Which windows are tested.
@@ -156,16 +157,17 @@ impl Forecaster for Fitted {
 /// Trains on the rows before the test and scores the forecasts of all windows.
 ///
 /// # Errors
-/// Those of [`fit`], [`crate::Model::forecast`] and [`BacktestConfig::n_train`].
+/// Those of [`fit_with`], [`crate::Model::forecast`] and [`BacktestConfig::n_train`].
 pub fn backtest(
     history: &History,
     config: &BacktestConfig,
     train: &TrainConfig,
+    means: Means<'_>,
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Backtest, Error> {
     let n_train = config.n_train(history)?;
-    let fitted = fit(&history.rows(0..n_train), train, device, progress)?;
+    let fitted = fit_with(&history.rows(0..n_train), train, means, device, progress)?;
     score_windows(history, config, &fitted)
 }
 

@@ -12,7 +12,6 @@ use crate::correction::Plan;
 use crate::covariates::{self, Covariates};
 use crate::denoiser::TokenOf;
 use crate::linear::LinearPlan;
-use crate::network::layout;
 use crate::panel_stage::{self, Told, go_on};
 use crate::role::Roles;
 use crate::stage::{Data, Stage};
@@ -77,11 +76,10 @@ impl<'a> Companion<'a> {
         let covariates = Covariates::fit(history, &roles, config, device, told)?;
         let history = covariates::modelled_history(history, &roles, covariates.as_ref());
         let layout = TokenLayout {
-            patch: ours.patch,
-            n_horizon_tokens: ours.n_horizon_tokens,
-            n_context_tokens: ours.n_context_tokens,
+            n_series: history.values.n_series(),
+            n_calendar: history.calendar.n_features(),
             n_known: roles.known.len(),
-            ..layout(&history, config)
+            ..*ours
         };
         let features = [
             ("calendar features", layout.n_calendar, ours.n_calendar),

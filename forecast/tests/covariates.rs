@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use forecast::backtest::{Backtest, BacktestConfig, backtest};
 use forecast::noise::Stream;
 use forecast::{
-    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Model, Role, SampleConfig, TrainConfig, Trajectories,
-    Window, fit,
+    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Means, Model, Role, SampleConfig, TrainConfig,
+    Trajectories, Window, fit,
 };
 
 const HORIZON: usize = 6;
@@ -55,7 +55,8 @@ fn config() -> TrainConfig {
 fn tested(history: &History) -> Backtest {
     let windows = BacktestConfig { horizon: HORIZON, n_windows: 24, sample: SampleConfig::default() };
     let go_on = &mut |_: &_| ControlFlow::Continue(());
-    backtest(history, &windows, &config(), &forecast::cpu(), go_on).expect("a panel that can be learned")
+    backtest(history, &windows, &config(), Means::default(), &forecast::cpu(), go_on)
+        .expect("a panel that can be learned")
 }
 
 fn crps(history: &History) -> f64 {

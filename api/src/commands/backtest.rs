@@ -6,12 +6,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use forecast::backtest::{Backtest, BacktestConfig, score_windows};
+use forecast::backtest::{Backtest, BacktestConfig, backtest, score_windows};
 use forecast::metrics::WindowSums;
 use forecast::schedule::PASSES_DEFAULT;
-use forecast::{
-    Bounds, Device, History, Means, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, fit_with, paper,
-};
+use forecast::{Bounds, Device, History, Means, NetworkConfig, Progress, SampleConfig, Schedule, TrainConfig, paper};
 use ingest::{Holidays, Loaded, Panel, PanelConfig, trajectories};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -146,14 +144,14 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         panel.roles().is_empty() || args.config == ModelConfig::Default,
         "the model of --config paper takes no covariates"
     );
+    let n_rows = panel.n_rows_before(args.windows, args.horizon);
     let found_holidays = match args.config {
-        ModelConfig::Default => panel.find_holidays(panel.n_rows_before(args.windows, args.horizon)),
+        ModelConfig::Default => panel.find_holidays(n_rows),
         // The published network knows no calendar but its own.
         ModelConfig::Paper => None,
     };
     found_holidays.into_iter().for_each(telemetry::note);
-    let n_rows = panel.n_rows_before(args.windows, args.horizon);
-    let until = panel.rows(0..n_rows).end();
+    let until = panel.valid_time(n_rows);
     let companion = |path: &PathBuf| companions::history_beside(&panel, read_panel(args, path)?.0, until);
     let companions = args.companions.iter().map(companion).collect::<anyhow::Result<Vec<_>>>()?;
     let history = panel.history()?;
@@ -279,9 +277,8 @@ fn train_and_test(
     match args.config {
         ModelConfig::Default => {
             let train = TrainConfig { network: network.clone(), ..TrainConfig::new(horizon, budget, args.seed) };
-            let known = history.rows(0..windows.n_train(history)?);
-            let fitted = fit_with(&known, &train, Means { companions, ..Means::default() }, device, progress)?;
-            recorded(score_windows(history, &windows, &fitted)?)
+            let means = Means { companions, ..Means::default() };
+            recorded(backtest(history, &windows, &train, means, device, progress)?)
         }
         ModelConfig::Paper => {
             let windows = BacktestConfig { sample: SampleConfig { passes: paper::N_PASSES, ..sample }, ..windows };
