@@ -436,11 +436,11 @@ impl Correlation {
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     DVectorView::from_slice(a, a.len()).dot(&DVectorView::from_slice(b, b.len()))
 }
 
-fn add(sum: &mut [f64], values: &[f64], weight: f64) {
+pub(crate) fn add(sum: &mut [f64], values: &[f64], weight: f64) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
 }
 

@@ -169,7 +169,7 @@ impl Innovation {
         known.map(log_scale).sum::<f64>() / paths.n_paths().max(1) as f64
     }
 
-    fn n_series(&self) -> usize {
+    pub(crate) fn n_series(&self) -> usize {
         self.shape.n_series()
     }
 

@@ -69,6 +69,7 @@ pub mod schedule;
 mod solver;
 mod stage;
 mod start;
+pub mod stratified;
 pub mod surprise;
 mod timetable;
 mod train;

@@ -19,6 +19,7 @@ use crate::role::{Role, Roles};
 use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
 use crate::schedule::{PASSES_DEFAULT, Schedule};
+use crate::stratified::{N_TOGETHER, Stratified};
 use crate::{Calendar, Error, Grid, History, Trajectories, Window};
 
 /// Samples that are denoised together: bounds the memory of a forecast whatever the number of samples.
@@ -227,6 +228,11 @@ impl Model {
             return Err(Error::CalendarLength { given, expected });
         }
         Ok(())
+    }
+
+    /// The noise of forecasts of a seed.
+    pub(crate) fn stratified(&self, seed: u64) -> Stratified<'_> {
+        Stratified { innovation: &self.innovation, pool: &self.pool, seed, n_together: N_TOGETHER }
     }
 
     pub(crate) fn sampler(&self) -> Sampler<'_> {

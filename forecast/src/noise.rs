@@ -8,6 +8,8 @@ use std::f64::consts::TAU;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stratified::StratifiedNoise;
+
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const N_ROUNDS: usize = 10;
@@ -56,6 +58,11 @@ impl Noise {
         self.keyed_normal(sample, step, series, 2)
     }
 
+    /// Random words for the noise of [`crate::stratified`] in one of two kinds of coordinates; those of an antithetic pair are the same.
+    pub(crate) fn stratified(&self, sample: usize, step: usize, index: usize, kind: u32) -> [u32; 4] {
+        philox(self.key, [sample as u32 / 2, step as u32, index as u32, 3 + kind])
+    }
+
     fn keyed_normal(&self, sample: u32, step: u32, series: u32, purpose: u32) -> f64 {
         let words = philox(self.key, [sample / 2, step, series, purpose]);
         let radius = libm::sqrt(-2.0 * libm::log(open_unit(words[0], words[1])));
@@ -96,6 +103,8 @@ impl SampleNoise {
 pub enum NoiseSource<'a> {
     /// From a seed, in antithetic pairs.
     Seed(u64),
+    /// The same, but samples share the strata of each score between them.
+    Stratified(&'a StratifiedNoise),
     /// That of each sample is given.
     Given(&'a [SampleNoise]),
 }
@@ -105,14 +114,17 @@ impl NoiseSource<'_> {
     pub fn normal(self, sample: usize, step: usize, series: usize) -> f32 {
         match self {
             Self::Seed(seed) => Noise::new(seed).normal(sample as u32, step as u32, series as u32),
+            Self::Stratified(noise) => noise.normal(sample, step, series),
             Self::Given(samples) => samples[sample].normals[step * samples[sample].n_series + series],
         }
     }
 
     /// The noise of a measurement.
     pub fn measurement(self, sample: usize, step: usize, series: usize) -> f64 {
+        let of_seed = |seed| Noise::new(seed).measurement(sample as u32, step as u32, series as u32);
         match self {
-            Self::Seed(seed) => Noise::new(seed).measurement(sample as u32, step as u32, series as u32),
+            Self::Seed(seed) => of_seed(seed),
+            Self::Stratified(noise) => of_seed(noise.seed()),
             Self::Given(samples) => {
                 let index = step * samples[sample].n_series + series;
                 samples[sample].measurements.get(index).copied().map_or(0.0, f64::from)
@@ -124,13 +136,14 @@ impl NoiseSource<'_> {
     pub fn pool_key(self, sample: usize) -> (u64, usize) {
         match self {
             Self::Seed(seed) => (seed, sample),
+            Self::Stratified(noise) => (noise.seed(), sample),
             Self::Given(samples) => samples[sample].pool_key,
         }
     }
 
     /// Whether samples 0 and 1, 2 and 3 … are mirror images of each other.
     pub fn is_antithetic(self) -> bool {
-        matches!(self, Self::Seed(_))
+        !matches!(self, Self::Given(_))
     }
 }
 

@@ -139,16 +139,17 @@ impl Guide<'_> {
 
     /// Copies of survivors; a candidate of the first level gets its noise here.
     fn resampled(&self, particles: &Particles, survivors: &[usize], families: Vec<usize>) -> Particles {
-        let noise = |&family: &usize| match particles.noise.get(survivors[family]) {
-            Some(noise) => noise.clone(),
-            None => self.prepared.noise(self.config.seed, survivors[family]),
+        let chosen: Vec<usize> = families.iter().map(|&family| survivors[family]).collect();
+        let noise = if particles.noise.is_empty() {
+            self.prepared.noise(self.config.seed, &chosen)
+        } else {
+            chosen.iter().map(|&index| particles.noise[index].clone()).collect()
         };
         let mut drawn = Weighted::default();
-        for &family in &families {
-            let index = survivors[family];
+        for &index in &chosen {
             drawn.push(particles.drawn.paths[index].clone(), particles.drawn.log_weights[index]);
         }
-        Particles { noise: families.iter().map(noise).collect(), drawn, families }
+        Particles { noise, drawn, families }
     }
 
     fn tilts(&self, paths: &[Vec<f32>]) -> Vec<f64> {

@@ -35,14 +35,17 @@ impl Pool {
         Self { share, n_elements, innovations: newest.concat() }
     }
 
-    /// The path that a sample takes in a block of the trained horizon; `None` when it is to be denoised.
-    ///
-    /// Samples are pooled in pairs, because they come in antithetic pairs.
-    pub fn path(&self, seed: u64, sample: usize, block: usize) -> Option<&[f32]> {
-        let n_paths = self.innovations.len() / self.n_elements;
+    /// Whether a sample takes a path. Samples do so in pairs, because they come in antithetic pairs.
+    pub fn takes(&self, sample: usize) -> bool {
         let pair = sample / 2;
         let is_pooled = ((pair + 1) as f64 * self.share).floor() > (pair as f64 * self.share).floor();
-        (is_pooled && n_paths > 0).then(|| {
+        is_pooled && !self.innovations.is_empty()
+    }
+
+    /// The path that a sample takes in a block of the trained horizon; `None` when it is to be denoised.
+    pub fn path(&self, seed: u64, sample: usize, block: usize) -> Option<&[f32]> {
+        self.takes(sample).then(|| {
+            let n_paths = self.innovations.len() / self.n_elements;
             let mut stream = Stream::new(seed ^ (sample as u64) << 32, STREAM_POOL + block as u32);
             &self.innovations[stream.below(n_paths) * self.n_elements..][..self.n_elements]
         })

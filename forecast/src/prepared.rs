@@ -13,6 +13,7 @@ use crate::observed::{Observed, Past};
 use crate::outlook::Outlook;
 use crate::pins::Pins;
 use crate::sampler::{Context, Draw, PinnedStart};
+use crate::stratified::StratifiedNoise;
 use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window, parallel};
 
 /// A window with what a model makes of it before anything is sampled.
@@ -219,30 +220,34 @@ impl Prepared<'_> {
         }
     }
 
-    /// The noise of a sample of a seed.
-    pub(crate) fn noise(&self, seed: u64, sample: usize) -> SampleNoise {
+    /// The noise of some samples of a seed.
+    pub(crate) fn noise(&self, seed: u64, samples: &[usize]) -> Vec<SampleNoise> {
         let (n_series, patch, horizon) = (self.model.n_series(), self.model.layout.patch, self.model.horizon());
         let n_total = self.n_after() + self.window.horizon;
         // Whole tokens are drawn, of the block that is last.
         let before_last = (n_total - 1) / horizon * horizon;
         let n_steps = (before_last + (n_total - before_last).div_ceil(patch) * patch).max(self.n_tokens() * patch);
         let n_measured = self.observed.iter().filter(|observed| observed.sd > 0.0).map(|observed| observed.step).max();
+        let n_samples = samples.iter().max().map_or(0, |last| last + 1);
+        let block = |first: usize| self.model.stratified(seed).noise(0..n_samples, first, horizon.min(n_steps - first));
+        let blocks: Vec<StratifiedNoise> = (0..n_steps).step_by(horizon).map(block).collect();
         let source = NoiseSource::Seed(seed);
-        let elements =
-            |n_steps: usize| (0..n_steps).flat_map(move |step| (0..n_series).map(move |series| (step, series)));
-        let measurement = |(step, series)| source.measurement(sample, step, series) as f32;
-        SampleNoise {
-            n_series,
-            normals: elements(n_steps).map(|(step, series)| source.normal(sample, step, series)).collect(),
-            measurements: elements(n_measured.unwrap_or(0)).map(measurement).collect(),
-            pool_key: source.pool_key(sample),
-        }
+        let of_sample = |&sample: &usize| {
+            let measured =
+                (0..n_measured.unwrap_or(0)).flat_map(|step| (0..n_series).map(move |series| (step, series)));
+            SampleNoise {
+                n_series,
+                normals: blocks.iter().flat_map(|block| block.of_sample(sample)).copied().collect(),
+                measurements: measured.map(|(step, series)| source.measurement(sample, step, series) as f32).collect(),
+                pool_key: source.pool_key(sample),
+            }
+        };
+        samples.iter().map(of_sample).collect()
     }
 
     /// Whether a sample takes a path of the pool.
     pub(crate) fn is_pooled(&self, noise: &SampleNoise) -> bool {
-        let (seed, sample) = noise.pool_key;
-        self.model.pool.path(seed, sample, 0).is_some()
+        self.model.pool.takes(noise.pool_key.1)
     }
 
     /// Steps after the anchor at which all targets are observed, before the first step of a trajectory.
@@ -314,14 +319,24 @@ impl Prepared<'_> {
         let n_steps = self.n_after() + self.window.horizon;
         let n_tokens_for = |n_drawn: usize| n_drawn.div_ceil(model.layout.patch);
 
+        // From the seed of a forecast come noise that is stratified, and choices from the pool.
+        let stratified = |draw: Draw| match noise {
+            NoiseSource::Seed(seed) => {
+                let n_steps = draw.n_tokens * model.layout.patch;
+                Some(model.stratified(seed).noise(samples.clone(), draw.first_step, n_steps))
+            }
+            NoiseSource::Stratified(_) | NoiseSource::Given(_) => None,
+        };
         let n_drawn = self.n_drawn();
         let draw = Draw { first_sample, n_samples, first_step: 0, n_tokens: self.n_tokens() };
+        let own = stratified(draw);
+        let noise_of_block = own.as_ref().map_or(noise, NoiseSource::Stratified);
         let start = self.pinned.as_ref().map(|Pinned { pins, scores, n_tokens }| {
             let scores = std::slice::from_ref(scores);
             PinnedStart { pins, scores, n_tokens: *n_tokens }
         });
-        let innovations = model.sampler().draw_after(&self.context, draw, config, noise, start)?;
-        let mut innovations = model.with_pool(innovations, self.context.known(), draw, noise, start);
+        let innovations = model.sampler().draw_after(&self.context, draw, config, noise_of_block, start)?;
+        let mut innovations = model.with_pool(innovations, self.context.known(), draw, noise_of_block, start);
         let log_weights = match equalities {
             Some(equalities) => equalities.meet(self, &mut innovations, n_samples),
             None => vec![0.0; n_samples],
@@ -358,8 +373,10 @@ impl Prepared<'_> {
             let condition = |(index, past)| model.condition(past, &calendar_of(index));
             let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().enumerate().map(condition).unzip();
             let draw = Draw { first_sample, n_samples, first_step, n_tokens: n_tokens_for(n_drawn) };
-            let innovations = model.sampler().draw_from(&views, draw, config, noise, None)?;
-            let innovations = model.with_pool(innovations, &[], draw, noise, None);
+            let own = stratified(draw);
+            let noise_of_block = own.as_ref().map_or(noise, NoiseSource::Stratified);
+            let innovations = model.sampler().draw_from(&views, draw, config, noise_of_block, None)?;
+            let innovations = model.with_pool(innovations, &[], draw, noise_of_block, None);
             block = model.paths_of(&innovations, n_samples, n_drawn, &outlooks, &[]);
             drawn.iter_mut().zip(&block).for_each(|(drawn, path)| drawn.extend(self.in_data_units(path)));
         }

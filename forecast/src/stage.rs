@@ -12,12 +12,13 @@ use crate::innovation::{ErrorPaths, Estimation, Innovation};
 use crate::last_fold::LastFold;
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::metrics::{Outcome, score_each};
-use crate::noise::{Noise, Stream};
+use crate::noise::{Noise, NoiseSource, Stream};
 use crate::outlook::Outlook;
 use crate::pool::{POOL_SHARES, Pool};
 use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
+use crate::stratified::Stratified;
 use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
 
 /// Origins whose paths are kept.
@@ -264,17 +265,22 @@ impl<'a> Data<'a> {
         best.ok_or(Error::Covariance)
     }
 
-    /// The loss on the last fold where what is denoised is white noise.
+    /// The loss on the last fold where what is denoised is white noise. Samples are independent: paths of the pool do not share out
+    /// the law between them, and of so few samples that would count against them.
     fn loss_of_law(&self, measured: &Measured, innovation: &Innovation, pool: &Pool) -> Result<f64, Error> {
         let n_series = self.layout.n_series;
         let n_elements = self.layout.horizon() * n_series;
-        let scores = self.score_draws(measured, innovation, pool, 0, &mut |_, seed| {
+        let scores = self.score_draws(measured, innovation, 0, &mut |_, seed| {
             let noise = Noise::new(seed);
-            let draw = |index: usize| {
-                let (sample, element) = (index / n_elements, index % n_elements);
-                noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
+            let of_sample = |sample: usize| match pool.path(seed, sample, 0) {
+                Some(path) => path.to_vec(),
+                None => (0..n_elements)
+                    .map(|element| {
+                        noise.normal(sample as u32, (element / n_series) as u32, (element % n_series) as u32)
+                    })
+                    .collect(),
             };
-            Ok((0..N_COMPARED_SAMPLES * n_elements).map(draw).collect())
+            Ok((0..N_COMPARED_SAMPLES).flat_map(of_sample).collect())
         })?;
         Ok(scores.loss())
     }
@@ -284,8 +290,7 @@ impl<'a> Data<'a> {
     /// # Errors
     /// Those of [`Sampler::draw`].
     pub fn score_sampler(&self, stage: &Stage, sampler: &Sampler<'_>, first_origin: usize) -> Result<LastFold, Error> {
-        let Stage { measured, innovation, pool, .. } = stage;
-        self.score_draws(measured, innovation, pool, first_origin, &mut |path, seed| {
+        self.score_draws(&stage.measured, &stage.innovation, first_origin, &mut |path, seed| {
             self.draw(stage, sampler, path, seed)
         })
     }
@@ -305,7 +310,7 @@ impl<'a> Data<'a> {
         Ok(seconds * paths.len().min(N_COMPARED_ORIGINS) as f64)
     }
 
-    /// Innovations `[sample, element]` that a sampler draws for the index of a path.
+    /// Innovations `[sample, element]` that a sampler draws for the index of a path, with those of samples of the pool.
     fn draw(&self, stage: &Stage, sampler: &Sampler<'_>, path: usize, seed: u64) -> Result<Vec<f32>, Error> {
         let draw = Draw {
             first_sample: 0,
@@ -313,9 +318,18 @@ impl<'a> Data<'a> {
             first_step: 0,
             n_tokens: self.layout.n_horizon_tokens,
         };
-        let config = SampleConfig { seed, n_samples: N_COMPARED_SAMPLES, ..SampleConfig::default() };
+        let config = SampleConfig { n_samples: N_COMPARED_SAMPLES, ..SampleConfig::default() };
         let Example { conditioning, .. } = self.example(stage, path);
-        sampler.draw(&[conditioning], draw, &config, None)
+        let Stage { innovation, pool, .. } = stage;
+        let samples = Stratified { innovation, pool, seed, n_together: N_COMPARED_SAMPLES };
+        let noise = samples.noise(0..N_COMPARED_SAMPLES, 0, self.layout.horizon());
+        let mut drawn = sampler.draw_from(&[conditioning], draw, &config, NoiseSource::Stratified(&noise), None)?;
+        for (sample, innovations) in drawn.chunks_exact_mut(pool.n_elements).enumerate() {
+            if let Some(path) = pool.path(seed, sample, 0) {
+                innovations.copy_from_slice(path);
+            }
+        }
+        Ok(drawn)
     }
 
     /// What the last fold scores, from an origin on, for innovations `[sample, element]` that are drawn for the index of a path
@@ -324,7 +338,6 @@ impl<'a> Data<'a> {
         &self,
         measured: &Measured,
         innovation: &Innovation,
-        pool: &Pool,
         first_origin: usize,
         draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
     ) -> Result<LastFold, Error> {
@@ -339,8 +352,7 @@ impl<'a> Data<'a> {
             let mut expected = path.outlook.path.clone();
             self.effects.add(&mut expected, &self.history.calendar, first);
             let mut values = Vec::with_capacity(drawn.len());
-            for (sample, denoised) in drawn.chunks_exact(horizon * n_series).enumerate() {
-                let innovations = pool.path(seed as u64, sample, 0).unwrap_or(denoised);
+            for innovations in drawn.chunks_exact(horizon * n_series) {
                 let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
                 let errors = innovation.colour(&innovations).into_iter().zip(&expected);
                 values.extend(errors.enumerate().map(|(element, (relative, expected))| {
