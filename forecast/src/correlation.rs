@@ -268,26 +268,14 @@ impl Correlation {
             }
             Self::Principal { directions, factors, horizon } => {
                 // Innovations in each direction and in the rest, found lead by lead.
-                let n_directions = directions.len() / n_series;
+                let principal = PrincipalFactors { directions, factors, horizon: *horizon, n_series };
+                let n_directions = principal.n_directions();
                 let mut components = vec![vec![]; n_directions];
                 let mut innovations: Vec<f64> = Vec::with_capacity(scores.len());
                 for (lead, step) in scores.chunks_exact(n_series).enumerate() {
-                    let row = |index: usize| &factors[(index * horizon + lead) * horizon..][..=lead];
+                    let row = |index: usize| principal.row(index, lead);
                     let rest_row = row(n_directions);
-                    let explained_of =
-                        |index: usize, components: &[Vec<f64>]| dot(&row(index)[..lead], &components[index]);
-                    // What earlier leads explain, in every direction and in the rest.
-                    let mut explained = vec![0.0; n_series];
-                    for (earlier, innovations) in innovations.chunks_exact(n_series).enumerate() {
-                        add(&mut explained, innovations, rest_row[earlier]);
-                    }
-                    let explained_components: Vec<f64> =
-                        (0..n_directions).map(|index| explained_of(index, &components)).collect();
-                    let rest_in_directions: Vec<f64> =
-                        (0..n_directions).map(|index| dot(&rest_row[..lead], &components[index])).collect();
-                    for (index, direction) in directions.chunks_exact(n_series).enumerate() {
-                        add(&mut explained, direction, explained_components[index] - rest_in_directions[index]);
-                    }
+                    let explained = principal.explained(lead, &innovations, &components);
                     let unexplained: Vec<f64> = step
                         .iter()
                         .zip(&explained)
@@ -433,6 +421,43 @@ impl Correlation {
             }
         }
         weights
+    }
+}
+
+/// The factors of a principal structure.
+#[derive(Clone, Copy)]
+pub(crate) struct PrincipalFactors<'a> {
+    /// `[direction, series]`.
+    pub directions: &'a [f64],
+    /// `[direction + 1, lead, lead]`.
+    pub factors: &'a [f64],
+    pub horizon: usize,
+    pub n_series: usize,
+}
+
+impl PrincipalFactors<'_> {
+    pub fn n_directions(&self) -> usize {
+        self.directions.len() / self.n_series
+    }
+
+    /// The weights of the leads up to one in the score of that lead: in a direction, or in the rest behind them.
+    pub fn row(&self, direction: usize, lead: usize) -> &[f64] {
+        &self.factors[(direction * self.horizon + lead) * self.horizon..][..=lead]
+    }
+
+    /// What earlier leads explain of the scores of a lead, in every direction and in the rest: for innovations `[lead, series]`, and
+    /// what they are in each direction.
+    pub fn explained(&self, lead: usize, innovations: &[f64], components: &[Vec<f64>]) -> Vec<f64> {
+        let rest_row = &self.row(self.n_directions(), lead)[..lead];
+        let mut explained = vec![0.0; self.n_series];
+        for (innovations, weight) in innovations.chunks_exact(self.n_series).zip(rest_row) {
+            add(&mut explained, innovations, *weight);
+        }
+        for (index, direction) in self.directions.chunks_exact(self.n_series).enumerate() {
+            let component = &components[index];
+            add(&mut explained, direction, dot(&self.row(index, lead)[..lead], component) - dot(rest_row, component));
+        }
+        explained
     }
 }
 

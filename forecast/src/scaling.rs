@@ -256,7 +256,7 @@ pub fn standard_normal_quantile(probability: f64) -> f64 {
     let numerator = 2.515_517 + t * (0.802_853 + t * 0.010_328);
     let mut x = t - numerator / (1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308)));
     for _ in 0..2 {
-        // By how many times the density the tail beyond x is too large.
+        // By how much the tail beyond x is too large, over the density there.
         let density = libm::exp(-0.5 * x * x) / std::f64::consts::TAU.sqrt();
         let off = (0.5 * libm::erfc(x * std::f64::consts::FRAC_1_SQRT_2) - tail) / density;
         x += off / (1.0 - 0.5 * x * off);

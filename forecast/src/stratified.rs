@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use nalgebra::{DMatrix, DVectorView};
 
-use crate::correlation::{Correlation, add, dot};
+use crate::correlation::{Correlation, PrincipalFactors, add, dot};
 use crate::innovation::Innovation;
 use crate::noise::Noise;
 use crate::parallel;
@@ -179,19 +179,20 @@ fn unfold(correlation: &Correlation, n_series: usize, n_steps: usize, strata: &S
             }
         }
         Correlation::Principal { directions, factors, horizon } => {
-            let n_directions = directions.len() / n_series;
-            let directions: Vec<&[f64]> = directions.chunks_exact(n_series).collect();
-            let time = InTime { factors, horizon: *horizon };
+            let principal = PrincipalFactors { directions, factors, horizon: *horizon, n_series };
             // Innovations in each direction, `[sample][direction][lead]`.
-            let mut components = vec![vec![vec![]; n_directions]; paths.len()];
+            let mut components = vec![vec![vec![]; principal.n_directions()]; paths.len()];
             for lead in 0..n_steps {
-                let steps = if n_directions == n_series {
-                    whole_step(&directions, &time, lead, &components, strata)
+                let explained =
+                    |(path, components): (&Vec<f64>, &Vec<Vec<f64>>)| principal.explained(lead, path, components);
+                let expected: Vec<Vec<f64>> = paths.iter().zip(&components).map(explained).collect();
+                let steps = if principal.n_directions() == n_series {
+                    whole_step(principal, lead, expected, strata)
                 } else {
-                    step_with_rest(&directions, &time, lead, &components, &paths, strata)
+                    step_with_rest(principal, lead, expected, &components, strata)
                 };
                 for ((path, components), step) in paths.iter_mut().zip(&mut components).zip(steps) {
-                    for (component, direction) in components.iter_mut().zip(&directions) {
+                    for (component, direction) in components.iter_mut().zip(directions.chunks_exact(n_series)) {
                         component.push(dot(direction, &step));
                     }
                     path.extend(step);
@@ -202,51 +203,31 @@ fn unfold(correlation: &Correlation, n_series: usize, n_steps: usize, strata: &S
     paths
 }
 
-/// Factors in time of the directions, and of the rest behind them.
-struct InTime<'a> {
-    factors: &'a [f64],
-    horizon: usize,
-}
-
-impl InTime<'_> {
-    /// The weights of earlier leads in a lead of a direction.
-    fn earlier(&self, direction: usize, lead: usize) -> &[f64] {
-        &self.factors[(direction * self.horizon + lead) * self.horizon..][..lead]
-    }
-
-    /// The weight of the lead itself.
-    fn own(&self, direction: usize, lead: usize) -> f64 {
-        self.factors[(direction * self.horizon + lead) * self.horizon + lead]
-    }
-}
-
 /// A step of each sample where every direction has a factor of its own. What is new about its scores has the covariance
 /// `B² = Σ_j t_j² u_j u_jᵀ`; series by series it is `C ε` with the Cholesky factor `C` of that, and the step is `B⁻¹ C ε`.
 fn whole_step(
-    directions: &[&[f64]],
-    time: &InTime<'_>,
+    principal: PrincipalFactors<'_>,
     lead: usize,
-    components: &[Vec<Vec<f64>>],
+    mut expected: Vec<Vec<f64>>,
     strata: &Strata<'_>,
 ) -> Vec<Vec<f64>> {
-    let n_series = directions.len();
-    let in_series = |weight: &dyn Fn(usize) -> f64| {
+    let PrincipalFactors { directions, n_series, .. } = principal;
+    let in_series = |weight: &dyn Fn(f64) -> f64| {
         DMatrix::from_fn(n_series, n_series, |a, b| {
-            directions.iter().enumerate().map(|(index, u)| weight(index) * u[a] * u[b]).sum()
+            let directions = directions.chunks_exact(n_series).enumerate();
+            directions.map(|(index, u)| weight(principal.row(index, lead)[lead]) * u[a] * u[b]).sum()
         })
     };
-    let (new, turn) = match in_series(&|index| time.own(index, lead).powi(2)).cholesky() {
+    let (new, turn) = match in_series(&|own| own.powi(2)).cholesky() {
         Some(cholesky) => {
             let new = cholesky.l();
-            let turn = in_series(&|index| time.own(index, lead).recip()) * &new;
+            let turn = in_series(&f64::recip) * &new;
             (new, turn)
         }
         // The order among the series of the step is then not quite that of their scores.
-        None => (in_series(&|index| time.own(index, lead)), DMatrix::identity(n_series, n_series)),
+        None => (in_series(&|own| own), DMatrix::identity(n_series, n_series)),
     };
-    let mut expected: Vec<Vec<f64>> =
-        components.iter().map(|components| explained(directions, time, lead, components)).collect();
-    let mut drawn = vec![Vec::with_capacity(n_series); components.len()];
+    let mut drawn = vec![Vec::with_capacity(n_series); expected.len()];
     for series in 0..n_series {
         let here: Vec<f64> = expected.iter().map(|expected| expected[series]).collect();
         let normals = strata.draw(lead, Coordinate::Series(series), &here);
@@ -262,55 +243,35 @@ fn whole_step(
 /// A step of each sample where what lies outside of the directions shares one factor: first the directions, then the series,
 /// of which there are so many more that what their noise has in the directions hardly counts.
 fn step_with_rest(
-    directions: &[&[f64]],
-    time: &InTime<'_>,
+    principal: PrincipalFactors<'_>,
     lead: usize,
+    mut expected: Vec<Vec<f64>>,
     components: &[Vec<Vec<f64>>],
-    paths: &[Vec<f64>],
     strata: &Strata<'_>,
 ) -> Vec<Vec<f64>> {
-    let (n_series, n_directions) = (directions[0].len(), directions.len());
-    let mut along = vec![Vec::with_capacity(n_directions); paths.len()];
-    for direction in 0..n_directions {
-        let earlier = time.earlier(direction, lead);
-        let expected: Vec<f64> = components.iter().map(|components| dot(earlier, &components[direction])).collect();
-        push_each(&mut along, &strata.draw(lead, Coordinate::Direction(direction), &expected));
+    let PrincipalFactors { directions, n_series, .. } = principal;
+    let mut along = vec![Vec::with_capacity(principal.n_directions()); expected.len()];
+    for (index, direction) in directions.chunks_exact(n_series).enumerate() {
+        let row = principal.row(index, lead);
+        let here: Vec<f64> = components.iter().map(|components| dot(&row[..lead], &components[index])).collect();
+        let normals = strata.draw(lead, Coordinate::Direction(index), &here);
+        for (expected, normal) in expected.iter_mut().zip(&normals) {
+            add(expected, direction, row[lead] * normal);
+        }
+        push_each(&mut along, &normals);
     }
-    let rest_row = time.earlier(n_directions, lead);
-    let expected_of = |sample: usize| {
-        let (components, along) = (&components[sample], &along[sample]);
-        let mut expected = explained(directions, time, lead, components);
-        for (step, weight) in paths[sample].chunks_exact(n_series).zip(rest_row) {
-            add(&mut expected, step, *weight);
-        }
-        for (index, direction) in directions.iter().enumerate() {
-            let of_rest = dot(rest_row, &components[index]);
-            add(&mut expected, direction, time.own(index, lead) * along[index] - of_rest);
-        }
-        expected
-    };
-    let expected: Vec<Vec<f64>> = (0..paths.len()).map(expected_of).collect();
-    let mut steps = vec![Vec::with_capacity(n_series); paths.len()];
+    let mut steps = vec![Vec::with_capacity(n_series); expected.len()];
     for series in 0..n_series {
         let here: Vec<f64> = expected.iter().map(|expected| expected[series]).collect();
         push_each(&mut steps, &strata.draw(lead, Coordinate::Series(series), &here));
     }
     for (step, along) in steps.iter_mut().zip(&along) {
-        let inside: Vec<f64> = directions.iter().map(|direction| dot(direction, step)).collect();
-        for ((direction, along), inside) in directions.iter().zip(along).zip(inside) {
+        let inside: Vec<f64> = directions.chunks_exact(n_series).map(|direction| dot(direction, step)).collect();
+        for ((direction, along), inside) in directions.chunks_exact(n_series).zip(along).zip(inside) {
             add(step, direction, along - inside);
         }
     }
     steps
-}
-
-/// What earlier leads say of the scores of a lead by way of the directions.
-fn explained(directions: &[&[f64]], time: &InTime<'_>, lead: usize, components: &[Vec<f64>]) -> Vec<f64> {
-    let mut explained = vec![0.0; directions[0].len()];
-    for (index, direction) in directions.iter().enumerate() {
-        add(&mut explained, direction, dot(time.earlier(index, lead), &components[index]));
-    }
-    explained
 }
 
 fn push_each(paths: &mut [Vec<f64>], values: &[f64]) {
@@ -361,17 +322,17 @@ mod tests {
         Stratified { innovation, pool: &NO_POOL, seed, n_together: N_TOGETHER }
     }
 
-    /// How far the samples of a group lie from where their scores should, for some noise `[sample][element]`: the mean over elements
+    /// How far the samples of a group lie from where their scores should, for noise `[sample][element]` of a seed: the mean over elements
     /// and samples of the squared distance between the share of samples below a score and its level.
-    fn misplaced(innovation: &Innovation, noise: impl Fn(u64, usize) -> Vec<f32>) -> f64 {
+    fn misplaced(innovation: &Innovation, noise: impl Fn(u64) -> Vec<Vec<f32>>) -> f64 {
         const N_SEEDS: u64 = 10;
         let mut sum = 0.0;
         for seed in 0..N_SEEDS {
-            let scores_of = |sample| {
-                let normals: Vec<f64> = noise(seed, sample).into_iter().map(f64::from).collect();
+            let scores_of = |normals: Vec<f32>| {
+                let normals: Vec<f64> = normals.into_iter().map(f64::from).collect();
                 innovation.correlation.colour(&normals, N_SERIES)
             };
-            let scores: Vec<Vec<f64>> = (0..N_TOGETHER).map(scores_of).collect();
+            let scores: Vec<Vec<f64>> = noise(seed).into_iter().map(scores_of).collect();
             for element in 0..N_ELEMENTS {
                 let row = innovation.correlation.row(element, N_ELEMENTS, N_SERIES);
                 let level = |score: &f64| 0.5 * libm::erfc(-score / (2.0 * dot(&row, &row)).sqrt());
@@ -412,15 +373,16 @@ mod tests {
     #[test]
     fn scores_lie_where_they_should() {
         for (name, innovation) in laws() {
-            let spread = misplaced(&innovation, |seed, sample| {
-                stratified(&innovation, seed).noise(0..N_TOGETHER, 0, HORIZON).of_sample(sample).to_vec()
+            let spread = misplaced(&innovation, |seed| {
+                let noise = stratified(&innovation, seed).noise(0..N_TOGETHER, 0, HORIZON);
+                (0..N_TOGETHER).map(|sample| noise.of_sample(sample).to_vec()).collect()
             });
-            let independent = misplaced(&innovation, |seed, sample| {
-                let normal = |element: usize| {
-                    let (step, series) = (element / N_SERIES, element % N_SERIES);
-                    Noise::new(seed).normal(sample as u32, step as u32, series as u32)
+            let independent = misplaced(&innovation, |seed| {
+                let noise = Noise::new(seed);
+                let normal = |sample: usize, element: usize| {
+                    noise.normal(sample as u32, (element / N_SERIES) as u32, (element % N_SERIES) as u32)
                 };
-                (0..N_ELEMENTS).map(normal).collect()
+                (0..N_TOGETHER).map(|sample| (0..N_ELEMENTS).map(|element| normal(sample, element)).collect()).collect()
             });
             // Where the rest is of few series, taking the directions out of it disturbs the order.
             let share = if matches!(name, "a direction and the rest") { 0.6 } else { 0.4 };
