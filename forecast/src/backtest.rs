@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::baseline::{bootstrap, random_walk, seasonal_naive};
 use crate::metrics::{Outcome, Scores, WindowSums, score_each};
-use crate::noise::Stream;
+use crate::noise::{NoiseSource, Stream};
 use crate::paired::Comparison;
 use crate::reliability::{Reliability, reliability};
+use crate::support::make_whole;
 use crate::{
     Device, Error, Fitted, History, Means, Model, Progress, SampleConfig, TrainConfig, TrainReport, Trajectories,
     Window, fit_with,
@@ -136,7 +137,10 @@ impl Forecaster for Fitted {
             let means = self.model.base_path(&window);
             let restore = |series, value| self.model.restore(series, value, &window.bounds);
             let n_series = self.model.n_series();
-            let drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
+            let mut drawn = bootstrap(&means, &self.base_errors, n_series, sample.n_samples, sample.seed, restore)?;
+            for (index, path) in drawn.samples_mut().enumerate() {
+                make_whole(&self.model.supports, &window.bounds, NoiseSource::Seed(sample.seed), index, path);
+            }
             Ok(self.model.roles.targets_of(drawn))
         })
     }

@@ -29,6 +29,7 @@ use crate::pool::Pool;
 use crate::quantile_trees::{N_LEVELS, QuantileTrees};
 use crate::role::{Role, Roles};
 use crate::scaling::Scaling;
+use crate::support::Support;
 use crate::{Error, Model};
 
 /// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
@@ -49,6 +50,9 @@ struct Config {
     shares: Shares,
     lags: Vec<usize>,
     seasons: Vec<usize>,
+    /// Which values each modelled series can take; empty in models of which it was not said.
+    #[serde(default)]
+    supports: Vec<Support>,
     velocity_share: f64,
     pool_share: f64,
     /// What each series of the panel is; empty when all are targets.
@@ -166,6 +170,7 @@ impl Model {
             shares: self.base.correction.shares,
             lags: self.base.linear.lags.clone(),
             seasons: self.seasons.clone(),
+            supports: self.supports.clone(),
             velocity_share: self.velocity_share,
             pool_share: self.pool.share,
             digests: BTreeMap::from([(WEIGHTS.into(), digest(&weights)), (BASE.into(), digest(&base))]),
@@ -233,6 +238,16 @@ impl Model {
             return Err(content(&path, "roles and covariates disagree"));
         }
         let (scaling, base, innovation, pool) = read_base(&base, &config, &roles).map_err(of_base)?;
+        let supports = match config.supports {
+            supports if supports.is_empty() => vec![Support::default(); config.layout.n_series],
+            supports if supports.len() == config.layout.n_series => supports,
+            supports => {
+                return Err(content(
+                    &path,
+                    format!("{} supports of {} series", supports.len(), config.layout.n_series),
+                ));
+            }
+        };
         let mut denoiser = Denoiser::new(&config.network, &mut Stream::new(0, 0), device);
         let applied = denoiser.load_from(&mut SafetensorsStore::from_bytes(Some(weights)));
         applied.map_err(|error| content(&folder.join(WEIGHTS), error))?;
@@ -242,6 +257,7 @@ impl Model {
             layout: config.layout,
             seasons: config.seasons,
             scaling,
+            supports,
             base,
             innovation,
             pool,

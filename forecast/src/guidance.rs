@@ -123,6 +123,8 @@ impl Prepared<'_> {
     /// targets or past covariates. Known covariates whose future is not supplied are what is expected of them. Without conditions they are those of
     /// [`Prepared::forecast`], bit for bit.
     ///
+    /// Series of whole numbers stay that under limits; paths that meet prescribed numbers are not made whole.
+    ///
     /// For limits the law is exact up to the number of particles, whatever the model. For prescribed numbers it is exact where
     /// innovations are Gaussian; where a network or the pool made them something else it is an approximation, as for
     /// observed values.

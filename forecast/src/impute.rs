@@ -7,6 +7,7 @@ use crate::model::N_SAMPLES_TOGETHER;
 use crate::noise::NoiseSource;
 use crate::observed::Past;
 use crate::sampler::{Draw, PinnedStart};
+use crate::support::make_whole;
 use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window};
 
 /// Draws of the gaps of some samples: for each element of the context, a standard value of each sample.
@@ -72,6 +73,10 @@ impl Model {
                     let value = self.restore(element % n_series, draws[sample], &window.bounds);
                     path[element - start * n_series] = value as f32;
                 }
+                let noise = NoiseSource::Seed(config.seed);
+                make_whole(&self.supports, &window.bounds, noise, first_sample + sample, &mut path);
+                let known = path.iter_mut().zip(&observed).filter(|(_, observed)| !observed.is_nan());
+                known.for_each(|(value, observed)| *value = *observed);
                 values.extend(path);
             }
         }

@@ -70,6 +70,7 @@ mod solver;
 mod stage;
 mod start;
 pub mod stratified;
+mod support;
 pub mod surprise;
 mod timetable;
 mod train;

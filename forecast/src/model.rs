@@ -20,6 +20,7 @@ use crate::sampler::{Draw, PinnedStart, Sampler};
 use crate::scaling::{Scaling, fill_from_past};
 use crate::schedule::{PASSES_DEFAULT, Schedule};
 use crate::stratified::{N_TOGETHER, Stratified};
+use crate::support::Support;
 use crate::{Calendar, Error, Grid, History, Trajectories, Window};
 
 /// Samples that are denoised together: bounds the memory of a forecast whatever the number of samples.
@@ -61,6 +62,8 @@ pub struct Model {
     pub(crate) layout: TokenLayout,
     pub(crate) seasons: Vec<usize>,
     pub(crate) scaling: Scaling,
+    /// Which values each modelled series can take.
+    pub(crate) supports: Vec<Support>,
     pub(crate) base: Base,
     pub(crate) innovation: Innovation,
     /// Past innovations, which some trajectories take.
@@ -318,9 +321,9 @@ impl Model {
         innovations.chunks_exact(innovations.len() / n_samples).enumerate().map(path).collect()
     }
 
-    /// A standard value of a series in data units, inside its bounds.
+    /// A standard value of a series in data units, inside its bounds and not below what is possible.
     pub(crate) fn restore(&self, series: usize, standard: f64, bounds: &[Bounds]) -> f64 {
-        bounds[series].clip(self.scaling.restore(series, standard))
+        bounds[series].clip(self.supports[series].clip(self.scaling.restore(series, standard)))
     }
 
     /// The calendar of the window, its last row repeated where the last token or block reaches beyond the horizon.
@@ -376,6 +379,7 @@ mod walk {
                 layout,
                 seasons: vec![],
                 scaling: Scaling::identity(n_series),
+                supports: vec![Support::default(); n_series],
                 base: Base {
                     linear: Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] },
                     correction: Correction::none(&[]),

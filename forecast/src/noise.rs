@@ -63,6 +63,12 @@ impl Noise {
         philox(self.key, [sample as u32 / 2, step as u32, index as u32, 3 + kind])
     }
 
+    /// A uniform number in (0, 1) by which the path of a series is made whole.
+    pub(crate) fn rounding(&self, sample: usize, series: usize) -> f64 {
+        let words = philox(self.key, [sample as u32, 0, series as u32, 5]);
+        open_unit(words[0], words[1])
+    }
+
     fn keyed_normal(&self, sample: u32, step: u32, series: u32, purpose: u32) -> f64 {
         let words = philox(self.key, [sample / 2, step, series, purpose]);
         let radius = libm::sqrt(-2.0 * libm::log(open_unit(words[0], words[1])));
@@ -80,13 +86,13 @@ pub struct SampleNoise {
     pub normals: Vec<f32>,
     /// Noise of the measurement of each element, `[step, series]`; what is beyond its end is exact.
     pub measurements: Vec<f32>,
-    /// Seed and sample that choose a path of the pool, or that there is none.
+    /// Seed and sample that choose a path of the pool, or that there is none, and by which paths are made whole.
     pub pool_key: (u64, usize),
 }
 
 impl SampleNoise {
     /// The noise a step of the size `beta` away, `√(1−β²) ε + β ξ`: what was standard normal stays so. Where the sample takes a
-    /// path of the pool, it takes another one.
+    /// path of the pool, it takes another one, and it is made whole in another way.
     pub fn moved(&self, beta: f64, stream: &mut Stream) -> Self {
         let keep = (1.0 - beta * beta).sqrt();
         let mut step = |noise: &[f32]| -> Vec<f32> {
@@ -139,6 +145,12 @@ impl NoiseSource<'_> {
             Self::Stratified(noise) => (noise.seed(), sample),
             Self::Given(samples) => samples[sample].pool_key,
         }
+    }
+
+    /// A uniform number in (0, 1) by which the path of a series is made whole.
+    pub fn rounding(self, sample: usize, series: usize) -> f64 {
+        let (seed, sample) = self.pool_key(sample);
+        Noise::new(seed).rounding(sample, series)
     }
 
     /// Whether samples 0 and 1, 2 and 3 … are mirror images of each other.

@@ -14,6 +14,7 @@ use crate::outlook::Outlook;
 use crate::pins::Pins;
 use crate::sampler::{Context, Draw, PinnedStart};
 use crate::stratified::StratifiedNoise;
+use crate::support::make_whole;
 use crate::{Calendar, Error, Grid, Model, SampleConfig, Trajectories, Window, parallel};
 
 /// A window with what a model makes of it before anything is sampled.
@@ -379,6 +380,11 @@ impl Prepared<'_> {
             let innovations = model.with_pool(innovations, &[], draw, noise_of_block, None);
             block = model.paths_of(&innovations, n_samples, n_drawn, &outlooks, &[]);
             drawn.iter_mut().zip(&block).for_each(|(drawn, path)| drawn.extend(self.in_data_units(path)));
+        }
+        // Paths that meet prescribed numbers do so as they are.
+        if equalities.is_none() {
+            let samples = samples.zip(&mut drawn);
+            samples.for_each(|(sample, path)| make_whole(&model.supports, &self.window.bounds, noise, sample, path));
         }
         for observed in self.observed.iter().filter(|observed| observed.sd == 0.0 && observed.step <= n_steps) {
             drawn.iter_mut().for_each(|path| path[observed.element(n_series)] = observed.value as f32);

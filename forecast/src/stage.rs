@@ -19,6 +19,7 @@ use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
 use crate::stratified::Stratified;
+use crate::support::{Support, make_whole};
 use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
 
 /// Origins whose paths are kept.
@@ -40,6 +41,8 @@ pub struct Data<'a> {
     roles: &'a Roles,
     /// How it was brought there.
     pub scaling: Scaling,
+    /// Which values each series can take, as those rows say.
+    pub supports: Vec<Support>,
     /// Effects of known covariates, which its values do not have any more.
     effects: Effects,
     /// Its values, gaps `NaN`, `[time, series]`.
@@ -99,9 +102,10 @@ impl<'a> Data<'a> {
         layout: TokenLayout,
     ) -> Self {
         let scaling = Scaling::fit(kind, fitted_on);
+        let supports = Support::of_each(fitted_on, &history.bounds);
         let standard = scaling.standardise_grid(&history.values);
         let filled = fill_from_past(&standard, layout.n_series, history.seasons.first().copied());
-        Self { history, roles, scaling, effects: Effects::default(), standard, filled, layout }
+        Self { history, roles, scaling, supports, effects: Effects::default(), standard, filled, layout }
     }
 
     /// Takes out the effects of known covariates, as they are on some folds. Where their kind is not given it is chosen on the
@@ -132,9 +136,9 @@ impl<'a> Data<'a> {
         kind
     }
 
-    /// The effects of known covariates, and how values are brought into standard units.
-    pub fn into_parts(self) -> (Effects, Scaling) {
-        (self.effects, self.scaling)
+    /// The effects of known covariates, how values are brought into standard units, and which ones are possible.
+    pub fn into_parts(self) -> (Effects, Scaling, Vec<Support>) {
+        (self.effects, self.scaling, self.supports)
     }
 
     fn input(&self) -> BaseInput<'_> {
@@ -341,7 +345,7 @@ impl<'a> Data<'a> {
         first_origin: usize,
         draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
     ) -> Result<LastFold, Error> {
-        let (n_series, horizon) = (self.layout.n_series, self.layout.horizon());
+        let (n_series, horizon, bounds) = (self.layout.n_series, self.layout.horizon(), &self.history.bounds);
         let paths = measured.last_paths(first_origin);
         let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
         let mut outcomes = vec![];
@@ -352,14 +356,17 @@ impl<'a> Data<'a> {
             let mut expected = path.outlook.path.clone();
             self.effects.add(&mut expected, &self.history.calendar, first);
             let mut values = Vec::with_capacity(drawn.len());
-            for innovations in drawn.chunks_exact(horizon * n_series) {
+            for (sample, innovations) in drawn.chunks_exact(horizon * n_series).enumerate() {
                 let innovations: Vec<f64> = innovations.iter().map(|&z| f64::from(z)).collect();
                 let errors = innovation.colour(&innovations).into_iter().zip(&expected);
-                values.extend(errors.enumerate().map(|(element, (relative, expected))| {
+                let values_of = errors.enumerate().map(|(element, (relative, expected))| {
                     let series = element % n_series;
                     let restored = self.scaling.restore(series, expected + path.outlook.error(element, relative));
-                    self.history.bounds[series].clip(restored) as f32
-                }));
+                    bounds[series].clip(self.supports[series].clip(restored)) as f32
+                });
+                let mut sample_path: Vec<f32> = values_of.collect();
+                make_whole(&self.supports, bounds, NoiseSource::Seed(seed as u64), sample, &mut sample_path);
+                values.extend(sample_path);
             }
             outcomes.push(Outcome {
                 trajectories: self.roles.targets_of(Trajectories::new(

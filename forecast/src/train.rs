@@ -141,6 +141,12 @@ pub struct TrainReport {
     pub warm_start: Option<WarmStart>,
     /// How values are brought into standard units.
     pub scaling: ScalingKind,
+    /// Series that are forecast in whole numbers, as all their values are.
+    #[serde(default)]
+    pub n_integer: usize,
+    /// Series that are forecast to be at least zero, which their values say is the end of what is possible.
+    #[serde(default)]
+    pub n_non_negative: usize,
     /// The linear part of the base forecaster in words.
     pub base: String,
     /// How effects of known covariates are taken out of the series; none where there are none, or of no use.
@@ -314,6 +320,8 @@ fn fit_parts(
         resumed,
         warm_start,
         scaling: chosen.kind,
+        n_integer: data.supports.iter().filter(|support| support.integer).count(),
+        n_non_negative: data.supports.iter().filter(|support| support.non_negative).count(),
         effects: chosen.effects.clone(),
         base: base_words,
         shares: chosen.shares,
@@ -331,7 +339,7 @@ fn fit_parts(
     report.n_parameters = denoiser.num_params();
     report.seconds = keeper.started.elapsed().as_secs_f64();
     let (base, innovation, pool, base_errors) = full.into_parts();
-    let (effects, scaling) = data.into_parts();
+    let (effects, scaling, supports) = data.into_parts();
     if let Some(covariates) = &mut covariates {
         covariates.effects = effects;
     }
@@ -341,6 +349,7 @@ fn fit_parts(
         layout,
         seasons: history.seasons.clone(),
         scaling,
+        supports,
         base,
         innovation,
         pool,

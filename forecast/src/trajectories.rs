@@ -60,6 +60,11 @@ impl Trajectories {
         &self.values
     }
 
+    /// Each sample, `[step, series]`.
+    pub(crate) fn samples_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.values.chunks_exact_mut((self.n_steps * self.n_series).max(1))
+    }
+
     /// One value; steps are counted from 0.
     pub fn value(&self, sample: usize, step: usize, series: usize) -> f32 {
         self.values[(sample * self.n_steps + step) * self.n_series + series]

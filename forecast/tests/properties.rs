@@ -13,8 +13,9 @@ use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler, Session};
 use forecast::schedule::{PASSES_DEFAULT, ScheduleMatrix};
 use forecast::{
-    Bounds, Budget, Calendar, Error, Fitted, Grid, History, Means, Memory, Model, NoiseLevel, Resumed, SampleConfig,
-    Schedule, Start, TrainConfig, Trajectories, WarmStart, fit, fit_with,
+    Aggregate, Bounds, Budget, Calendar, Condition, Demand, Effort, Error, Fitted, Grid, History, Means, Memory, Model,
+    NoiseLevel, Reading, Resumed, SampleConfig, Schedule, Start, TrainConfig, Trajectories, WarmStart, Window, fit,
+    fit_with,
 };
 
 const N_SERIES: usize = 3;
@@ -581,7 +582,7 @@ fn gaps_are_imputed_from_what_the_other_series_shows_and_what_came_after() {
     let (n_steps, mut values) = (truth.context.n_steps(), truth.context.values().to_vec());
     let gap = n_steps - 12..n_steps - 6;
     gap.clone().for_each(|step| values[step * N_SERIES] = f64::NAN);
-    let window = forecast::Window { context: Grid::new(N_SERIES, values).expect("whole rows"), ..truth.clone() };
+    let window = Window { context: Grid::new(N_SERIES, values).expect("whole rows"), ..truth.clone() };
     let imputed = model().impute(&window, &sample(60, 1)).expect("a gap that fits");
     assert_eq!((imputed.first_step(), imputed.n_steps()), (1 - n_steps as i32, n_steps));
     assert_eq!(imputed, model().impute(&window, &sample(60, 1)).expect("a gap that fits"));
@@ -635,17 +636,16 @@ fn a_window_that_is_not_the_models_is_refused() {
     let history = history(300, 1);
     let window = history.window(280, 60, HORIZON);
     let config = sample(2, 1);
-    let check =
-        |window: forecast::Window, config: SampleConfig| model().forecast(&window, &config).expect_err("refused");
+    let check = |window: Window, config: SampleConfig| model().forecast(&window, &config).expect_err("refused");
     let two = Grid::new(2, vec![1.0; 120]).expect("whole rows");
-    let error = check(forecast::Window { context: two, ..window.clone() }, config);
+    let error = check(Window { context: two, ..window.clone() }, config);
     assert!(matches!(error, Error::SeriesCount { given: 2, expected: 3 }), "{error}");
-    let error = check(forecast::Window { horizon: HORIZON + 1, ..window.clone() }, config);
+    let error = check(Window { horizon: HORIZON + 1, ..window.clone() }, config);
     assert!(matches!(error, Error::CalendarLength { .. }), "{error}");
     let error = check(window.clone(), SampleConfig { n_samples: 0, ..config });
     assert!(matches!(error, Error::Zero { name: "n_samples" }), "{error}");
     let nothing = Grid::new(N_SERIES, vec![f64::NAN; 60 * N_SERIES]).expect("whole rows");
-    let error = check(forecast::Window { context: nothing, ..window }, config);
+    let error = check(Window { context: nothing, ..window }, config);
     assert!(matches!(error, Error::NothingObserved), "{error}");
 }
 
@@ -732,6 +732,66 @@ fn a_law_whose_shape_depends_on_the_state_is_drawn_from_observed_and_stored() {
     window.future = Some(Grid::new(1, future).expect("whole rows"));
     let pinned = model.forecast(&window, &config).expect("a window of the model");
     assert!((0..200).all(|k| pinned.value(k, 2, 0) == supposed as f32), "what is observed is not sampled");
+}
+
+/// Sales of a product: none on most days, more at the end of a season.
+fn counts(n_steps: usize) -> History {
+    let mut stream = Stream::new(3, 1);
+    let value = |step: usize| {
+        let rate = if step % SEASON >= SEASON - 2 { 3.0 } else { 0.4 };
+        let (mut n, mut arrival) = (0.0, -stream.uniform().ln());
+        while arrival < rate {
+            n += 1.0;
+            arrival -= stream.uniform().ln();
+        }
+        n
+    };
+    History { values: Grid::new(1, (0..n_steps).map(value).collect()).expect("whole rows"), ..intermittent(n_steps) }
+}
+
+#[test]
+fn counts_are_forecast_imputed_and_guided_in_whole_numbers() {
+    let history = counts(600);
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(0), 1);
+    config.network.d_model = Some(16);
+    let fitted = fit(&history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("enough data");
+    assert_eq!((fitted.report.n_integer, fitted.report.n_non_negative), (1, 1));
+    let model = fitted.model;
+    let is_count = |value: &f32| *value >= 0.0 && value.fract() == 0.0;
+    let window = history.window(600 - HORIZON, model.context_length(), HORIZON);
+    // Beyond the trained horizon, too.
+    let long = Window { horizon: 3 * HORIZON, ..window.clone() };
+    let drawn = model.forecast(&long, &sample(100, 1)).expect("a window of the model");
+    assert!(drawn.values().iter().all(is_count));
+    let mean_of = |is_busy: bool| {
+        let steps = (0..HORIZON).filter(|step| ((600 - HORIZON + step) % SEASON >= SEASON - 2) == is_busy);
+        let means: Vec<f64> = steps.map(|step| drawn.mean()[step]).collect();
+        means.iter().sum::<f64>() / means.len() as f64
+    };
+    assert!(mean_of(false) < 1.0 && mean_of(true) > 2.0, "{} {}", mean_of(false), mean_of(true));
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    model.save(folder.path()).expect("a writable folder");
+    let loaded = Model::load(folder.path(), &device()).expect("what was saved");
+    assert_eq!(loaded.forecast(&long, &sample(100, 1)).expect("a window of the model"), drawn);
+
+    let mut values = window.context.values().to_vec();
+    let n_steps = values.len();
+    values[n_steps - 9..n_steps - 6].fill(f64::NAN);
+    let gapped = Window { context: Grid::new(1, values).expect("whole rows"), ..window.clone() };
+    let imputed = model.impute(&gapped, &sample(20, 1)).expect("a short gap");
+    assert!(imputed.values().iter().all(is_count));
+
+    let most = drawn.paths().map(|path| path[..HORIZON].iter().sum::<f32>()).fold(0.0, f32::max);
+    let limit = Condition {
+        reading: Reading::Aggregate(Aggregate::Sum),
+        series: vec![0],
+        steps: 1..=HORIZON,
+        demand: Demand::Within(Bounds { lower: Some(f64::from(most) + 1.0), upper: None }),
+    };
+    let guided = model.forecast_under(&window, &[limit], &sample(50, 1), &Effort::default()).expect("within reach");
+    assert!(guided.trajectories.values().iter().all(is_count));
+    assert_eq!(guided.guidance.conditions[0].satisfaction, 1.0);
 }
 
 #[test]
