@@ -194,4 +194,5 @@ async fn a_service_that_is_told_to_stop_under_load_answers_what_it_has_begun(poo
                       where t.tenant_id = f.tenant_id and t.forecast_id = f.forecast_id) <> 2";
     assert_eq!(count(&pool, halves).await, 0);
     assert_eq!(count(&pool, "select count(*) from job where state = 'waiting' and attempts = 0").await, 1);
+    assert_eq!(count(&pool, "select count(*) from worker").await, 0);
 }

@@ -74,7 +74,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
     let application = Application::build(&args.config, pool.clone())?;
     let (address, stop) = (application.address(), application.stop_handle());
-    let mut worker = super::work::start_beside(&args.config, &database, &application).await?;
+    let worker = super::work::start_beside(&args.config, &database, &application).await?;
     super::serve::stop_on_signal(stop.clone(), worker.as_ref())?;
     let serving = tokio::spawn(application.run());
     let made = tokio::task::spawn_blocking(move || {
@@ -99,11 +99,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     if args.once {
         let checked = tokio::task::spawn_blocking(move || check(address, &forecasts));
         let checked = checked.await.context("checking the service")?;
-        // Connections that the service opened end with it, so the worker gives its own back first.
-        if let Some(worker) = worker.take() {
-            worker.stop().await;
-        }
-        stop.stop().await;
+        super::serve::stop_both(stop, worker.as_ref().map(super::work::Handle::stopper)).await;
         checked?;
         println!("\nchecked: forecasts, quantiles, trajectories, totals and the page answer as they should");
     }

@@ -1,6 +1,7 @@
 //! `plumecast serve`: REST, page and metrics, and a worker.
 
 use anyhow::Context;
+use tokio::sync::watch;
 
 use super::work;
 use crate::server::StopHandle;
@@ -35,10 +36,17 @@ pub(super) fn stop_on_signal(stop: StopHandle, worker: Option<&work::Handle>) ->
     tokio::spawn(async move {
         signal.await;
         tracing::info!("stopping");
-        if let Some(stop) = worker_stop {
-            stop.send_replace(true);
-        }
-        stop.stop().await;
+        stop_both(stop, worker_stop).await;
     });
     Ok(())
+}
+
+/// Stops the worker, which hands its jobs back, and then the service beside it: connections of the pool that the service opened end
+/// with it, and the worker may have one of them.
+pub(super) async fn stop_both(service: StopHandle, worker: Option<watch::Sender<bool>>) {
+    if let Some(worker) = worker {
+        worker.send_replace(true);
+        worker.closed().await;
+    }
+    service.stop().await;
 }

@@ -94,7 +94,7 @@ impl Handle {
         Self { stop, task: tokio::spawn(worker.run(stopped)) }
     }
 
-    /// Tells the worker to stop, from elsewhere.
+    /// Tells the worker to stop, from elsewhere; closed once it has.
     pub(super) fn stopper(&self) -> watch::Sender<bool> {
         self.stop.clone()
     }
