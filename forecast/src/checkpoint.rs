@@ -238,16 +238,13 @@ impl Model {
             return Err(content(&path, "roles and covariates disagree"));
         }
         let (scaling, base, innovation, pool) = read_base(&base, &config, &roles).map_err(of_base)?;
-        let supports = match config.supports {
-            supports if supports.is_empty() => vec![Support::default(); config.layout.n_series],
-            supports if supports.len() == config.layout.n_series => supports,
-            supports => {
-                return Err(content(
-                    &path,
-                    format!("{} supports of {} series", supports.len(), config.layout.n_series),
-                ));
-            }
-        };
+        let mut supports = config.supports;
+        if supports.is_empty() {
+            supports = vec![Support::default(); config.layout.n_series];
+        }
+        if supports.len() != config.layout.n_series {
+            return Err(content(&path, "supports and layout disagree"));
+        }
         let mut denoiser = Denoiser::new(&config.network, &mut Stream::new(0, 0), device);
         let applied = denoiser.load_from(&mut SafetensorsStore::from_bytes(Some(weights)));
         applied.map_err(|error| content(&folder.join(WEIGHTS), error))?;

@@ -323,7 +323,7 @@ impl Model {
 
     /// A standard value of a series in data units, inside its bounds and not below what is possible.
     pub(crate) fn restore(&self, series: usize, standard: f64, bounds: &[Bounds]) -> f64 {
-        bounds[series].clip(self.supports[series].clip(self.scaling.restore(series, standard)))
+        self.supports[series].clip(self.scaling.restore(series, standard), &bounds[series])
     }
 
     /// The calendar of the window, its last row repeated where the last token or block reaches beyond the horizon.

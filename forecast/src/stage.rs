@@ -362,7 +362,7 @@ impl<'a> Data<'a> {
                 let values_of = errors.enumerate().map(|(element, (relative, expected))| {
                     let series = element % n_series;
                     let restored = self.scaling.restore(series, expected + path.outlook.error(element, relative));
-                    bounds[series].clip(self.supports[series].clip(restored)) as f32
+                    self.supports[series].clip(restored, &bounds[series]) as f32
                 });
                 let mut sample_path: Vec<f32> = values_of.collect();
                 make_whole(&self.supports, bounds, NoiseSource::Seed(seed as u64), sample, &mut sample_path);

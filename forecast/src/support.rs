@@ -53,9 +53,9 @@ impl Support {
         Self { integer, non_negative }
     }
 
-    /// The nearest value that is not below what is possible.
-    pub fn clip(self, value: f64) -> f64 {
-        if self.non_negative { value.max(0.0) } else { value }
+    /// The nearest value that is not below what is possible, and inside declared bounds.
+    pub fn clip(self, value: f64, bounds: &Bounds) -> f64 {
+        bounds.clip(if self.non_negative { value.max(0.0) } else { value })
     }
 }
 

@@ -702,12 +702,17 @@ fn intermittent(n_steps: usize) -> History {
     }
 }
 
+/// Base and law of the errors, without a network.
+fn fit_law(history: &History) -> Fitted {
+    let mut config = TrainConfig::new(HORIZON, Budget::Steps(0), 1);
+    config.network.d_model = Some(16);
+    fit(history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("enough data")
+}
+
 #[test]
 fn a_law_whose_shape_depends_on_the_state_is_drawn_from_observed_and_stored() {
     let history = intermittent(3000);
-    let mut config = TrainConfig::new(HORIZON, Budget::Steps(0), 1);
-    config.network.d_model = Some(16);
-    let fitted = fit(&history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("enough data");
+    let fitted = fit_law(&history);
     assert!(fitted.report.shares.quantiles > 0.0, "{:?}", fitted.report.shares);
     let model = fitted.model;
     let (issue_row, config) = (3000 - HORIZON, sample(200, 1));
@@ -752,9 +757,7 @@ fn counts(n_steps: usize) -> History {
 #[test]
 fn counts_are_forecast_imputed_and_guided_in_whole_numbers() {
     let history = counts(600);
-    let mut config = TrainConfig::new(HORIZON, Budget::Steps(0), 1);
-    config.network.d_model = Some(16);
-    let fitted = fit(&history, &config, &device(), &mut |_| ControlFlow::Continue(())).expect("enough data");
+    let fitted = fit_law(&history);
     assert_eq!((fitted.report.n_integer, fitted.report.n_non_negative), (1, 1));
     let model = fitted.model;
     let is_count = |value: &f32| *value >= 0.0 && value.fract() == 0.0;
@@ -763,9 +766,10 @@ fn counts_are_forecast_imputed_and_guided_in_whole_numbers() {
     let long = Window { horizon: 3 * HORIZON, ..window.clone() };
     let drawn = model.forecast(&long, &sample(100, 1)).expect("a window of the model");
     assert!(drawn.values().iter().all(is_count));
+    let mean = drawn.mean();
     let mean_of = |is_busy: bool| {
         let steps = (0..HORIZON).filter(|step| ((600 - HORIZON + step) % SEASON >= SEASON - 2) == is_busy);
-        let means: Vec<f64> = steps.map(|step| drawn.mean()[step]).collect();
+        let means: Vec<f64> = steps.map(|step| mean[step]).collect();
         means.iter().sum::<f64>() / means.len() as f64
     };
     assert!(mean_of(false) < 1.0 && mean_of(true) > 2.0, "{} {}", mean_of(false), mean_of(true));
