@@ -300,10 +300,19 @@ async fn what_a_load_declares_of_a_series_replaces_only_that(pool: PgPool) {
     assert_eq!((series.lower_bound, series.upper_bound, series.is_integer), (Some(0.0), Some(9.0), true));
     assert_eq!(serde_json::Value::from(series.attributes.clone()), json!({"site": "south", "kw": 3.5}));
 
-    for (lower_bound, upper_bound) in [(Some(10.0), None), (None, Some(f64::INFINITY)), (Some(f64::NAN), None)] {
-        let wrong = [NewSeries { name: "trips".to_owned(), lower_bound, upper_bound, ..NewSeries::default() }];
-        let error = declare(&wrong).await.unwrap_err();
+    let bounded = |lower_bound, upper_bound| {
+        [NewSeries { name: "trips".to_owned(), lower_bound, upper_bound, ..NewSeries::default() }]
+    };
+    for (lower_bound, upper_bound) in [(None, Some(f64::INFINITY)), (None, Some(f64::NAN))] {
+        let error = declare(&bounded(lower_bound, upper_bound)).await.unwrap_err();
         assert!(matches!(error, Error::NotAllowed { .. }), "{error}");
+    }
+    for (lower_bound, upper_bound) in [(Some(10.0), None), (None, Some(-1.0)), (Some(4.0), Some(4.0))] {
+        let error = declare(&bounded(lower_bound, upper_bound)).await.unwrap_err();
+        let Error::ContradictoryBounds { series, lower_bound: lower, upper_bound: upper } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((series.as_str(), lower, upper), ("trips", lower_bound.unwrap_or(0.0), upper_bound.unwrap_or(9.0)));
     }
     let error = declare(&named(&[""])).await.unwrap_err();
     assert!(matches!(error, Error::NotAllowed { .. }), "{error}");
@@ -700,6 +709,25 @@ async fn a_database_that_is_gone_is_told_apart_from_a_mistake(pool: PgPool) {
     let error = db::panel::get(&pool, TENANT, "air").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)));
     assert!(error.is_transient());
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_text_that_cannot_be_stored_is_told_apart_from_a_mistake(pool: PgPool) {
+    let error = db::panel::get(&pool, TENANT, "a\0").await.unwrap_err();
+    assert!(matches!(error, Error::UnstorableText(_)), "{error}");
+    let report = json!({"value": "a\0"});
+    let record = db::load::Record {
+        load_id: Uuid::now_v7(),
+        panel: "air",
+        source: "push",
+        pipeline_id: None,
+        report: Some(&report),
+        n_rejected: 0,
+        quarantine: None,
+        started_at: hour(0),
+    };
+    let error = db::load::insert_failed(&pool, TENANT, &record, "it is wrong").await.unwrap_err();
+    assert!(matches!(error, Error::UnstorableText(_)), "{error}");
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

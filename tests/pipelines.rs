@@ -206,6 +206,35 @@ async fn a_pipeline_that_is_declared_by_rest_reads_from_the_folder_of_sources_on
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn bounds_that_contradict_what_is_stored_are_refused_and_not_tried_again(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let sources = service.data_dir().join("sources");
+    fs::create_dir_all(&sources).unwrap();
+    fs::write(sources.join("day.csv"), DAY).unwrap();
+    let declaration =
+        |series: Value| json!({"panel": "city", "source": "day.csv", "frequency": "1h", "series": series});
+    put(&service, "meters", &declaration(json!({"*": {"lower_bound": 0}}))).await.expect(200);
+    post(&service, "/v1/pipelines/meters/runs").await.expect(200);
+
+    put(&service, "meters", &declaration(json!({"wind": {"upper_bound": -1}}))).await.expect(200);
+    let problem = post(&service, "/v1/pipelines/meters/runs").await.problem(422, "unusable-data");
+    let expected = "series `wind` would have a lower bound of 0, which is not below its upper bound of -1";
+    assert_eq!(problem.detail, expected);
+    let job = do_job(&pool, service.data_dir(), "load", json!({"pipeline": "meters"}), Utc::now()).await;
+    assert_eq!((job.state, job.failure.as_deref()), (JobState::Failed, Some(expected)));
+    let failures = service.get("/v1/loads?pipeline=meters&limit=1").await.expect(200);
+    assert_eq!(failures["loads"][0]["failure"], expected);
+
+    // So are those of a file that are none.
+    let folder = service.data_dir().join("pipelines");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("meters.toml"), format!("{DECLARATION}[series.wind]\nupper_bound = inf\n")).unwrap();
+    let job = do_job(&pool, service.data_dir(), "load", json!({"pipeline": "meters"}), Utc::now()).await;
+    let failure = job.failure.unwrap();
+    assert!(job.state == JobState::Failed && failure.contains("a bound that is not a finite number"), "{failure}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_declaration_that_is_wrong_or_stands_in_a_file_is_refused(pool: PgPool) {
     let service = Service::start(&pool).await;
     let refused = async |declaration: Value, pointer: &str| {

@@ -155,6 +155,60 @@ async fn what_is_wrong_is_rejected_where_it_stands_and_the_rest_is_stored(pool: 
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn nul_is_rejected_where_it_stands_and_the_rest_is_stored(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let mut rows = rows();
+    rows.as_array_mut().unwrap().extend([
+        json!({"series": "wind", "valid_time": "2025-03-01T02:00:00Z", "value": "x\0"}),
+        json!({"series": "wi\0nd", "valid_time": "2025-03-01T02:00:00Z", "value": 1, "site": "north"}),
+        json!({"series": "wind", "valid_time": "2025-03-01T03:00:00Z", "value": 1, "site": "no\0rth"}),
+    ]);
+    let stored = push_json(&service, &format!("{PATH}&attributes=site"), &rows).await.expect(200);
+    assert_eq!((&stored["inserted"], &stored["rejected"]), (&json!(3), &json!(2)));
+    let rejected = stored["report"]["rejected"].as_array().unwrap();
+    let places: Vec<_> = rejected.iter().map(|row| (&row["reason"], &row["pointer"], &row["value"])).collect();
+    assert_eq!(
+        places,
+        [
+            (&json!("unparsable_value"), &json!("/observations/3/value"), &json!("x\u{fffd}")),
+            (&json!("missing_series"), &json!("/observations/4/series"), &json!("wi\u{fffd}nd")),
+        ]
+    );
+    let record = service.get(&format!("/v1/loads/{}", stored["load_id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(record["report"], stored["report"]);
+    let listed = service.get("/v1/panels/city/series").await.expect(200);
+    assert_eq!(listed["series"][1]["attributes"], json!({"site": "no\u{fffd}rth"}));
+
+    let named = json!([{"time": "2025-03-01T00:00:00Z", "wind\0": 1}]);
+    let problem = push_json(&service, PATH, &named).await.problem(422, "unusable-data");
+    assert!(problem.detail.contains("NUL in the name of column 2"), "{}", problem.detail);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_comma_at_the_end_of_each_line_is_no_series(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let csv = "time,heat,wind,\n2025-03-01T00:00Z,1,2,\n2025-03-01T01:00Z,3,4,\n";
+    let stored = push(&service, PATH, "text/csv", csv).await.expect(200);
+    assert_eq!((&stored["inserted"], &stored["report"]["n_series"]), (&json!(4), &json!(2)));
+    let more = push(&service, PATH, "text/csv", csv.replace("3,4,", "3,4,5")).await;
+    let problem = more.problem(422, "unusable-data");
+    assert_eq!(problem.detail, "body has values in column 4, which has no name");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_panel_is_not_made_of_nothing(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let expected = "panel `city` does not exist yet, and the data name no series for it";
+    for answer in [push_json(&service, PATH, &json!([])).await, push(&service, PATH, "text/csv", "time,heat\n").await] {
+        assert_eq!(answer.problem(422, "unusable-data").detail, expected);
+    }
+    let list = service.get("/v1/loads").await.expect(200);
+    assert_eq!((&list["loads"][0]["status"], &list["loads"][0]["failure"]), (&json!("failed"), &json!(expected)));
+    push(&service, PATH, "text/csv", CSV).await.expect(200);
+    push_json(&service, PATH, &json!([])).await.expect(200);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_body_of_which_nothing_is_right_is_refused_and_stays_on_record(pool: PgPool) {
     let service = Service::start(&pool).await;
     let wrong = json!([{"series": "a", "valid_time": "2025-03-01T00:00:00Z", "value": "x"}, 7]);

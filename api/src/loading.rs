@@ -103,7 +103,8 @@ pub async fn follow_panel(
 /// `declare` says what is known of a series by its name.
 ///
 /// # Errors
-/// Those of [`db::load::load`]; when the file cannot be written. They are kept on record.
+/// [`Error::UnusableData`] for what the data or a declaration say that cannot be stored; those of [`db::load::load`]; when
+/// the file cannot be written. They are kept on record.
 pub async fn store(
     pool: &PgPool,
     target: &Target<'_>,
@@ -167,12 +168,22 @@ async fn store_all(
         // Nothing refers to it; it may stay if the disk refuses.
         let _ = std::fs::remove_file(target.data_dir.join(file));
     }
-    let stored = stored?;
+    let stored = stored.map_err(|error| refusal(error, target.panel))?;
     // The values are stored whatever becomes of the scores, which can be computed at any time.
     let scored = scoring::after_load(pool, &stored.panel, loaded, target.load_time).await;
     let scored =
         scored.inspect_err(|error| tracing::warn!(panel = target.panel, "cannot score forecasts: {error}")).ok();
     Ok(Stored { load_id, loaded: stored, quarantine, scored })
+}
+
+/// Why a load was not stored: what is wrong with the data or what is declared of them, or something else.
+fn refusal(error: db::Error, panel: &str) -> Error {
+    let reason = match error {
+        db::Error::NoSeries { .. } => format!("panel `{panel}` does not exist yet, and the data name no series for it"),
+        db::Error::NotAllowed { .. } | db::Error::ContradictoryBounds { .. } => error.to_string(),
+        error => return error.into(),
+    };
+    Error::UnusableData { reason, errors: Vec::new() }
 }
 
 /// Keeps on record that nothing was stored of what was read, and why. Rows that were rejected go to a file all the same.

@@ -91,8 +91,8 @@ pub enum Error {
     /// No value is observed at all.
     #[error("no value of any series is observed")]
     NothingObserved,
-    /// A value is infinite; gaps are NaN, everything else must be finite.
-    #[error("the value at step {step} of series {series} is infinite")]
+    /// A value is infinite or above [`VALUE_MAX`](crate::VALUE_MAX) in magnitude; gaps are NaN.
+    #[error("the value at step {step} of series {series} is infinite, or above 1e30 in magnitude")]
     NotFinite {
         /// Row in the grid.
         step: usize,

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::role::{Role, Roles};
 
+/// Largest magnitude of a value, data units: squares and sums of such values are finite, and single precision, in which
+/// trajectories are kept, holds them.
+pub const VALUE_MAX: f64 = 1e30;
+
 /// Values `[time, series]` in data units, `NaN` where nothing was observed, and how exactly they were measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
@@ -20,7 +24,7 @@ impl Grid {
     /// # Errors
     /// - [`Error::Zero`] when `n_series` is 0
     /// - [`Error::RaggedRows`] when the buffer does not hold whole rows
-    /// - [`Error::NotFinite`] when a value is infinite
+    /// - [`Error::NotFinite`] when a value is infinite or above [`VALUE_MAX`] in magnitude
     pub fn new(n_series: usize, values: Vec<f64>) -> Result<Self, Error> {
         if n_series == 0 {
             return Err(Error::Zero { name: "n_series" });
@@ -28,7 +32,7 @@ impl Grid {
         if !values.len().is_multiple_of(n_series) {
             return Err(Error::RaggedRows { n_values: values.len(), n_columns: n_series });
         }
-        if let Some(index) = values.iter().position(|value| value.is_infinite()) {
+        if let Some(index) = values.iter().position(|value| value.abs() > VALUE_MAX) {
             return Err(Error::NotFinite { step: index / n_series, series: index % n_series });
         }
         Ok(Self { n_series, values, sd: vec![] })
@@ -228,10 +232,10 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// The nearest value inside the bounds.
+    /// The nearest value inside the bounds, and at most [`VALUE_MAX`] in magnitude.
     pub fn clip(&self, value: f64) -> f64 {
         let value = self.lower.map_or(value, |lower| value.max(lower));
-        self.upper.map_or(value, |upper| value.min(upper))
+        self.upper.map_or(value, |upper| value.min(upper)).clamp(-VALUE_MAX, VALUE_MAX)
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
     calendar::FixedGrid,
     layout::Roles,
     numbers::{self, Numbers},
-    source::Table,
+    report::without_nul,
+    source::{Table, is_nameless},
     times::{self, Finer, NO_TIME, Times, Written},
 };
 
@@ -106,7 +107,7 @@ pub(crate) struct Group {
 /// Reads the rows of a table. Nothing is known of columns where there are no `roles`.
 ///
 /// # Errors
-/// [`Error::ColumnType`].
+/// [`Error::ColumnType`], [`Error::NamelessColumn`].
 pub(crate) fn read(
     path: &Path,
     table: &Table,
@@ -146,7 +147,10 @@ pub(crate) fn read(
     }
     block.time_formats = Formats { format: times.format, first: times.first, other: times.other };
     block.values = match roles {
-        Roles::Wide { values, .. } => Values::Wide(block.read_wide(path, table, values, times.micros, config)?),
+        Roles::Wide { time, values } => {
+            check_nameless(path, table, *time, config)?;
+            Values::Wide(block.read_wide(path, table, values, times.micros, config)?)
+        }
         Roles::Long { .. } => Values::Long(block.read_long(path, table, roles, times.micros, config)?),
     };
     Ok(block)
@@ -224,7 +228,7 @@ impl Block {
             unreachable!("the caller has matched the layout")
         };
         let columns = table.data.columns();
-        let Names { names, runs } = Names::read(&columns[series])?;
+        let Names { names, runs } = Names::read(&columns[series], |name| !name.contains('\0'))?;
         let attributes = read_attributes(attributes.iter().map(|index| &columns[*index]), names.len(), &runs)?;
         let numbers = numbers::read(path, &columns[value], &config.numbers)?;
         let known =
@@ -278,6 +282,19 @@ impl Block {
     }
 }
 
+/// A column without a name is none of the series: a separator at the end of each line makes one. Nothing may stand in it.
+fn check_nameless(path: &Path, table: &Table, time: usize, config: &LoadConfig) -> Result<(), Error> {
+    for (index, column) in table.data.columns().iter().enumerate() {
+        if index != time
+            && is_nameless(column.name())
+            && numbers::read(path, column, &config.numbers)?.n_gaps < column.len()
+        {
+            return Err(Error::NamelessColumn { path: path.to_owned(), column: index + 1 });
+        }
+    }
+    Ok(())
+}
+
 /// What columns say of the series of the rows beside them. An empty cell says nothing.
 fn read_attributes<'a>(
     columns: impl Iterator<Item = &'a Column>,
@@ -286,7 +303,7 @@ fn read_attributes<'a>(
 ) -> Result<Vec<Attribute>, Error> {
     let mut read = Vec::new();
     for (attribute, column) in columns.enumerate() {
-        let said = Names::read(column)?;
+        let said = Names::read(column, |_| true)?;
         let mut last = vec![Names::NONE; n_series];
         let mut said_runs = said.runs.iter().peekable();
         for run in runs.iter().filter(|run| run.series != Names::NONE) {
@@ -296,7 +313,7 @@ fn read_attributes<'a>(
             while let Some(said_run) = within.next_if(|said| said.start < run.end) {
                 if said_run.series != Names::NONE && said_run.series != last[series] {
                     last[series] = said_run.series;
-                    let text = said.names[said_run.series as usize].clone();
+                    let text = without_nul(&said.names[said_run.series as usize]);
                     read.push(Attribute { series, attribute, text });
                 }
             }
@@ -324,7 +341,8 @@ struct Run {
 impl Names {
     const NONE: u32 = u32::MAX;
 
-    fn read(column: &Column) -> Result<Self, Error> {
+    /// A text that is no name names nothing, as an empty cell does.
+    fn read(column: &Column, is_name: impl Fn(&str) -> bool) -> Result<Self, Error> {
         let column = column.cast(&DataType::String)?;
         let mut known: PlHashMap<&str, u32> = PlHashMap::default();
         let (mut names, mut runs): (Vec<String>, Vec<Run>) = (Vec::new(), Vec::new());
@@ -342,7 +360,7 @@ impl Names {
                 }
                 last = Some(view);
                 let series = match array.get(index).unwrap_or("") {
-                    "" => Self::NONE,
+                    text if text.is_empty() || !is_name(text) => Self::NONE,
                     text => *known.entry(text).or_insert_with(|| {
                         names.push(text.to_owned());
                         names.len() as u32 - 1

@@ -123,7 +123,7 @@ pub enum Error {
     #[error("`resample` needs a declared frequency")]
     ResampleNeedsFrequency,
     /// A combined value is too large for a number.
-    #[error("the values of the interval from {valid_time} have no finite sum")]
+    #[error("the values of the interval from {valid_time} have no sum of at most 1e30 in magnitude")]
     ResampleOverflow {
         /// Start of the interval.
         valid_time: DateTime<Utc>,
@@ -143,6 +143,22 @@ pub enum Error {
         path: PathBuf,
         /// The repeated name.
         column: String,
+    },
+    /// A column of a table with a column per series holds values, and has no name.
+    #[error("{} has values in column {column}, which has no name", path.display())]
+    NamelessColumn {
+        /// The file.
+        path: PathBuf,
+        /// Number of the column, from 1.
+        column: usize,
+    },
+    /// The name of a column holds NUL, which no name of a series or attribute can hold.
+    #[error("{} has NUL in the name of column {column}", path.display())]
+    NulInName {
+        /// The file.
+        path: PathBuf,
+        /// Number of the column, from 1.
+        column: usize,
     },
     /// A column that the caller named is not there.
     #[error("{} has no column `{column}`", path.display())]
@@ -348,8 +364,8 @@ pub enum Error {
         /// The panel's grid.
         frequency: Frequency,
     },
-    /// An observation is NaN or infinite.
-    #[error("panel `{panel}`: series {series} at {valid_time} is not finite")]
+    /// An observation is NaN, infinite, or above [`VALUE_MAX`](forecast::VALUE_MAX) in magnitude.
+    #[error("panel `{panel}`: series {series} at {valid_time} is no number of at most 1e30 in magnitude")]
     ObservationNotFinite {
         /// The panel.
         panel: String,

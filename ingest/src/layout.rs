@@ -5,14 +5,14 @@ use std::path::Path;
 
 use polars::prelude::*;
 
-use crate::{AVAILABLE_AT, Error, SD, load::text, times::looks_like_time};
+use crate::{AVAILABLE_AT, Error, SD, load::text, source::is_nameless, times::looks_like_time};
 
 /// How a file is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// A time column, and one column per series.
     Wide {
-        /// The columns that are series; all but the time when there are none.
+        /// The columns that are series; all that have a name but the time when there are none.
         values: Vec<String>,
     },
     /// One row per observation.
@@ -134,7 +134,9 @@ pub(crate) fn roles(
                 }
                 _ => None,
             };
-            let is_value = |index: &usize| *index != time && !selecting.contains(index);
+            let is_value = |index: &usize| {
+                *index != time && !selecting.contains(index) && !is_nameless(table.columns()[*index].name())
+            };
             let values = declared.unwrap_or_else(|| (0..table.width()).filter(is_value).collect());
             Roles::Wide { time, values }
         }

@@ -53,7 +53,7 @@ pub use observations::Duplicates;
 pub use panel::{Observation, Panel, PanelConfig};
 pub use quality::{Checks, Code, Finding, Findings, Notice, UnknownCode};
 pub use quarantine::Quarantine;
-pub use report::{Reason, Rejection, Report};
+pub use report::{Reason, Rejection, Report, without_nul};
 pub use resample::Resample;
 pub use source::{Content, Format, Input, Limits, RESERVED_PREFIX};
 pub use stamp::TimeFormat;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use forecast::VALUE_MAX;
 use polars::prelude::*;
 
 use crate::{Error, Reason};
@@ -116,7 +117,7 @@ pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Resul
             let floats = column.f64()?;
             match floats.cont_slice() {
                 // Nothing is to be done but to look.
-                Ok(values) if is_plain && values.iter().fold(true, |all, value| all & value.is_finite()) => {
+                Ok(values) if is_plain && values.iter().fold(true, |all, value| all & (value.abs() <= VALUE_MAX)) => {
                     Numbers { values: values.to_vec(), ..Numbers::default() }
                 }
                 _ => Numbers::collect(
@@ -243,7 +244,7 @@ fn unsigned(value: u64) -> Number {
 }
 
 fn float(value: f64) -> Number {
-    if value.is_finite() { Number::Value(value) } else { Number::Bad(Reason::NotFinite) }
+    if value.abs() <= VALUE_MAX { Number::Value(value) } else { Number::Bad(Reason::NotFinite) }
 }
 
 #[cfg(test)]
@@ -264,8 +265,9 @@ mod tests {
             ("9007199254740993", Number::Bad(Reason::IntegerTooLarge)),
             ("-9007199254740993", Number::Bad(Reason::IntegerTooLarge)),
             ("99999999999999999999999999", Number::Bad(Reason::IntegerTooLarge)),
-            ("1e300", Number::Value(1e300)),
+            ("1e30", Number::Value(1e30)),
             ("1e400", Number::Bad(Reason::NotFinite)),
+            ("-1e31", Number::Bad(Reason::NotFinite)),
             ("NaN", Number::Bad(Reason::NotFinite)),
             ("-inf", Number::Bad(Reason::NotFinite)),
             ("n/a", Number::Bad(Reason::UnparsableValue)),

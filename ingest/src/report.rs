@@ -28,11 +28,11 @@ pub enum Reason {
     OffGrid,
     /// The line or element is no JSON object.
     MalformedLine,
-    /// A row of a long file names no series.
+    /// A row of a long file names no series, or one with NUL in its name.
     MissingSeries,
     /// The value is not a number.
     UnparsableValue,
-    /// The value is NaN or infinite.
+    /// The value is NaN, infinite, or above 1e30 in magnitude.
     NotFinite,
     /// The value is an integer beyond 2^53, which `double precision` cannot hold.
     IntegerTooLarge,
@@ -105,7 +105,7 @@ pub struct Rejection {
     pub column: String,
     /// The series, when a cell was rejected and not a whole row.
     pub series: Option<String>,
-    /// What stands there, at most 100 characters of it.
+    /// What stands there, at most 100 characters of it, without NUL.
     pub value: String,
     /// Why it was not taken.
     pub reason: Reason,
@@ -116,6 +116,11 @@ impl fmt::Display for Rejection {
         let Rejection { file, line, column, value, reason, .. } = self;
         write!(f, "{reason} in {file}, line {line}, column `{column}`: `{value}`")
     }
+}
+
+/// A text of a source as it is quoted: U+FFFD stands for NUL, with which no text can be stored.
+pub fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// What a load did with its file.
@@ -271,7 +276,7 @@ impl Rejections {
                 pointer: element.map(|element| pointer(element, column)),
                 column: column.to_owned(),
                 series: kept.series.map(|index| series[index].clone()),
-                value: value.chars().take(VALUE_LENGTH_MAX).collect(),
+                value: without_nul(&value).chars().take(VALUE_LENGTH_MAX).collect(),
                 reason,
             }
         };

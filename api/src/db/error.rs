@@ -86,6 +86,23 @@ pub enum Error {
         constraint: String,
     },
 
+    /// The bounds of a series would not be in order, together with those that are stored.
+    #[error(
+        "series `{series}` would have a lower bound of {lower_bound}, which is not below its upper bound of {upper_bound}"
+    )]
+    ContradictoryBounds {
+        /// Name of the series.
+        series: String,
+        /// What no value would be below.
+        lower_bound: f64,
+        /// What no value would be above.
+        upper_bound: f64,
+    },
+
+    /// A text holds NUL, or another character that the encoding of the database does not have.
+    #[error("a text holds a character that the database cannot hold, such as NUL")]
+    UnstorableText(#[source] sqlx::Error),
+
     /// A row exists already.
     #[error("a row exists already ({constraint})")]
     Exists {
@@ -134,6 +151,7 @@ impl From<sqlx::Error> for Error {
                     ("23505", Some(name)) => Error::Exists { constraint: name.to_owned() },
                     ("23503", Some(name)) => Error::UnknownReference { constraint: name.to_owned() },
                     ("23514", Some(name)) => Error::NotAllowed { constraint: name.to_owned() },
+                    ("22021" | "22P05", _) => Error::UnstorableText(error),
                     ("57014", _) => Error::StatementTimeout(error),
                     (code, _) if is_transient_code(code) => Error::Unavailable(error),
                     _ => Error::Statement(error),

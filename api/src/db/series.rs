@@ -62,7 +62,8 @@ pub struct NewSeries {
 /// The caller holds the lock of the panel's row ([`super::panel::ensure`]), so nobody else adds series meanwhile.
 ///
 /// # Errors
-/// - [`Error::NotAllowed`] for an empty name, or bounds that are not finite or not in order.
+/// - [`Error::NotAllowed`] for an empty name, or bounds that are not finite.
+/// - [`Error::ContradictoryBounds`] for bounds that are not in order, together with those that are stored.
 /// - [`Error::Exists`] when a name is given twice.
 pub async fn ensure(
     conn: &mut PgConnection,
@@ -70,6 +71,7 @@ pub async fn ensure(
     panel_id: i32,
     series: &[NewSeries],
 ) -> Result<Vec<i32>, Error> {
+    check_bounds(&mut *conn, tenant_id, panel_id, series).await?;
     Ok(sqlx::query_scalar(
         "with given as (
              select name, role, kind, unit, lower_bound, upper_bound, is_integer, attributes, number
@@ -131,6 +133,46 @@ pub async fn ensure(
     .bind(series.iter().map(|s| Json::Object(s.attributes.clone())).collect::<Vec<_>>())
     .fetch_all(conn)
     .await?)
+}
+
+/// Refuses bounds that would not be in order, together with those that are stored; of several series the first is named.
+async fn check_bounds(
+    conn: &mut PgConnection,
+    tenant_id: i32,
+    panel_id: i32,
+    series: &[NewSeries],
+) -> Result<(), Error> {
+    if series.iter().all(|s| s.lower_bound.is_none() && s.upper_bound.is_none()) {
+        return Ok(());
+    }
+    let contradiction: Option<(String, f64, f64)> = sqlx::query_as(
+        "select name, lower_bound, upper_bound
+         from (
+             select given.name, number,
+                 coalesce(given.lower_bound, s.lower_bound) as lower_bound,
+                 coalesce(given.upper_bound, s.upper_bound) as upper_bound
+             from unnest($3::text[], $4::float8[], $5::float8[])
+                 with ordinality
+                 as given (name, lower_bound, upper_bound, number)
+             left join series s on s.tenant_id = $1 and s.panel_id = $2 and s.name = given.name
+         ) as wanted
+         where lower_bound >= upper_bound
+         order by number
+         limit 1",
+    )
+    .bind(tenant_id)
+    .bind(panel_id)
+    .bind(series.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.lower_bound).collect::<Vec<_>>())
+    .bind(series.iter().map(|s| s.upper_bound).collect::<Vec<_>>())
+    .fetch_optional(conn)
+    .await?;
+    match contradiction {
+        Some((series, lower_bound, upper_bound)) => {
+            Err(Error::ContradictoryBounds { series, lower_bound, upper_bound })
+        }
+        None => Ok(()),
+    }
 }
 
 /// At most `limit` series of a panel in order of their identifiers, from the one after `after` on.

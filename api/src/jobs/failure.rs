@@ -13,7 +13,7 @@ pub enum Failure {
     /// It may be better next time.
     #[error("{0}")]
     Passing(#[source] Cause),
-    /// The job was cancelled or taken over; nothing was changed.
+    /// The job was cancelled or taken over; the transaction that found it out is not kept.
     #[error("the job was cancelled or taken over")]
     LeaseLost,
 }
@@ -32,13 +32,15 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.is_of_client() { Self::Refused(error.into()) } else { Self::Passing(error.into()) }
+        // A pipeline file is as wrong as before until somebody has changed it.
+        let is_lasting = error.is_of_client() || matches!(error, Error::InvalidPipelineFile { .. });
+        if is_lasting { Self::Refused(error.into()) } else { Self::Passing(error.into()) }
     }
 }
 
 impl From<db::Error> for Failure {
     fn from(error: db::Error) -> Self {
-        Self::Passing(error.into())
+        Error::from(error).into()
     }
 }
 
@@ -76,6 +78,9 @@ mod tests {
         assert!(matches!(Error::UnknownPanel { panel: "x".into() }.into(), Failure::Refused(_)));
         assert!(matches!(Error::from(sqlx::Error::PoolTimedOut).into(), Failure::Passing(_)));
         assert!(matches!(Error::Stopping.into(), Failure::Passing(_)));
+        let file = Error::InvalidPipelineFile { path: "a.toml".into(), reason: "no `panel`".into() };
+        assert!(matches!(file.into(), Failure::Refused(_)));
+        assert!(matches!(db::Error::UnstorableText(sqlx::Error::RowNotFound).into(), Failure::Refused(_)));
     }
 
     #[test]

@@ -232,6 +232,7 @@ mod tests {
     fn what_is_wrong_is_pointed_at_below_the_arguments() {
         assert_eq!(wrong("dance", json!({})), ["/kind"]);
         assert_eq!(wrong("train", json!({"panel": "a", "horizon": "x"})), ["/arguments/horizon"]);
+        assert_eq!(wrong("train", json!({"panel": "a", "horizon": 1, "seed": 1_u64 << 53})), ["/arguments/seed"]);
         assert_eq!(wrong("train", json!({"horizon": 1})), ["/arguments"]);
         assert_eq!(wrong("train", json!([])), ["/arguments"]);
         assert_eq!(wrong("forecast", json!({"panel": "a", "horizon": 0})), ["/arguments/horizon"]);

@@ -78,7 +78,10 @@ fn is_json(content_type: &str) -> bool {
     is_utf8 && (essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")))
 }
 
-/// Parses a body; where it is JSON of the wrong shape, the problem has a JSON pointer to the place.
+/// What a text with NUL is told, which the database cannot hold.
+const NO_NUL: &str = "must not hold the character NUL";
+
+/// Parses a body; where it is JSON of the wrong shape, or has a text with NUL, the problem has a JSON pointer to the place.
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // Derived structs would read a list as their fields in order.
     if bytes.trim_ascii_start().starts_with(b"[") {
@@ -97,7 +100,34 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
         }
     })?;
     parser.end().map_err(|error| Error::MalformedBody { reason: error.to_string() })?;
-    Ok(value)
+    match place_of_nul(bytes) {
+        Some(pointer) => Err(Error::invalid_body(&pointer, "invalid-value", NO_NUL)),
+        None => Ok(value),
+    }
+}
+
+/// A JSON pointer to the first text or name with NUL in a body.
+fn place_of_nul(bytes: &[u8]) -> Option<String> {
+    // JSON has no other way to write it.
+    const ESCAPE: &[u8] = b"\\u0000";
+    if !bytes.windows(ESCAPE.len()).any(|written| written == ESCAPE) {
+        return None;
+    }
+    nul_within(&serde_json::from_slice::<Value>(bytes).ok()?)
+}
+
+fn nul_within(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(values) => {
+            values.iter().enumerate().find_map(|(index, value)| Some(format!("/{index}{}", nul_within(value)?)))
+        }
+        Value::Object(members) => members.iter().find_map(|(key, value)| {
+            let below = if key.contains('\0') { String::new() } else { nul_within(value)? };
+            Some(format!("{}{below}", key_pointer(key)))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 /// Reads an object that stands within a body; pointers begin at it.
@@ -137,11 +167,16 @@ fn json_pointer(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => key_pointer(key),
             Segment::Enum { variant } => format!("/{variant}"),
             Segment::Unknown => String::new(),
         })
         .collect()
+}
+
+/// The part of a JSON pointer that leads to a member of an object.
+fn key_pointer(key: &str) -> String {
+    format!("/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 /// A query string, read by the names that `T` knows.
@@ -169,6 +204,9 @@ pub(crate) fn parse_query<T: FromQuery>(query: &str) -> Result<T, Error> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
         .map_err(|_| Error::invalid_parameter("", "malformed", "the query string is malformed"))?;
     let mut parameters = Parameters(pairs.into_inner());
+    if let Some((name, _)) = parameters.0.iter().find(|(_, value)| value.contains('\0')) {
+        return Err(Error::invalid_parameter(name, "invalid-value", NO_NUL));
+    }
     let value = T::from_query(&mut parameters)?;
     match parameters.0.first() {
         None => Ok(value),
@@ -291,6 +329,16 @@ mod tests {
         check(r#"{"levels": []}"#, "missing-field", "");
         check(r#"{"panel": "a", "panel": "b"}"#, "duplicate-field", "");
         check("[1, 2]", "wrong-type", "");
+        check(r#"{"panel": "a\u0000"}"#, "invalid-value", "/panel");
+    }
+
+    #[test]
+    fn nul_is_found_wherever_it_stands_and_a_backslash_is_none() {
+        let check = |text: &str, expected: Option<&str>| assert_eq!(place_of_nul(text.as_bytes()).as_deref(), expected);
+        check(r#"{"a": [{"b/c": 1}, {"b/c": "\u0000"}]}"#, Some("/a/1/b~1c"));
+        check(r#"{"a": {"x\u0000": "\u0000"}}"#, Some("/a/x\0"));
+        check(r#"{"a": "\\u0000"}"#, None);
+        check(r#"{"a": "b"}"#, None);
     }
 
     #[test]
@@ -347,5 +395,6 @@ mod tests {
         check("start=2026-01-01", "start", "invalid-value");
         check("limit=1&limit=2", "limit", "duplicate-parameter");
         check("limits=1", "limits", "unknown-parameter");
+        check("start=%00", "start", "invalid-value");
     }
 }

@@ -164,7 +164,11 @@ impl<'a> Inputs<'a> {
             None => return Err(Error::NoRows { path }),
         };
         let columns = head.data.columns().iter();
-        let columns = columns.map(|column| (column.name().to_string(), column.dtype().to_string())).collect();
+        let columns: Vec<(String, String)> =
+            columns.map(|column| (column.name().to_string(), column.dtype().to_string())).collect();
+        if let Some(index) = columns.iter().position(|(name, _)| name.contains('\0')) {
+            return Err(Error::NulInName { path, column: index + 1 });
+        }
         let line = |row: usize| decoder.first_line + row as u64;
         // Where every line is malformed, or there is none, there is nothing to find columns by.
         let is_empty = head.data.height() == 0 || head.data.width() == 0;

@@ -77,6 +77,33 @@ fn wide_and_long_give_the_same_observations() {
 }
 
 #[test]
+fn a_column_without_a_name_is_passed_over_while_it_is_empty() {
+    let expected = observations(&load_text(WIDE, &hourly()).expect("a frame"));
+    for end in [",", ",,,", ",\r"] {
+        let content = WIDE.replace('\n', &format!("{end}\n"));
+        assert_eq!(observations(&load_text(&content, &hourly()).expect("a frame")), expected, "{end}");
+    }
+    // In the header alone; and the time may be without a name.
+    let content = WIDE.replacen('\n', ",\n", 1).replacen("time", "", 1);
+    assert_eq!(observations(&load_text(&content, &hourly()).expect("a frame")), expected);
+}
+
+#[test]
+fn nul_is_in_no_name_and_in_nothing_that_is_quoted() {
+    let csv = LoadConfig { format: Some(Format::Csv), ..hourly() };
+    let wide = "time,a\n2024-01-01T00:00Z,x\0y\n2024-01-01T01:00Z,1\n";
+    let loaded = load_text(wide, &csv).expect("a frame");
+    assert_eq!(rejections(&loaded), ["unparsable_value 2 a x\u{fffd}y"]);
+    check_error(&wide.replace(",a", ",a\0"), &csv, " has NUL in the name of column 2");
+
+    let long = "series,valid_time,value,site\na\0,2024-01-01T00:00Z,1,south\na,2024-01-01T00:00Z,2,no\0rth\n";
+    let loaded = load_text(long, &LoadConfig { attributes: vec!["site".to_owned()], ..csv }).expect("a frame");
+    assert_eq!(observations(&loaded), ["a 01T00 2"]);
+    assert_eq!(rejections(&loaded), ["missing_series 2 series a\u{fffd}"]);
+    assert_eq!(loaded.attributes[0]["site"], "no\u{fffd}rth");
+}
+
+#[test]
 fn names_of_other_libraries_are_known() {
     for header in ["unique_id,ds,y", "item_id,timestamp,target"] {
         let content = LONG.replace("series,valid_time,value", header);
@@ -289,6 +316,8 @@ fn whole_files_that_cannot_be_used_are_refused() {
         " has only one column, `time;a`; fields must be separated by commas, or their separator declared",
     );
     check_error("time,a,a\n2024-01-01,1,2\n", &any, " has two columns named `a`");
+    check_error("time,a,\n2024-01-01,1,\n2024-01-02,1,2\n", &any, " has values in column 3, which has no name");
+    check_error(",time,a\n0,2024-01-01,1\n1,2024-01-02,2\n", &any, " has values in column 1, which has no name");
     check_error("x,a\n1,2\n3,4\n", &any, " has no time column: line 2, column `x` is `1`");
     check_error("time,a\nPK\u{3}\u{4}\0,1\n", &any, " is neither CSV, NDJSON, Parquet nor Arrow");
     check_error("time,a\n2024-01-01T00:00Z,1,2\n", &any, ", line 2 has 3 fields, the header has 2");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use forecast::{Bounds, Calendar, Grid, History, Role, Window};
+use forecast::{Bounds, Calendar, Grid, History, Role, VALUE_MAX, Window};
 
 use crate::{Error, FoundHolidays, Frame, Frequency, Holidays, calendar, holiday_search};
 
@@ -232,6 +232,11 @@ impl Panel {
         self.valid_time(self.n_steps())
     }
 
+    /// When the last of its values became known, corrections included; `None` where no source said when.
+    pub fn known_since(&self) -> Option<DateTime<Utc>> {
+        self.revisions.iter().map(|revision| revision.available_at).max()
+    }
+
     /// Start of the interval of a row; rows may be beyond the last one.
     pub fn valid_time(&self, row: usize) -> DateTime<Utc> {
         let row = i64::try_from(row).unwrap_or(i64::MAX);
@@ -399,7 +404,7 @@ fn place(config: &PanelConfig, n_series: usize, observation: &Observation) -> Re
     if series >= n_series {
         return Err(Error::UnknownSeries { panel: name.clone(), series, n_series });
     }
-    if !value.is_finite() {
+    if value.is_nan() || value.abs() > VALUE_MAX {
         return Err(Error::ObservationNotFinite { panel: name.clone(), series, valid_time });
     }
     frequency.place(valid_time, calendar::Label::Start, *time_zone).ok_or_else(|| Error::ObservationOffGrid {

@@ -159,7 +159,7 @@ fn what_does_not_fit_the_panel_is_refused() {
     );
     assert_eq!(
         refused(&[Observation { value: f64::NAN, ..good }], vec![]),
-        "panel `p`: series 0 at 2024-01-01 00:00:00 UTC is not finite"
+        "panel `p`: series 0 at 2024-01-01 00:00:00 UTC is no number of at most 1e30 in magnitude"
     );
     assert_eq!(
         refused(&[Observation { valid_time: utc("2024-01-01T00:10:00Z"), ..good }], vec![]),

@@ -255,6 +255,9 @@ impl Pipeline {
         let bound = |series: &SeriesDeclaration| Bounds { lower: series.lower_bound, upper: series.upper_bound };
         let bounds: BTreeMap<String, Bounds> =
             self.series.iter().map(|(name, series)| (name.clone(), bound(series))).collect();
+        if bounds.values().flat_map(|b| [b.lower, b.upper]).flatten().any(|bound| !bound.is_finite()) {
+            return Err(wrong("series", "has a bound that is not a finite number"));
+        }
         if bounds.values().any(|b| b.lower.zip(b.upper).is_some_and(|(lower, upper)| lower >= upper)) {
             return Err(wrong("series", "has a lower bound that is not below the upper one"));
         }

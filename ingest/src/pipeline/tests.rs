@@ -98,6 +98,8 @@ fn what_is_wrong_in_a_declaration_is_named() {
     check("shape = \"wide\"\n[columns]\nvalue = \"v\"", "`columns` of a wide table");
     check("shape = \"long\"\n[columns]\nvalues = [\"v\"]", "`columns` of a long table");
     check("[series.a]\nlower_bound = 2\nupper_bound = 1", "`series` has a lower bound");
+    check("[series.a]\nupper_bound = inf", "`series` has a bound that is not a finite number");
+    check("[series.a]\nlower_bound = nan", "`series` has a bound that is not a finite number");
     assert!(Pipeline::from_toml("panel = \"p\"", "test").is_err(), "a source is missing");
 }
 

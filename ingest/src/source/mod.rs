@@ -392,6 +392,14 @@ pub(crate) fn check_size(path: &Path, n_rows: usize, n_cells: usize, limits: &Li
     Ok(())
 }
 
+/// What Polars puts between a name that is there already and a number.
+const DUPLICATED: &str = "_duplicated_";
+
+/// Whether a column has no name.
+pub(crate) fn is_nameless(column: &str) -> bool {
+    column.is_empty() || column.strip_prefix(DUPLICATED).is_some_and(|number| number.parse::<usize>().is_ok())
+}
+
 fn check_columns(path: &Path, columns: &[String], limits: &Limits) -> Result<(), Error> {
     let path = || path.to_owned();
     if columns.len() > limits.n_columns_max {
@@ -402,8 +410,8 @@ fn check_columns(path: &Path, columns: &[String], limits: &Limits) -> Result<(),
     }
     // Polars renames the second `a` to `a_duplicated_0`.
     let repeated = columns.iter().find_map(|column| {
-        let (name, _) = column.rsplit_once("_duplicated_")?;
-        columns.iter().any(|other| other == name).then(|| name.to_owned())
+        let (name, _) = column.rsplit_once(DUPLICATED)?;
+        (!name.is_empty() && columns.iter().any(|other| other == name)).then(|| name.to_owned())
     });
     match repeated {
         Some(column) => Err(Error::DuplicateColumn { path: path(), column }),
