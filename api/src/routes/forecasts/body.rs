@@ -219,15 +219,17 @@ impl ForecastBody {
         guidance: Option<Guidance>,
         warnings: Vec<Warning>,
     ) -> Self {
+        let by_series: BTreeMap<i32, &[ForecastValue]> =
+            values.chunk_by(|a, b| a.series_id == b.series_id).map(|rows| (rows[0].series_id, rows)).collect();
         let series = series.iter().map(|series| {
-            let rows = || values.iter().filter(|value| value.series_id == series.series_id);
-            let at_level = |level: usize| rows().filter_map(|row| row.quantiles.get(level).copied()).collect();
+            let rows = by_series.get(&series.series_id).copied().unwrap_or_default();
+            let at_level = |level: usize| rows.iter().filter_map(|row| row.quantiles.get(level).copied()).collect();
             ForecastSeries {
                 name: series.name.clone(),
                 unit: series.unit.clone(),
-                valid_time: rows().map(|row| row.valid_time).collect(),
-                step: rows().map(|row| row.step).collect(),
-                mean: rows().map(|row| row.mean).collect(),
+                valid_time: rows.iter().map(|row| row.valid_time).collect(),
+                step: rows.iter().map(|row| row.step).collect(),
+                mean: rows.iter().map(|row| row.mean).collect(),
                 quantiles: levels::by_level(&summary.quantile_levels, (0..summary.quantile_levels.len()).map(at_level)),
             }
         });

@@ -33,7 +33,7 @@ use super::{
     respond,
 };
 use crate::{
-    Error,
+    Error, blocking,
     db::{self, DEFAULT_TENANT, forecast::Issued},
     forecaster::{self, RequestKey},
     jobs::Work,
@@ -169,7 +169,10 @@ async fn read_stored(state: &State, identifier: &str) -> Result<ForecastBody, Er
     let values = db::forecast::values(&state.pool, DEFAULT_TENANT, &stored.forecast, None).await?;
     let summary = ForecastSummary::of_stored(&stored.forecast, &stored.panel, stored.model.as_ref());
     let (guidance, warnings) = (stored_guidance(&stored.forecast)?, stored_warnings(&stored.forecast)?);
-    Ok(ForecastBody::of_stored(summary, &stored.series, &values, guidance, warnings))
+    blocking::run("arranging a forecast", move || {
+        ForecastBody::of_stored(summary, &stored.series, &values, guidance, warnings)
+    })
+    .await
 }
 
 /// Which forecasts.
