@@ -20,6 +20,7 @@ use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use forecast::{QuantileLevel, Trajectories};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
 
 use crate::support::{Service, check_score_sums, database_url, do_job, program, register};
@@ -401,6 +402,32 @@ async fn models_go_with_their_files_unless_something_kept_needs_them(pool: PgPoo
     let second = retain(&pool, data.path(), &rules, day(250)).await.unwrap();
     assert_eq!((second.n_scores, second.n_models, versions().await), (1, 1, vec![3, 4, 5]));
     assert!(!files.join("second").exists() && files.join("third").exists());
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_model_that_others_use_is_left_and_the_others_go(pool: PgPool) {
+    let data = tempfile::tempdir().unwrap();
+    let loaded = load_day(&pool, "city", 0).await;
+    // The fourth serves, and a roll-back goes to the third.
+    for _ in 0..4 {
+        register(&pool, &loaded, "city", &"a".repeat(64)).await;
+    }
+    sqlx::query("update model set created_at = $1").bind(day(0)).execute(&pool).await.unwrap();
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("select from model where version = 1 for key share").execute(&mut *other).await.unwrap();
+
+    let options = (*pool.connect_options()).clone().options([("lock_timeout", "300ms")]);
+    let impatient = PgPoolOptions::new().connect_with(options).await.unwrap();
+    let rules = json!({"keep": {"model_days": 30}});
+    let retained = retain(&impatient, data.path(), &rules, day(110)).await.unwrap();
+    assert_eq!((retained.n_models, retained.busy), (1, vec!["version 1 of city".to_owned()]));
+    other.rollback().await.unwrap();
+    let retained = retain(&impatient, data.path(), &rules, day(110)).await.unwrap();
+    assert_eq!((retained.n_models, retained.busy), (1, vec![]));
+    // Their deletion looks at no score.
+    let keys = "select count(*) from pg_constraint
+                where confrelid = 'model'::regclass and conrelid = any (array['score', 'forecast_score', 'score_replaced']::regclass[])";
+    assert_eq!(sqlx::query_scalar::<_, i64>(keys).fetch_one(&pool).await.unwrap(), 0);
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

@@ -62,7 +62,7 @@ pub struct Retained {
     pub partition_bytes: i64,
     /// Files that were written before, below the data folder.
     pub files: Vec<String>,
-    /// Partitions and tables that others used for too long: what is old in them goes next time.
+    /// Partitions, tables and models that others used for too long: what is old in them goes next time.
     pub busy: Vec<String>,
 }
 
@@ -343,6 +343,9 @@ impl Retention<'_> {
                 Ok(()) => retained.n_models += 1,
                 // It was promoted, or has made a forecast, just now.
                 Err(Error::ChampionServes { .. } | Error::ModelInUse { .. } | Error::UnknownModel { .. }) => {}
+                Err(Error::Database(error)) if error.is_transient() => {
+                    retained.busy.push(format!("version {} of {}", model.version, panel.name));
+                }
                 Err(error) => return Err(error),
             }
         }
