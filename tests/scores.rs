@@ -1,6 +1,7 @@
 //! Stored forecasts are scored as the truth arrives, and drift is noticed.
 
 use std::ops::{ControlFlow, Range};
+use std::pin::pin;
 use std::process::Command;
 
 use api::db::drift_event::DriftEvent;
@@ -20,7 +21,8 @@ use sqlx::PgPool;
 use tokio::task::spawn_blocking;
 
 use crate::support::{
-    Service, check_score_sums, database_url, do_job, hour, load_panel, observation, plumecast, register, store_forecast,
+    Service, check_score_sums, count, database_url, do_job, hour, load_panel, observation, plumecast, register,
+    store_forecast,
 };
 
 /// 50 trajectories of `heat` and `wind` over three hours from hour 48 on, which rise from sample to sample.
@@ -389,6 +391,39 @@ async fn a_forecast_whose_values_were_scored_by_two_at_once_is_scored_as_a_whole
     sqlx::query("delete from forecast_score").execute(&pool).await.unwrap();
     assert_eq!(score(&pool, &loaded, 0..100).await, Scored { n_values: 0, n_forecasts: 1 });
     assert_eq!(score(&pool, &loaded, 0..100).await, Scored::default());
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn scores_of_a_panel_are_stored_by_one_at_a_time(pool: PgPool) {
+    let (loaded, _) = stored(&pool).await;
+    load_truth(&pool, 48..51, 0.0).await;
+    let mut other = pool.begin().await.unwrap();
+    db::score::lock(&mut other, loaded.panel.panel_id).await.unwrap();
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                     and database = (select oid from pg_database where datname = current_database())";
+    let mut scoring = pin!(score(&pool, &loaded, 0..100));
+    tokio::select! {
+        scored = &mut scoring => panic!("{scored:?} while another one is at it"),
+        () = async { while count(&pool, waiting).await == 0 {} } => {}
+    }
+    other.rollback().await.unwrap();
+    assert_eq!(scoring.await, Scored { n_values: 6, n_forecasts: 1 });
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_push_scores_the_forecasts_that_it_has_values_of_and_none_in_between(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let (loaded, _) = stored(&pool).await;
+    load_truth(&pool, 48..51, 0.0).await;
+    let n_scored = async |hours: [usize; 2]| {
+        let row = |at: usize| json!({"series": "heat", "valid_time": hour(at), "value": 7.5});
+        let body = json!({"observations": hours.map(row)});
+        service.post("/v1/observations?panel=city", &body).await.expect(200);
+        count(&pool, "select count(*) from score").await
+    };
+    assert_eq!(n_scored([47, 51]).await, 0, "the forecast begins after the one, and ends before the other");
+    assert_eq!(n_scored([0, 50]).await, 6);
+    assert_eq!(score_at(&pool, &loaded, 0..100, Utc::now()).await, Scored::default());
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

@@ -351,25 +351,31 @@ macro_rules! scorable {
     };
 }
 
-/// At most `limit` forecasts of a panel that can be scored and reach into a range of `valid_time` (an end that is `None` is
-/// open), in order of their identifiers, from the one after `after` on.
+/// At most `limit` forecasts of a panel that can be scored and reach into one of the ranges of `valid_time` (the
+/// earliest first; an end that is `None` is open), in order of their identifiers, from the one after `after` on.
 pub async fn list_by_valid_time(
     db: impl PgExecutor<'_>,
     tenant_id: i32,
     panel_id: i32,
-    valid_times: &Range<Option<DateTime<Utc>>>,
+    valid_times: &[Range<Option<DateTime<Utc>>>],
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Forecast>, Error> {
-    let query =
-        scorable!("last_valid_time >= coalesce($5, '-infinity') and first_valid_time < coalesce($6, 'infinity')");
+    // The first condition is one of the index.
+    let query = scorable!(
+        "last_valid_time >= coalesce(($5::timestamptz[])[1], '-infinity')
+         and tstzrange(first_valid_time, last_valid_time, '[]') && (
+             select range_agg(tstzrange(start, past))
+             from unnest($5::timestamptz[], $6::timestamptz[]) as given (start, past)
+         )"
+    );
     Ok(sqlx::query_as(query)
         .bind(tenant_id)
         .bind(panel_id)
         .bind(after)
         .bind(limit)
-        .bind(valid_times.start)
-        .bind(valid_times.end)
+        .bind(valid_times.iter().map(|range| range.start).collect::<Vec<_>>())
+        .bind(valid_times.iter().map(|range| range.end).collect::<Vec<_>>())
         .fetch_all(db)
         .await?)
 }

@@ -9,6 +9,9 @@ use super::forecast::Forecast;
 use super::words::GroupBy;
 use super::{Error, score_sum};
 
+/// Key of the advisory locks on scores, beside that of their panel: an arbitrary number that nothing else here uses.
+const LOCK_CLASS: i32 = 0x0073_636f;
+
 /// A value that a forecast is to be scored against.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct Due {
@@ -74,6 +77,16 @@ pub struct NewScore {
     pub pinball: Vec<f64>,
     /// Error of the value one season earlier.
     pub naive_absolute_error: Option<f64>,
+}
+
+/// Keeps others from storing scores of a panel until the transaction ends; waits for one that is at it. The sums of
+/// scores are locked by one trigger after the other, so that two at once might wait in a circle.
+///
+/// # Errors
+/// [`Error::StatementTimeout`] when the other one takes long.
+pub async fn lock(conn: &mut PgConnection, panel_id: i32) -> Result<(), Error> {
+    sqlx::query("select pg_advisory_xact_lock($1, $2)").bind(LOCK_CLASS).bind(panel_id).execute(conn).await?;
+    Ok(())
 }
 
 /// Stores scores of one forecast; those by another value are replaced, and kept as what was known until then. The partitions

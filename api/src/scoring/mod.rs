@@ -4,10 +4,10 @@
 //! known, the forecast as a whole; where some never come, once they are late by as much again as the forecast is long, if at
 //! least half of them are there. Its series are those that were targets when it was made, whatever they are by now.
 //! Forecasts under conditions claim nothing of what comes, and are left out.
-//! One forecast is one transaction, whose size its cost limit bounds.
+//! One forecast is one transaction, whose size its cost limit bounds; those of a panel store one after the other.
 //! What is to be done follows from what is stored, so it may be done twice, by several at once, and be interrupted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use chrono::{DateTime, Utc};
@@ -55,7 +55,7 @@ pub async fn score(
     now: DateTime<Utc>,
     tell: impl FnMut(Scored) -> ControlFlow<()>,
 ) -> Result<Scored, Error> {
-    score_which(pool, panel, &Which::Within(valid_times), now, tell).await
+    score_which(pool, panel, &Which::Within(vec![valid_times]), now, tell).await
 }
 
 /// Scores the forecasts of a panel by what may have come lately: those that nobody has scored, and those that do not end long
@@ -77,8 +77,8 @@ pub async fn score_new(
 
 /// Which forecasts are looked at, and which of their values.
 enum Which {
-    /// Values of a range.
-    Within(Range<Option<DateTime<Utc>>>),
+    /// Those that reach into one of these ranges, the earliest first; of them, the values from the first to the last.
+    Within(Vec<Range<Option<DateTime<Utc>>>>),
     /// What may have come lately, up to the newest value of the panel.
     New { newest: DateTime<Utc> },
 }
@@ -96,8 +96,10 @@ async fn score_which(
     let mut after = None;
     loop {
         let (forecasts, valid_times) = match which {
-            Which::Within(range) => {
-                (db::forecast::list_by_valid_time(pool, tenant, panel_id, range, after, limit).await?, range.clone())
+            Which::Within(ranges) => {
+                let found = db::forecast::list_by_valid_time(pool, tenant, panel_id, ranges, after, limit);
+                let (first, last) = (ranges.first(), ranges.last());
+                (found.await?, first.and_then(|range| range.start)..last.and_then(|range| range.end))
             }
             Which::New { newest } => {
                 let seconds = CORRECTED_SECONDS;
@@ -130,14 +132,22 @@ pub async fn after_load(
     loaded: &ingest::Loaded,
     now: DateTime<Utc>,
 ) -> Result<Scored, Error> {
-    let times = || loaded.frame.rows().map(|row| row.valid_time);
-    match times().min().zip(times().max()) {
-        Some((first, last)) => {
-            let end = loaded.frequency.advance(last, 1, loaded.time_zone);
-            score(pool, panel, Some(first)..Some(end), now, |_| ControlFlow::Continue(())).await
+    // One after the other: to collect them would hold all times at once.
+    let mut times: BTreeSet<DateTime<Utc>> = BTreeSet::new();
+    times.extend(loaded.frame.rows().map(|row| row.valid_time));
+    // Times that follow one another are a range.
+    let end = |start| loaded.frequency.advance(start, 1, loaded.time_zone);
+    let mut ranges: Vec<Range<Option<DateTime<Utc>>>> = vec![];
+    for time in times {
+        match ranges.last_mut() {
+            Some(range) if range.end == Some(time) => range.end = Some(end(time)),
+            _ => ranges.push(Some(time)..Some(end(time))),
         }
-        None => Ok(Scored::default()),
     }
+    if ranges.is_empty() {
+        return Ok(Scored::default());
+    }
+    score_which(pool, panel, &Which::Within(ranges), now, |_| ControlFlow::Continue(())).await
 }
 
 async fn score_forecast(
@@ -176,6 +186,7 @@ async fn score_forecast(
     let times = scores.iter().map(|score| score.due.valid_time);
     partition::ensure(pool, Partitioned::Score, times).await?;
     let mut transaction = pool.begin().await?;
+    db::score::lock(&mut transaction, forecast.panel_id).await?;
     db::score::upsert(&mut transaction, DEFAULT_TENANT, forecast, &scores, now).await?;
     let truths = db::score::truths(&mut *transaction, DEFAULT_TENANT, forecast).await?;
     let is_whole = truths.len() as f64 >= share * n_values as f64;
