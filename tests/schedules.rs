@@ -124,6 +124,34 @@ async fn jobs_that_nobody_does_do_not_pile_up(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn occasions_wait_for_room_in_the_queue(pool: PgPool) {
+    load_panel(&pool, "site", 48).await;
+    declare_at(&pool, noon(), hourly(json!({"catch_up": "all"}))).await;
+    declare_at(&pool, noon(), hourly(json!({"name": "other"}))).await;
+    let limits = Limits { jobs_waiting_max: 3, ..Limits::default() };
+    let late = noon() + TimeDelta::minutes(5 * 60 + 30);
+    let schedule = async |name: &str| db::schedule::get(&pool, TENANT, name).await.unwrap().unwrap();
+    assert_eq!(look(&pool, &limits, late).await.unwrap(), 3);
+    let first = schedule("hourly").await;
+    assert_eq!((first.last_run, first.last_job_id), (Some(hours(3..4)[0]), Some(jobs(&pool).await[2].job_id)));
+    assert_eq!(first.next_run, Some(hours(4..5)[0]));
+
+    // Nobody has done a job: both schedules stay due.
+    for _ in 0..2 {
+        assert_eq!(look(&pool, &limits, late).await.unwrap(), 0);
+    }
+    assert_eq!(schedule("hourly").await, first);
+    assert_eq!(schedule("other").await.next_run, Some(hours(5..6)[0]));
+
+    do_all(&pool).await;
+    assert_eq!(look(&pool, &limits, late).await.unwrap(), 3);
+    assert_eq!(occasions(&pool).await, [hours(1..6), hours(5..6)].concat());
+    for name in ["hourly", "other"] {
+        assert_eq!(schedule(name).await.next_run, Some(hours(6..7)[0]), "{name}");
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_clock_that_jumps_makes_no_occasion_happen_twice_or_never(pool: PgPool) {
     load_panel(&pool, "site", 48).await;
     declare_at(&pool, noon(), hourly(json!({}))).await;

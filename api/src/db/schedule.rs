@@ -37,6 +37,8 @@ pub struct Schedule {
     pub last_run: Option<DateTime<Utc>>,
     /// That job.
     pub last_job_id: Option<Uuid>,
+    /// When a scheduler last looked at it, or it was declared.
+    pub looked_at: DateTime<Utc>,
     /// When it was first stored.
     pub created_at: DateTime<Utc>,
 }
@@ -113,7 +115,7 @@ pub async fn put(
 pub async fn get(db: impl PgExecutor<'_>, tenant_id: i32, name: &str) -> Result<Option<Schedule>, Error> {
     Ok(sqlx::query_as(
         "select schedule_id, s.name, cron, s.time_zone, kind, arguments, p.name as panel, catch_up, jitter_seconds,
-             paused, next_run, last_run, last_job_id, s.created_at
+             paused, next_run, last_run, last_job_id, looked_at, s.created_at
          from schedule s
          left join panel p using (tenant_id, panel_id)
          where tenant_id = $1 and s.name = $2",
@@ -134,7 +136,7 @@ pub async fn list(
 ) -> Result<Vec<Schedule>, Error> {
     Ok(sqlx::query_as(
         "select schedule_id, s.name, cron, s.time_zone, kind, arguments, p.name as panel, catch_up, jitter_seconds,
-             paused, next_run, last_run, last_job_id, s.created_at
+             paused, next_run, last_run, last_job_id, looked_at, s.created_at
          from schedule s
          left join panel p using (tenant_id, panel_id)
          where tenant_id = $1 and ($2::integer is null or panel_id = $2) and ($3::text is null or s.name > $3)
@@ -168,7 +170,7 @@ pub async fn lock_due(
 ) -> Result<Option<Schedule>, Error> {
     Ok(sqlx::query_as(
         "select schedule_id, s.name, cron, s.time_zone, kind, arguments, p.name as panel, catch_up, jitter_seconds,
-             paused, next_run, last_run, last_job_id, s.created_at
+             paused, next_run, last_run, last_job_id, looked_at, s.created_at
          from schedule s
          left join panel p using (tenant_id, panel_id)
          where tenant_id = $1 and next_run is not null and (next_run <= $2 or looked_at > $2)

@@ -143,7 +143,8 @@ pub async fn declare(
     Ok(schedule::put(connection, DEFAULT_TENANT, &new, now).await?)
 }
 
-/// Makes the jobs of all schedules that are due at `now`; tells how many.
+/// Makes the jobs of all schedules that are due at `now`; tells how many. Where the queue is full, a schedule stays due
+/// from its first occasion without a job on.
 ///
 /// # Errors
 /// When the database is away. What is wrong with one schedule is logged, and does not keep others from running.
@@ -166,6 +167,10 @@ pub async fn look(pool: &PgPool, limits: &Limits, now: DateTime<Utc>) -> Result<
         schedule::looked_at(&mut transaction, DEFAULT_TENANT, due.schedule_id, next_run, last, now).await?;
         transaction.commit().await?;
         n_made += n;
+        if next_run.is_some_and(|next| next <= now) {
+            // It is due still: the queue is full, for others, too.
+            break;
+        }
     }
     Ok(n_made)
 }
@@ -208,9 +213,21 @@ async fn make_jobs(
         let ask =
             Ask { by: &format!("schedule {}", due.name), run_after: occasion + jitter(due, occasion), now, key: None };
         let of_schedule = Occasion { schedule_id: due.schedule_id, scheduled_for: occasion };
-        if let Some(job_id) = enqueue_occasion(&mut *connection, &work, &ask, of_schedule, limits).await? {
-            made.last = Some((occasion, job_id));
-            made.n += 1;
+        match enqueue_occasion(&mut *connection, &work, &ask, of_schedule, limits).await {
+            Ok(Some(job_id)) => {
+                made.last = Some((occasion, job_id));
+                made.n += 1;
+            }
+            Ok(None) => {}
+            Err(error @ Error::TooManyJobs { .. }) => {
+                // Told once, not at each look.
+                if due.looked_at < occasion {
+                    tracing::error!(schedule = due.name, "schedule {} waits: {error}", due.name);
+                }
+                made.next_run = Some(occasion);
+                break;
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(made)

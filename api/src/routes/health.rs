@@ -108,7 +108,7 @@ fn reason(code: &str, message: String) -> Violation {
 async fn standing_still(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<Violation>, db::Error> {
     let mut reasons = Vec::new();
     if let Some((name, next_run)) = db::schedule::longest_due(pool, DEFAULT_TENANT, now - STILL_AFTER).await? {
-        let message = format!("schedule `{name}` has been due since {next_run}, and no scheduler has looked at it");
+        let message = format!("schedule `{name}` has been due since {next_run}, and no scheduler has made its job");
         reasons.push(reason("scheduler", message));
     }
     if let Some(since) = db::job::oldest_due(pool, DEFAULT_TENANT, now - STILL_AFTER).await? {
