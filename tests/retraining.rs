@@ -180,6 +180,31 @@ async fn a_champion_that_is_broken_is_replaced(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_model_that_was_promoted_meanwhile_is_not_replaced_without_a_comparison(pool: PgPool) {
+    let data = tempfile::tempdir().unwrap();
+    let loaded = load_panel(&pool, "city", 240).await;
+    let artefacts = Artefacts::local(data.path()).unwrap();
+    let order = Retraining { panel: "city".to_owned(), horizon: Some(6), as_of: hour(240), policy: policy() };
+    // First the panel has no champion, then one whose files are gone.
+    for version in [1, 3] {
+        let device = forecast::cpu();
+        let judged = retrain(&pool, &artefacts, &device, &order, |_, _| ControlFlow::Continue(())).await.unwrap();
+        let promoted = register(&pool, &loaded, "gone", &"a".repeat(64)).await;
+        assert_eq!(promoted.version, version);
+        let mut transaction = pool.begin().await.unwrap();
+        let retrained = judged.store(&mut transaction, &pool, &artefacts).await.unwrap();
+        transaction.commit().await.unwrap();
+        let Retrained { model, comparison } = retrained;
+        assert_eq!(comparison.reference, ReferenceKind::SeasonalNaive);
+        assert_eq!((model.stage, comparison.decision), (Stage::Candidate, Decision::Undecided));
+        let reason = comparison.reason;
+        assert!(reason.starts_with("another model serves by now; before that: the "), "{reason}");
+        let serving = db::model::champion(&pool, TENANT, loaded.panel.panel_id).await.unwrap().unwrap();
+        assert_eq!(serving.model_id, promoted.model_id);
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_panel_that_has_gained_a_series_is_compared_by_those_of_the_champion(pool: PgPool) {
     let data = tempfile::tempdir().unwrap();
     load_hours(&pool, 0..240, &[("heat", changing)]).await;

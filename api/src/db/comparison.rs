@@ -54,25 +54,21 @@ pub struct Comparison {
 
 /// Stores a comparison and takes its candidate to the stage that was decided, together or not at all.
 ///
-/// When the panel has another champion by now than the one that the candidate was compared with, nothing is decided, and
-/// the comparison that comes back says so.
+/// `champion_model_id` is what served when the candidate's training began, if anything did. When something else does by
+/// now, nothing is decided, and the comparison that comes back says so.
 ///
 /// # Errors
 /// [`Error::UnknownModel`] when the candidate has been deleted meanwhile.
 pub async fn decide(
     db: impl Acquire<'_, Database = Postgres>,
     tenant_id: i32,
+    champion_model_id: Option<i32>,
     mut comparison: Comparison,
 ) -> Result<Comparison, Error> {
     let mut transaction = db.begin().await?;
     let panel_id = model::lock_panel(&mut transaction, tenant_id, comparison.model_id).await?;
     let champion = model::champion(&mut *transaction, tenant_id, panel_id).await?;
-    let is_unchanged = match comparison.reference {
-        ReferenceKind::Champion => champion.as_ref().map(|model| model.model_id) == comparison.champion_model_id,
-        // Where the champion's files were broken, they still are.
-        ReferenceKind::SeasonalNaive => champion.as_ref().is_none_or(|model| model.model_id < comparison.model_id),
-    };
-    if !is_unchanged {
+    if champion.map(|model| model.model_id) != champion_model_id {
         comparison.decision = Decision::Undecided;
         comparison.reason = format!("another model serves by now; before that: {}", comparison.reason);
     }

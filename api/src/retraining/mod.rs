@@ -54,6 +54,8 @@ pub struct Retraining {
 /// A candidate that is trained and compared, and not stored yet.
 pub struct Judged {
     order: Retraining,
+    /// What served when retraining began.
+    champion_model_id: Option<i32>,
     seen: TrainingData,
     config: TrainConfig,
     trained: Trained,
@@ -99,6 +101,7 @@ pub async fn retrain(
     policy.check()?;
     let panel = registry::find_panel(pool, &order.panel).await?;
     let champion = db::model::champion(pool, DEFAULT_TENANT, panel.panel_id).await?;
+    let champion_model_id = champion.as_ref().map(|model| model.model_id);
     let horizon = match (order.horizon, &champion) {
         (Some(horizon), _) => horizon,
         (None, Some(champion)) => trained_horizon(champion)?,
@@ -142,7 +145,7 @@ pub async fn retrain(
     let scores = std::mem::take(&mut results.rows);
     // A history ends before rows that hold futures of covariates alone, which the snapshot has all the same.
     let trained = Trained { scores, n_train: seen.values.n_steps(), ..trained };
-    Ok(Judged { order: order.clone(), seen, config, trained, results })
+    Ok(Judged { order: order.clone(), champion_model_id, seen, config, trained, results })
 }
 
 impl Judged {
@@ -163,10 +166,11 @@ impl Judged {
         pool: &PgPool,
         artefacts: &Artefacts,
     ) -> anyhow::Result<Retrained> {
-        let Self { order, seen, config, trained, results } = self;
+        let Self { order, champion_model_id, seen, config, trained, results } = self;
         let model = training::register(&mut *transaction, pool, artefacts, seen, config, trained).await?;
         let comparison = row(&model, order, config.horizon, results)?;
-        let comparison = db::comparison::decide(&mut *transaction, DEFAULT_TENANT, comparison).await?;
+        let comparison =
+            db::comparison::decide(&mut *transaction, DEFAULT_TENANT, *champion_model_id, comparison).await?;
         let model = db::model::get(transaction, DEFAULT_TENANT, model.model_id).await?;
         Ok(Retrained { model: model.context("the model was deleted meanwhile")?, comparison })
     }
