@@ -82,6 +82,31 @@ async fn a_model_is_tested_on_past_windows_and_the_result_is_kept(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_window_is_forecast_from_the_first_versions_of_what_was_corrected_later(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 240).await;
+    train(&pool, &service, &loaded).await;
+    let request = json!({"panel": "city", "horizon": 12, "num_samples": 20, "seed": 7, "issue_time": hour(216)});
+    let made = service.make_forecast(&request).await.expect(201);
+    let corrected = "insert into observation (tenant_id, series_id, valid_time, available_at, value)
+                     select tenant_id, series_id, valid_time, $1, value + 1 from observation";
+    sqlx::query(corrected).bind(hour(241)).execute(&pool).await.unwrap();
+
+    let order = json!({"panel": "city", "windows": 2, "num_samples": 20, "seed": 7});
+    let job = do_job(&pool, service.data_dir(), "backtest", order, hour(242)).await;
+    let tested = service.get(&format!("/v1/backtests/{}", job.job_id)).await.expect(200);
+    do_job(&pool, service.data_dir(), "score", json!({"panel": "city"}), hour(242)).await;
+    let crps: f64 = sqlx::query_scalar("select crps from forecast_score where forecast_id = $1::text::uuid")
+        .bind(made["forecast_id"].as_str().unwrap())
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(tested["windows"].as_array().unwrap().len(), 2);
+    assert!((crps - tested["windows"][0]["crps"].as_f64().unwrap()).abs() < 1e-6, "{crps}: {tested}");
+    assert!(tested["windows"][1]["crps"].as_f64().is_some(), "{tested}");
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn a_backtest_that_cannot_be_made_says_why(pool: PgPool) {
     let service = Service::start(&pool).await;
     let loaded = load_panel(&pool, "city", 48).await;

@@ -85,7 +85,7 @@ pub async fn read_latest(pool: &PgPool, panel: &Panel, as_of: DateTime<Utc>) -> 
     read_version(pool, panel, &panel_version, as_of).await
 }
 
-/// Reads what was known at an instant of the series of a panel version.
+/// Reads what was known at an instant of the series of a panel version, and at every one before it.
 ///
 /// # Errors
 /// When nothing of it was known, or the database fails.
@@ -102,7 +102,8 @@ pub async fn read_version(
         .with_context(|| format!("nothing of panel `{}` is known as of {as_of}", panel.name))?;
     let grid = Grid::of(panel)?;
     let valid_times = span.first_valid_time..grid.advance(span.last_valid_time, 1);
-    let observations = db::observation::as_of(pool, DEFAULT_TENANT, panel_version_id, as_of, valid_times).await?;
+    let observations =
+        db::observation::versions_as_of(pool, DEFAULT_TENANT, panel_version_id, as_of, valid_times).await?;
     let values = known_panel(panel, grid, &series, &observations)?;
     Ok(TrainingData { panel: panel.clone(), panel_version: panel_version.clone(), values, as_of, found_holidays: None })
 }
@@ -203,7 +204,7 @@ pub async fn register(
 ) -> anyhow::Result<db::model::Model> {
     artefacts.sweep(pool).await?;
     let seen = data.values.rows(0..trained.n_train);
-    let (inputs, end) = (Profile::of(&seen, config.horizon), seen.end());
+    let (inputs, end, known_since) = (Profile::of(&seen, config.horizon), seen.end(), seen.known_since());
     let folder = Uuid::now_v7().to_string();
     db::artefact_folder::note(connection, pool, DEFAULT_TENANT, &folder).await?;
     let written = blocking::run("writing a model", {
@@ -223,8 +224,11 @@ pub async fn register(
         Budget::Steps(steps) => json!({ "steps": steps }),
         Budget::Seconds(seconds) => json!({ "seconds": seconds }),
     };
-    // What was kept out of training was known to nobody who trained.
-    let data_cutoff = if trained.n_train < data.values.n_steps() { end } else { data.as_of };
+    // What was kept out of training was known to nobody who trained, but corrections of the rest may have come later.
+    let data_cutoff = match trained.n_train < data.values.n_steps() {
+        true => known_since.map_or(end, |known_since| known_since.max(end)),
+        false => data.as_of,
+    };
     let new = NewModel {
         panel_version_id: data.panel_version.panel_version_id,
         config: &json!({

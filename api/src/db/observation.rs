@@ -273,6 +273,32 @@ pub async fn as_of(
     .await?)
 }
 
+/// As [`as_of`], with every version that was known by then, in the order in which they became known: what was known at any earlier
+/// instant can be told from them.
+pub async fn versions_as_of(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_version_id: i32,
+    issue_time: DateTime<Utc>,
+    valid_times: Range<DateTime<Utc>>,
+) -> Result<Vec<Observation>, Error> {
+    Ok(sqlx::query_as(
+        "select s.position, o.series_id, o.valid_time, o.value, o.sd, o.available_at
+         from panel_version_series s
+         join observation o on o.tenant_id = s.tenant_id and o.series_id = s.series_id
+         where s.tenant_id = $1 and s.panel_version_id = $2 and o.available_at <= $3
+           and o.valid_time >= $4 and o.valid_time < $5
+         order by s.position, o.valid_time, o.available_at",
+    )
+    .bind(tenant_id)
+    .bind(panel_version_id)
+    .bind(issue_time)
+    .bind(valid_times.start)
+    .bind(valid_times.end)
+    .fetch_all(db)
+    .await?)
+}
+
 /// The value of each pair of a series and a `valid_time` that was known at `issue_time`, in their order.
 ///
 /// # Panics
@@ -487,6 +513,29 @@ pub async fn span(
     .fetch_one(db)
     .await?;
     Ok(first.zip(last).map(|(first_valid_time, last_valid_time)| Span { first_valid_time, last_valid_time }))
+}
+
+/// When the first value of a `valid_time` became known, of the series of a panel version that are no known covariates.
+/// Neither corrections nor series that are published later make it later.
+pub async fn first_available_at(
+    db: impl PgExecutor<'_>,
+    tenant_id: i32,
+    panel_version_id: i32,
+    valid_time: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    // An index probe per series, in one partition.
+    Ok(sqlx::query_scalar(
+        "select min(available_at)
+         from panel_version_series s
+         join series using (tenant_id, series_id)
+         join observation using (tenant_id, series_id)
+         where tenant_id = $1 and s.panel_version_id = $2 and role <> 'known' and valid_time = $3",
+    )
+    .bind(tenant_id)
+    .bind(panel_version_id)
+    .bind(valid_time)
+    .fetch_one(db)
+    .await?)
 }
 
 #[cfg(test)]

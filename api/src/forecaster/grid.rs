@@ -47,7 +47,7 @@ impl Grid {
     }
 }
 
-/// The panel as it was known at the issue time.
+/// The panel as it was known at the issue time, with the versions of each value that are given.
 ///
 /// # Errors
 /// [`Error::Internal`] when the stored observations do not fit the grid.
