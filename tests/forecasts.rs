@@ -264,6 +264,13 @@ async fn a_forecast_is_made_stored_and_repeated(pool: PgPool) {
     assert_eq!(made["quantile_levels"], json!([0.1, 0.9]));
     assert_eq!(made["series"][1]["valid_time"][19], json!(hour(259)));
     assert_eq!(made["warnings"][0]["code"], "beyond-trained-horizon");
+    for (schedule, warnings) in [("autoregressive", vec![]), ("full", vec!["biased-schedule"])] {
+        let body = json!({"panel": "city", "horizon": 3, "num_samples": 2, "schedule": schedule, "store": false});
+        let made = service.make_forecast(&body).await.expect(200);
+        let codes: Vec<&str> =
+            made["warnings"].as_array().unwrap().iter().map(|warning| warning["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, warnings, "{schedule}");
+    }
     let heat = &made["series"][0];
     for step in 0..20 {
         let at = |level: &str| heat["quantiles"][level][step].as_f64().unwrap();
@@ -281,6 +288,29 @@ async fn a_forecast_is_made_stored_and_repeated(pool: PgPool) {
     assert_eq!(again["series"], made["series"]);
     let other_seed = json!({"panel": "city", "horizon": 20, "level": [80], "num_samples": 11, "seed": 4});
     assert_ne!(service.make_forecast(&other_seed).await.expect(201)["series"], made["series"]);
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn old_data_are_continued_from_when_the_newest_were_published(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let loaded = load_panel(&pool, "city", 234).await;
+    train(&pool, &service, &loaded).await;
+    let publish = async |series: &str, hours: std::ops::Range<usize>, value: f64, available_at: usize| {
+        let known = hour(available_at);
+        let row = |step| json!({"series": series, "valid_time": hour(step), "value": value, "available_at": known});
+        let body = json!({ "observations": hours.map(row).collect::<Vec<_>>() });
+        service.post("/v1/observations?panel=city", &body).await.expect(200);
+    };
+    let request = json!({"panel": "city", "horizon": 3, "num_samples": 2, "fallback": false});
+    publish("heat", 234..240, 50.0, 250).await;
+    publish("wind", 234..240, 6.0, 251).await;
+    let made = service.make_forecast(&request).await.expect(201);
+    assert_eq!((&made["issue_time"], &made["data_cutoff"]), (&json!(hour(250)), &json!(hour(250))));
+
+    // What is known of the newest hour was known then; a correction of it was not.
+    publish("heat", 239..240, 55.0, 260).await;
+    let made = service.make_forecast(&request).await.expect(201);
+    assert_eq!((&made["issue_time"], &made["data_cutoff"]), (&json!(hour(250)), &json!(hour(250))));
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

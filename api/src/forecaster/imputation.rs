@@ -145,6 +145,10 @@ fn refused(error: forecast::Error, series: &[Series], known: &ingest::Panel) -> 
             let message = "no step of the range, and of the model's context before it, has a value of every series";
             Error::invalid_parameter("start", "no-complete-step", message)
         }
+        forecast::Error::TooManyPins { given, limit } => {
+            let message = format!("{given} known values beside a gap are too many to be met together; at most {limit}");
+            Error::invalid_parameter("start", "too-many-values", message)
+        }
         other => Error::internal("imputing gaps", other),
     }
 }
