@@ -325,6 +325,37 @@ async fn what_dashboards_compute_is_what_the_service_computes(pool: PgPool) {
     // The mean of both is a mean over series, then over steps.
     let totals = column(connection, "total", format!("dashboard_total({both}, 'mean')")).await;
     close(totals, vec![(5.5 + 11.5) / 2.0, (11.0 + 11.0) / 2.0, (18.25 + 13.5) / 2.0]);
+    // A series that is not forecast adds nothing, whatever its place.
+    for chosen in [format!("'0', '{heat}'"), format!("'{heat}', '0'")] {
+        let totals = column(connection, "total", format!("dashboard_total('1', '{id}', array[{chosen}], 'sum')")).await;
+        close(totals, vec![30.0, 40.0, 59.0]);
+    }
+    let nothing = format!("dashboard_total('1', '{id}', array['0'], 'sum')");
+    assert!(column(connection, "total", nothing).await.is_empty());
+    reader.remove(&pool).await;
+}
+
+/// The texts of a variable's value when a dashboard is opened.
+async fn chosen(connection: &mut PgConnection, file: &str, variable: &str) -> Vec<String> {
+    let dashboard = dashboards().into_iter().find(|dashboard| dashboard.file == file).unwrap();
+    let variables = choose(connection, &dashboard, everything()).await;
+    let (_, value) = variables.into_iter().find(|(name, _)| name == variable).unwrap();
+    match value {
+        Value::One { text, .. } => vec![text],
+        Value::Many(options) => options.into_iter().map(|(text, _)| text).collect(),
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn dashboards_begin_with_what_is_forecast(pool: PgPool) {
+    load_panel(&pool, "city", 48).await;
+    sqlx::query("update series set role = 'past' where name = 'heat'").execute(&pool).await.unwrap();
+    let mut reader = Reader::connect(&pool).await;
+    for (file, variable, expected) in
+        [("totals.json", "unit", "m/s"), ("totals.json", "series", "wind"), ("explorer.json", "series", "wind")]
+    {
+        assert_eq!(chosen(&mut reader.connection, file, variable).await, [expected], "{file}, {variable}");
+    }
     reader.remove(&pool).await;
 }
 
