@@ -45,6 +45,45 @@ async fn paths_and_methods_that_do_not_exist(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]
+async fn changes_that_a_page_of_another_site_asks_for(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let request = Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        service.send(request.body(Vec::new()).unwrap()).await
+    };
+    let ours = service.address("");
+    let ours = ours.as_str();
+    for headers in [
+        [("sec-fetch-site", "cross-site")].as_slice(),
+        &[("sec-fetch-site", "cross-site"), ("origin", ours)],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://elsewhere.example")],
+        &[("origin", "http://127.0.0.1:1")],
+        &[("origin", "null")],
+    ] {
+        for (method, path) in [
+            ("POST", "/v1/models/nowhere/rollback"),
+            ("DELETE", "/v1/models/nowhere/1"),
+            ("PUT", "/v1/pipelines/meters"),
+            ("POST", "/nowhere"),
+        ] {
+            send(method, path, headers).await.problem(403, "cross-site");
+        }
+        send("GET", "/v1/panels", headers).await.expect(200);
+    }
+    for headers in [
+        [("sec-fetch-site", "same-origin")].as_slice(),
+        &[("sec-fetch-site", "none")],
+        &[("sec-fetch-site", "same-origin"), ("origin", "http://proxy.example")],
+        &[("origin", ours)],
+        &[],
+    ] {
+        send("POST", "/v1/models/nowhere/rollback", headers).await.problem(404, "unknown-panel");
+    }
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
 async fn names_and_identifiers_that_do_not_exist(pool: PgPool) {
     let service = Service::start(&pool).await;
     load_panel(&pool, "city", 48).await;
@@ -157,6 +196,23 @@ async fn parameters_that_are_wrong(pool: PgPool) {
     check(&format!("{forecast}/aggregate?over=horizon"), "fn").await;
     check(&format!("{forecast}/aggregate?fn=median&over=horizon"), "fn").await;
     check(&format!("{forecast}/aggregate?fn=sum&over=time"), "over").await;
+}
+
+#[sqlx::test(migrator = "api::MIGRATOR")]
+async fn a_text_with_nul_is_refused_where_it_stands(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    for path in ["/v1/loads?panel=%00", "/v1/forecasts?panel=a%00b", "/v1/jobs?panel=%00"] {
+        let problem = service.get(path).await.problem(400, "invalid-parameter");
+        assert_eq!(problem.errors[0].parameter.as_deref(), Some("panel"), "{path}");
+    }
+    let problem = service.get("/v1/panels/%00").await.problem(400, "invalid-parameter");
+    assert!(problem.detail.contains("such as NUL"), "{}", problem.detail);
+
+    let problem = service.make_forecast(&json!({"panel": "\0", "horizon": 3})).await.problem(422, "invalid-body");
+    assert_eq!(problem.errors[0].pointer.as_deref(), Some("/panel"));
+    let job = json!({"kind": "train", "arguments": {"panel": "a\0", "horizon": 3}});
+    let problem = service.post("/v1/jobs", &job).await.problem(422, "invalid-body");
+    assert_eq!(problem.errors[0].pointer.as_deref(), Some("/arguments/panel"));
 }
 
 #[sqlx::test(migrator = "api::MIGRATOR")]

@@ -22,6 +22,9 @@ pub enum Error {
     /// The path exists, the method does not.
     #[error("this path does not answer to this method; see the header `Allow`")]
     MethodNotAllowed,
+    /// A browser asks for a change on behalf of a page of another site.
+    #[error("a page of another site asks for this; only this service's own pages, and programs, may")]
+    CrossSite,
     /// The body is not of a type that the route reads.
     #[error("the body must be {expected}, not {}", .content_type.as_deref().unwrap_or("untyped"))]
     UnsupportedMediaType {
@@ -355,6 +358,9 @@ impl Error {
             Self::MethodNotAllowed => {
                 Kind(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not answer to this method")
             }
+            Self::CrossSite => {
+                Kind(StatusCode::FORBIDDEN, "cross-site", "Pages of other sites can change nothing here")
+            }
             Self::UnsupportedMediaType { .. } => Kind(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported-media-type",
@@ -369,7 +375,7 @@ impl Error {
             Self::InvalidBody { .. } => {
                 Kind(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", "The body is not what is expected here")
             }
-            Self::InvalidParameter { .. } => {
+            Self::InvalidParameter { .. } | Self::Database(db::Error::UnstorableText(_)) => {
                 Kind(StatusCode::BAD_REQUEST, "invalid-parameter", "A parameter or header is not what is expected here")
             }
             Self::UnknownPanel { .. } => Kind(StatusCode::NOT_FOUND, "unknown-panel", "There is no such panel"),
@@ -548,7 +554,8 @@ impl From<ingest::Error> for Error {
             ingest::Error::NoValidRows { rejected, .. } => rejected.iter().map(Violation::of_rejection).collect(),
             _ => Vec::new(),
         };
-        Self::UnusableData { reason: error.to_string(), errors }
+        // It may quote the data, and is kept on record.
+        Self::UnusableData { reason: ingest::without_nul(&error.to_string()), errors }
     }
 }
 

@@ -7,6 +7,7 @@ mod blocking;
 pub mod commands;
 mod companions;
 pub mod config;
+mod cross_site;
 pub mod curves;
 pub mod database;
 pub mod db;

@@ -1,7 +1,8 @@
 //! The HTTP service: built on a listener, run until it is told to stop.
 //!
 //! Every request passes one middleware, which gives it an identifier, a span and a deadline, counts
-//! it, and turns whatever went wrong, here or in a library, into a problem document.
+//! it, and turns whatever went wrong, here or in a library, into a problem document; and another one,
+//! which refuses changes that pages of other sites ask for (`cross_site`).
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -30,6 +31,7 @@ use crate::{
     Error,
     artefacts::{Artefacts, UnusableStore},
     config::{Config, Folders, Limits},
+    cross_site,
     error::causes,
     metrics::Metrics,
     predictor::Predictor,
@@ -161,6 +163,7 @@ impl Application {
                 .app_data(web::Data::new(state.clone()))
                 .app_data(web::PayloadConfig::new(state.limits.body_bytes_max))
                 .configure(|service| routes::configure(service, &state.limits))
+                .wrap(from_fn(cross_site::refuse))
                 .wrap(Compress::default())
                 .wrap(from_fn(observe))
         })
