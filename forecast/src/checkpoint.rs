@@ -34,7 +34,7 @@ use crate::{Error, Model};
 
 /// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
 /// 2 the linear base is a single forecaster; up to version 3 quantiles of its errors do not move.
-const FORMAT_VERSION: u32 = 4;
+const FORMAT_VERSION: u32 = 5;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";
 const BASE: &str = "base.safetensors";
@@ -302,9 +302,10 @@ impl Model {
         match correlation {
             Correlation::None => {}
             Correlation::Dense { factor } => add("correlation.factor", factor.clone(), factor.len().isqrt()),
-            Correlation::Principal { directions, factors, horizon } => {
+            Correlation::Principal { directions, factors, gains, horizon } => {
                 add("correlation.directions", directions.clone(), self.layout.n_series);
                 add("correlation.factors", factors.clone(), *horizon);
+                add("correlation.gains", gains.clone(), self.layout.n_series);
             }
         }
         let bytes: Vec<(String, Vec<u8>, Vec<usize>)> = tensors
@@ -414,6 +415,8 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         Err(_) => Correlation::Principal {
             directions: values("correlation.directions")?,
             factors: values("correlation.factors")?,
+            // Those of before had none.
+            gains: values("correlation.gains").unwrap_or_else(|_| vec![1.0; horizon * n_series]),
             horizon,
         },
     };

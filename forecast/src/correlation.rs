@@ -7,10 +7,10 @@
 //!   what lies outside them shares one, `T_0`:
 //!
 //! ```text
-//! L = Σ_j u_j u_jᵀ ⊗ T_j  +  (I − Σ_j u_j u_jᵀ) ⊗ T_0
+//! L = G (Σ_j u_j u_jᵀ ⊗ T_j  +  (I − Σ_j u_j u_jᵀ) ⊗ T_0)
 //! ```
 //!
-//! It needs `(n_directions + 1) · horizon²` numbers, whatever the number of series, and far fewer paths to estimate them.
+//! The gains `G`, one of each element, give every score the variance that it had, which what is shared alone would not. It needs `(n_directions + 1) · horizon²` numbers, whatever the number of series, and far fewer paths to estimate them.
 
 use nalgebra::{DMatrix, DVectorView, SymmetricEigen};
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ pub enum Correlation {
         directions: Vec<f64>,
         /// Lower triangular factors in time, row-major `[direction + 1, lead, lead]`; the last is of the rest.
         factors: Vec<f64>,
+        /// What each score is multiplied by, `[lead, series]`.
+        gains: Vec<f64>,
         /// Leads of a path.
         horizon: usize,
     },
@@ -84,6 +86,8 @@ pub enum Products {
         directions: Vec<f64>,
         /// Products in time.
         products: Vec<DMatrix<f64>>,
+        /// Mean square of each score, `[lead, series]`.
+        squares: Vec<f64>,
     },
 }
 
@@ -102,13 +106,16 @@ impl Structure {
         }
     }
 
-    /// Mean products of paths of scores; a gap counts as 0.
+    /// Mean products of paths of scores. A gap counts as 0, and what is known of an element for more, so that its mean square is that of
+    /// the known scores.
     pub fn products(self, scores: &ErrorPaths, half_life: Option<f64>) -> Products {
         let weights: Vec<f64> = scores.weights(half_life).into_iter().map(f64::sqrt).collect();
         let total: f64 = weights.iter().map(|weight| weight * weight).sum();
+        let scales = scales_of_known(scores, &weights, total);
         let known = |value: f64| if value.is_nan() { 0.0 } else { value };
-        let weighted =
-            scores.values.iter().enumerate().map(|(index, score)| weights[index / scores.n_elements] * known(*score));
+        let weighted = scores.values.iter().enumerate().map(|(index, score)| {
+            weights[index / scores.n_elements] * scales[index % scores.n_elements] * known(*score)
+        });
         let (n_paths, n_series) = (scores.n_paths(), scores.n_series);
         let horizon = scores.n_elements / n_series;
         match self {
@@ -138,10 +145,26 @@ impl Structure {
                     }
                     sum / n_rest as f64
                 });
-                Products::Principal { directions: directions.transpose().as_slice().to_vec(), products }
+                let mut squares = vec![0.0; horizon * n_series];
+                for (index, score) in scores.iter().enumerate() {
+                    squares[index % (horizon * n_series)] += score * score / total;
+                }
+                Products::Principal { directions: directions.transpose().as_slice().to_vec(), products, squares }
             }
         }
     }
+}
+
+/// For each element the inverse root of the share of the weight of the paths in which it is known; 1 where it never is.
+fn scales_of_known(scores: &ErrorPaths, roots: &[f64], total: f64) -> Vec<f64> {
+    let mut gaps = vec![0.0; scores.n_elements];
+    for (path, root) in scores.values.chunks_exact(scores.n_elements).zip(roots) {
+        for (gap, _) in gaps.iter_mut().zip(path).filter(|(_, score)| score.is_nan()) {
+            *gap += root * root;
+        }
+    }
+    let scale = |gap: f64| if gap < total { (1.0 - gap / total).sqrt().recip() } else { 1.0 };
+    gaps.into_iter().map(scale).collect()
 }
 
 /// Orthonormal rows that span the directions of largest variance of the columns.
@@ -189,13 +212,17 @@ impl Products {
         let row_major = |lower: DMatrix<f64>| lower.transpose().as_slice().to_vec();
         match self {
             Self::Dense(product) => Ok(Correlation::Dense { factor: row_major(factor(product, shrinkage)?) }),
-            Self::Principal { directions, products } => {
+            Self::Principal { directions, products, squares } => {
                 let horizon = products[0].nrows();
                 let mut factors = Vec::with_capacity(products.len() * horizon * horizon);
                 for product in products {
                     factors.extend(row_major(factor(product, shrinkage)?));
                 }
-                Ok(Correlation::Principal { directions: directions.clone(), factors, horizon })
+                let n_series = directions.len() / (products.len() - 1);
+                let principal = PrincipalFactors { directions, factors: &factors, horizon, n_series };
+                let gain = |(square, variance): (&f64, f64)| (square / variance).max(VARIANCE_FLOOR).sqrt();
+                let gains = squares.iter().zip(principal.variances()).map(gain).collect();
+                Ok(Correlation::Principal { directions: directions.clone(), factors, gains, horizon })
             }
         }
     }
@@ -217,11 +244,12 @@ impl Correlation {
         match self {
             Self::None => 0.0,
             Self::Dense { factor } => trace(factor, factor.len().isqrt()),
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let n_directions = directions.len() / n_series;
                 let of = |index: usize| trace(&factors[index * horizon * horizon..][..horizon * horizon], *horizon);
                 let own: f64 = (0..n_directions).map(of).sum();
-                own + (n_series - n_directions) as f64 * of(n_directions)
+                let gains: f64 = gains.iter().map(|gain| libm::log(*gain)).sum();
+                own + (n_series - n_directions) as f64 * of(n_directions) + gains
             }
         }
     }
@@ -235,7 +263,7 @@ impl Correlation {
                 let of_step = &row[element / n_series * n_series..];
                 Open { deviation: dot(of_step, of_step).sqrt(), log_scale: libm::log(row[element]) }
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let (lead, series) = (element / n_series, element % n_series);
                 let n_directions = directions.len() / n_series;
                 let scale = |index: usize| factors[(index * horizon + lead) * horizon + lead];
@@ -245,7 +273,8 @@ impl Correlation {
                     variance += direction[series].powi(2) * (scale(index).powi(2) - rest * rest);
                     log_determinant += libm::log(scale(index) / rest);
                 }
-                Open { deviation: variance.sqrt(), log_scale: log_determinant / n_series as f64 }
+                let log_scale = log_determinant / n_series as f64 + libm::log(gains[element]);
+                Open { deviation: gains[element] * variance.sqrt(), log_scale }
             }
         }
     }
@@ -266,7 +295,7 @@ impl Correlation {
                 }
                 restore_gaps(innovations, scores)
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 // Innovations in each direction and in the rest, found lead by lead.
                 let principal = PrincipalFactors { directions, factors, horizon: *horizon, n_series };
                 let n_directions = principal.n_directions();
@@ -278,8 +307,9 @@ impl Correlation {
                     let explained = principal.explained(lead, &innovations, &components);
                     let unexplained: Vec<f64> = step
                         .iter()
+                        .zip(&gains[lead * n_series..])
                         .zip(&explained)
-                        .map(|(score, explained)| if score.is_nan() { 0.0 } else { score - explained })
+                        .map(|((score, gain), explained)| if score.is_nan() { 0.0 } else { score / gain - explained })
                         .collect();
                     let mut found: Vec<f64> = unexplained.iter().map(|value| value / rest_row[lead]).collect();
                     for (index, direction) in directions.chunks_exact(n_series).enumerate() {
@@ -304,7 +334,7 @@ impl Correlation {
                 let row = |element: usize| &factor[element * n_elements..][..=element];
                 (0..innovations.len()).map(|element| dot(row(element), &innovations[..=element])).collect()
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let n_directions = directions.len() / n_series;
                 let steps: Vec<&[f64]> = innovations.chunks_exact(n_series).collect();
                 let components: Vec<Vec<f64>> = directions
@@ -323,7 +353,7 @@ impl Correlation {
                         let component = &components[index][..=lead];
                         add(&mut score, direction, dot(row(index), component) - dot(rest_row, component));
                     }
-                    scores.extend(score);
+                    scores.extend(score.iter().zip(&gains[lead * n_series..]).map(|(score, gain)| score * gain));
                 }
                 scores
             }
@@ -341,12 +371,14 @@ impl Correlation {
                     add(&mut gathered, &factor[element * n_elements..][..=element], weight);
                 }
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let n_directions = directions.len() / n_series;
                 for (lead, step) in weights.chunks_exact(n_series).enumerate() {
                     if step.iter().all(|weight| *weight == 0.0) {
                         continue;
                     }
+                    let gained = step.iter().zip(&gains[lead * n_series..]).map(|(weight, gain)| weight * gain);
+                    let step: &[f64] = &gained.collect::<Vec<_>>();
                     let row = |index: usize| &factors[(index * horizon + lead) * horizon..][..=lead];
                     let components: Vec<f64> =
                         directions.chunks_exact(n_series).map(|direction| dot(direction, step)).collect();
@@ -364,7 +396,8 @@ impl Correlation {
         gathered
     }
 
-    /// By how much each innovation moves the scores of its path: the squared norm of its column of `L`, relative to the mean.
+    /// By how much each innovation moves the scores of its path: the squared norm of its column of `L`, relative to the mean. In the
+    /// principal structure the gains of a lead count as if they were alike.
     pub fn influences(&self, n_elements: usize, n_series: usize) -> Vec<f32> {
         let mut sums = vec![0.0; n_elements];
         match self {
@@ -374,12 +407,14 @@ impl Correlation {
                     sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight * weight);
                 }
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let n_directions = directions.len() / n_series;
+                let mean_square = |gains: &[f64]| dot(gains, gains) / n_series as f64;
+                let squared_gains: Vec<f64> = gains.chunks_exact(n_series).map(mean_square).collect();
                 for (index, factor) in factors.chunks_exact(horizon * horizon).enumerate() {
                     let mut columns = vec![0.0; *horizon];
-                    for row in factor.chunks_exact(*horizon) {
-                        columns.iter_mut().zip(row).for_each(|(sum, weight)| *sum += weight * weight);
+                    for (row, gain) in factor.chunks_exact(*horizon).zip(&squared_gains) {
+                        columns.iter_mut().zip(row).for_each(|(sum, weight)| *sum += gain * weight * weight);
                     }
                     for (element, sum) in sums.iter_mut().enumerate() {
                         let series = element % n_series;
@@ -406,7 +441,7 @@ impl Correlation {
             Self::Dense { factor } => {
                 weights[..=element].copy_from_slice(&factor[element * factor.len().isqrt()..][..=element]);
             }
-            Self::Principal { directions, factors, horizon } => {
+            Self::Principal { directions, factors, gains, horizon } => {
                 let (lead, series) = (element / n_series, element % n_series);
                 let n_directions = directions.len() / n_series;
                 let row = |index: usize| &factors[(index * horizon + lead) * horizon..][..=lead];
@@ -417,6 +452,7 @@ impl Correlation {
                     for (index, direction) in directions.chunks_exact(n_series).enumerate() {
                         add(step, direction, direction[series] * (row(index)[earlier] - rest));
                     }
+                    step.iter_mut().for_each(|weight| *weight *= gains[element]);
                 }
             }
         }
@@ -438,6 +474,22 @@ pub(crate) struct PrincipalFactors<'a> {
 impl PrincipalFactors<'_> {
     pub fn n_directions(&self) -> usize {
         self.directions.len() / self.n_series
+    }
+
+    /// Variance of each score before its gain, `[lead, series]`.
+    fn variances(&self) -> Vec<f64> {
+        let mut variances = Vec::with_capacity(self.horizon * self.n_series);
+        for lead in 0..self.horizon {
+            let variance = |index: usize| dot(self.row(index, lead), self.row(index, lead));
+            let rest = variance(self.n_directions());
+            let mut of_lead = vec![rest; self.n_series];
+            for (index, direction) in self.directions.chunks_exact(self.n_series).enumerate() {
+                let more = variance(index) - rest;
+                of_lead.iter_mut().zip(direction).for_each(|(sum, along)| *sum += along * along * more);
+            }
+            variances.extend(of_lead.into_iter().map(|variance| variance.max(VARIANCE_FLOOR)));
+        }
+        variances
     }
 
     /// The weights of the leads up to one in the score of that lead: in a direction, or in the rest behind them.
@@ -554,8 +606,39 @@ mod tests {
             let rows: Vec<Vec<f64>> = (0..n).map(|element| correlation.row(element, n, N_SERIES)).collect();
             let columns: Vec<f64> = (0..n).map(|column| rows.iter().map(|row| row[column].powi(2)).sum()).collect();
             let mean = columns.iter().sum::<f64>() / n as f64;
+            // Gains of the series of a lead, where they matter, count as if they were alike.
+            let tolerance = if structure == Structure::Dense { 1e-5 } else { 0.1 };
             for (influence, column) in correlation.influences(n, N_SERIES).iter().zip(&columns) {
-                assert!((f64::from(*influence) - column / mean).abs() < 1e-5, "{structure:?}");
+                assert!((f64::from(*influence) / (column / mean) - 1.0).abs() < tolerance, "{structure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_score_has_the_variance_that_it_had_where_it_was_known() {
+        let mut paths = factor_model(4000, 9);
+        let n = paths.n_elements;
+        for element in 0..n {
+            let column = || (0..4000).map(move |path| path * n + element);
+            let deviation = (column().map(|index| paths.values[index].powi(2)).sum::<f64>() / 4000.0).sqrt();
+            column().for_each(|index| paths.values[index] /= deviation);
+        }
+        // One series begins after two thirds of the paths, another one misses a step now and then.
+        for path in 0..4000 {
+            let of_path = &mut paths.values[path * n..(path + 1) * n];
+            if path < 2600 {
+                of_path.iter_mut().skip(1).step_by(N_SERIES).for_each(|score| *score = f64::NAN);
+            }
+            if path % 5 == 0 {
+                of_path[2 * N_SERIES + 2] = f64::NAN;
+            }
+        }
+        for structure in structures() {
+            let correlation = fitted(structure, &paths);
+            for element in 0..n {
+                let row = correlation.row(element, n, N_SERIES);
+                let deviation = dot(&row, &row).sqrt();
+                assert!((deviation - 1.0).abs() < 0.04, "{structure:?} {element}: {deviation}");
             }
         }
     }

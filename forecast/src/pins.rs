@@ -235,7 +235,8 @@ mod tests {
     fn too_many_elements_that_depend_on_each_other_are_refused() {
         let n = N_TOGETHER_MAX + 1;
         let direction = vec![(n as f64).sqrt().recip(); n];
-        let correlation = Correlation::Principal { directions: direction, factors: vec![2.0, 1.0], horizon: 1 };
+        let gains = vec![1.0; n];
+        let correlation = Correlation::Principal { directions: direction, factors: vec![2.0, 1.0], gains, horizon: 1 };
         let observed: Vec<Pin> = (0..n).map(exact).collect();
         let refused = Pins::new(&plain(n, n, correlation), &observed, 0..n);
         assert!(matches!(refused, Err(Error::TooManyPins { given, limit: N_TOGETHER_MAX }) if given == n));

@@ -558,6 +558,7 @@ pub(crate) mod tests {
             correlation: Correlation::Principal {
                 directions: vec![(N_SERIES as f64).sqrt().recip(); N_SERIES],
                 factors: [factor.map(|share| 2.0 * share), factor].concat(),
+                gains: vec![1.0; 4 * N_SERIES],
                 horizon: 4,
             },
         };

@@ -178,7 +178,7 @@ fn unfold(correlation: &Correlation, n_series: usize, n_steps: usize, strata: &S
                 push_each(&mut paths, &strata.draw(element / n_series, coordinate, &expected));
             }
         }
-        Correlation::Principal { directions, factors, horizon } => {
+        Correlation::Principal { directions, factors, horizon, .. } => {
             let principal = PrincipalFactors { directions, factors, horizon: *horizon, n_series };
             // Innovations in each direction, `[sample][direction][lead]`.
             let mut components = vec![vec![vec![]; principal.n_directions()]; paths.len()];

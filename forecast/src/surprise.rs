@@ -567,7 +567,8 @@ mod tests {
             [1.5, 0.0, 0.0, -0.3, 0.5, 0.0, 0.1, 0.2, 0.9],
             [0.9, 0.0, 0.0, 0.2, 1.1, 0.0, 0.3, -0.2, 0.7],
         ];
-        let correlation = Correlation::Principal { directions, factors: factors.concat(), horizon: 3 };
+        let gains = (0..9).map(|element| 0.8 + 0.05 * f64::from(element)).collect();
+        let correlation = Correlation::Principal { directions, factors: factors.concat(), gains, horizon: 3 };
         let innovation = Innovation { deviation: vec![1.0; 9], shape: Scaling::identity(3), correlation };
         let rows: Vec<f64> = (0..9).flat_map(|element| innovation.row(element, 9)).collect();
         let rows = DMatrix::from_row_slice(9, 9, &rows);
@@ -666,7 +667,7 @@ mod tests {
         let mut values: Vec<f64> = (0..260).flat_map(|_| [7.0, stream.normal()]).collect();
         let mut model = trained(&history(2, values[..2 * 200].to_vec()), 6, 12);
         model.velocity_share = 1.0;
-        (values[2 * 255], values[2 * 257], values[2 * 257 + 1]) = (8.0, GAP, 1e300);
+        (values[2 * 255], values[2 * 257], values[2 * 257 + 1]) = (8.0, GAP, 1e30);
         let surprise = model.surprise(&history(2, values), 200..260, &SurpriseConfig::default()).expect("scored");
         assert_eq!(surprise.row(55)[0].expect("observed").error, ERROR_MAX);
         let before = surprise.row(54)[0].expect("observed");
