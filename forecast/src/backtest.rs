@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::{bootstrap, random_walk, seasonal_naive};
+use crate::baseline::{bootstrap, n_needed, random_walk, seasonal_naive};
 use crate::metrics::{Outcome, Scores, WindowSums, score_each};
 use crate::noise::{NoiseSource, Stream};
 use crate::paired::Comparison;
@@ -130,9 +130,10 @@ impl Forecaster for Fitted {
         self.model.forecast(window, sample)
     }
 
-    /// The path of the base plus whole paths of its out-of-fold errors, which end with the trained horizon.
+    /// The path of the base plus whole paths of its out-of-fold errors, which end with the trained horizon. Where every path has a gap
+    /// there is none.
     fn forecast_of_base(&self, window: &Window, sample: &SampleConfig) -> Option<Result<Trajectories, Error>> {
-        (window.horizon <= self.model.horizon()).then(|| {
+        (window.horizon <= self.model.horizon() && !self.base_errors.is_empty()).then(|| {
             let window = self.model.modelled(window)?;
             let means = self.model.base_path(&window);
             let restore = |series, value| self.model.restore(series, value, &window.bounds);
@@ -212,7 +213,10 @@ pub fn score_windows<F: Forecaster>(
         if let (started, Some(base)) = (now(), fitted.forecast_of_base(&input, &sample)) {
             record("base_only", started, base?);
         }
-        record("seasonal_naive", now(), seasonal_naive(&known, horizon, season, sample.n_samples, seed)?);
+        // All rows are of the same windows: what the history is too short for at first has none.
+        if n_train >= n_needed(horizon, Some(season)) {
+            record("seasonal_naive", now(), seasonal_naive(&known, horizon, season, sample.n_samples, seed)?);
+        }
         record("random_walk", now(), random_walk(&known, horizon, sample.n_samples, seed)?);
     }
     let before = targets.values.rows(0..n_train);

@@ -60,6 +60,16 @@ pub fn bootstrap(
     Trajectories::new(n_samples, 1, n_steps, n_series, values)
 }
 
+/// Rows behind the origin from which each lead is taken.
+fn behind(horizon: usize, season: Option<usize>) -> impl Iterator<Item = usize> {
+    (1..=horizon).map(move |lead| season.map_or(0, |season| lead.div_ceil(season) * season - lead))
+}
+
+/// Rows that a naive forecast needs, so that there is an earlier origin.
+pub fn n_needed(horizon: usize, season: Option<usize>) -> usize {
+    behind(horizon, season).max().unwrap_or(0) + horizon + 2
+}
+
 fn naive(
     history: &History,
     horizon: usize,
@@ -68,11 +78,9 @@ fn naive(
     seed: u64,
 ) -> Result<Trajectories, Error> {
     let (n_steps, n_series) = (history.values.n_steps(), history.values.n_series());
-    // Rows behind the origin from which lead 1.. is taken.
-    let behind: Vec<usize> =
-        (1..=horizon).map(|lead| season.map_or(0, |season| lead.div_ceil(season) * season - lead)).collect();
+    let behind: Vec<usize> = behind(horizon, season).collect();
     let furthest = behind.iter().copied().max().unwrap_or(0);
-    let needed = furthest + horizon + 2;
+    let needed = n_needed(horizon, season);
     if n_steps < needed {
         return Err(Error::TooShort { n_steps, horizon, needed });
     }
@@ -89,9 +97,17 @@ fn naive(
     if same_phase.len() >= N_SAME_PHASE_MIN {
         origins = same_phase;
     }
+    // What is before the first value of a series is filled, but no error was made there.
+    let is_observed = |step: usize, series: usize| !history.values.get(step, series).is_nan();
+    let begins: Vec<usize> =
+        (0..n_series).map(|series| (0..n_steps).find(|&step| is_observed(step, series)).unwrap_or(n_steps)).collect();
     let errors_from = |origin: usize| -> Vec<f64> {
         let truth = &history.values.values()[(origin + 1) * n_series..];
-        point(origin).zip(truth).map(|(index, truth)| truth - filled[index]).collect()
+        let error = |(index, truth): (usize, &f64)| match index / n_series < begins[index % n_series] {
+            true => f64::NAN,
+            false => truth - filled[index],
+        };
+        point(origin).zip(truth).map(error).collect()
     };
     let all: Vec<Vec<f64>> = origins.into_iter().map(errors_from).collect();
     let whole: Vec<Vec<f64>> = all.iter().filter(|path| path.iter().all(|error| !error.is_nan())).cloned().collect();
@@ -126,6 +142,18 @@ mod tests {
         let forecast = seasonal_naive(&history, 10, 7, 5, 1).expect("long enough");
         for step in 0..10 {
             assert_eq!(forecast.value(3, step, 1), 10.0 + ((30 + step) % 7) as f32);
+        }
+    }
+
+    #[test]
+    fn the_level_of_a_series_that_begins_late_is_no_error() {
+        let history = periodic(60, 7);
+        let mut values = history.values.values().to_vec();
+        (0..40).for_each(|step| values[2 * step + 1] = f64::NAN);
+        let late = History { values: Grid::new(2, values).expect("whole rows"), ..history };
+        let forecast = seasonal_naive(&late, 7, 7, 50, 1).expect("long enough");
+        for sample in 0..50 {
+            assert_eq!(forecast.value(sample, 2, 1), 10.0 + (62 % 7) as f32);
         }
     }
 
