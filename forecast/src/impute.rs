@@ -44,6 +44,7 @@ impl Model {
     /// - [`Error::NothingObserved`] when no value is known, [`Error::NoCompleteStep`] when no step has a value of every series
     /// - [`Error::GapTooLong`] when a gap does not fit in the trained horizon together with a value after it, or, at the end of the
     ///   context, does not fit in it
+    /// - [`Error::TooManyPins`] when more than 2500 values beside the gaps depend on each other
     pub fn impute(&self, window: &Window, config: &SampleConfig) -> Result<Trajectories, Error> {
         let window = &*self.modelled(window)?;
         config.check()?;
@@ -139,13 +140,23 @@ impl Gaps<'_> {
             None => self.calendar.clone(),
         };
         let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().map(|past| model.condition(past, &calendar)).unzip();
-        let observed = model.observed(self.context, stretch.anchor + 1..stretch.last + 1, 1);
+        let (n_drawn, n_kept) = (stretch.last - stretch.anchor, stretch.kept - stretch.anchor);
+        let mut observed = model.observed(self.context, stretch.anchor + 1..stretch.last + 1, 1);
+        let mut reach = n_drawn;
+        let pinned = loop {
+            match model.pins(&observed, 0, &outlooks) {
+                // Of more than can be met together, those furthest behind the gap say least.
+                Err(Error::TooManyPins { .. }) if reach > n_kept => {
+                    reach = n_kept + (reach - n_kept) / 2;
+                    observed.retain(|observed| observed.step <= reach);
+                }
+                pinned => break pinned?,
+            }
+        };
         let scores: Vec<Vec<f64>> = outlooks.iter().map(|outlook| model.scores(&observed, outlook)).collect();
-        let pinned = model.pins(&observed, 0, &outlooks)?;
         let start = pinned.as_ref().map(|(pins, n_tokens)| PinnedStart { pins, scores: &scores, n_tokens: *n_tokens });
         let innovations = model.sampler().draw(&views, draw, config, start)?;
         let innovations = model.with_pool(innovations, &[], draw, NoiseSource::Seed(config.seed), start);
-        let n_drawn = stretch.last - stretch.anchor;
         Ok(model.paths_of(&innovations, draw.n_samples, n_drawn, &outlooks, &observed))
     }
 }
