@@ -305,7 +305,7 @@ impl Fitter<'_> {
     fn correction(&self, location: &Location, shares: Option<Shares>) -> CrossFitted<Correction> {
         let (sample, folds) = (&self.sample, self.folds);
         let spread_share = shares.map(|shares| shares.spread);
-        let usual_sizes = sample.usual_sizes(&location.errors, |_| true);
+        let usual_sizes = sample.usual_sizes(&location.errors, |fold| self.used.contains(&fold));
         let relative = sample.relative(&location.errors, &usual_sizes).map(f64::abs).collect::<Vec<f64>>();
         let logarithms: Vec<f64> = relative.iter().map(|size| libm::log(size + SMALLEST_ERROR)).collect();
         let usual = mean(logarithms.iter().copied());

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::linear::{BaseInput, Linear, LinearFitter, LinearPlan};
 use crate::scaling::fill_from_past;
+use crate::thinning::thinned;
 use crate::{Calendar, parallel};
 
 /// Ridge penalties that are tried, as shares of the variance of a function's errors.
@@ -286,8 +287,7 @@ impl EffectFitter<'_> {
         let n_rows = (N_ROWS_MAX / self.n_series).clamp(*N_ROWS_OF_SERIES.start(), *N_ROWS_OF_SERIES.end());
         let n_leads = self.plan.leads_of(N_LEADS).len();
         let origins: Vec<usize> = folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)).collect();
-        let stride = (origins.len() * n_leads).div_ceil(n_rows).max(1);
-        origins.into_iter().step_by(stride).collect()
+        thinned(origins.len(), n_rows / n_leads).into_iter().map(|index| origins[index]).collect()
     }
 
     /// Normal equations over errors of a forecaster at some leads, from some origins.

@@ -1,6 +1,7 @@
 //! Folds of forecast origins: whatever is measured in training is measured where it was not fitted.
 
-/// Contiguous folds of forecast origins. The last `horizon` origins of a fold are purged: their paths reach into the next.
+/// Contiguous folds of forecast origins. The last `horizon` origins of a fold, or half of a short one, are purged: their paths reach
+/// into the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Folds {
     first: usize,
@@ -10,11 +11,16 @@ pub struct Folds {
 }
 
 const N_FOLDS_MAX: usize = 5;
+/// From so many horizons on there are three folds: what is chosen on the last one then rests on errors of two that did not see each
+/// other.
+const THREE_FOLDS_HORIZONS: usize = 6;
 
 impl Folds {
     /// Folds of the origins `first..end`.
     pub fn new(first: usize, end: usize, horizon: usize) -> Self {
-        let n_folds = ((end - first) / (3 * horizon)).clamp(2, N_FOLDS_MAX);
+        let n_horizons = (end - first) / horizon;
+        let n_folds_min = if n_horizons >= THREE_FOLDS_HORIZONS { 3 } else { 2 };
+        let n_folds = (n_horizons / 3).clamp(n_folds_min, N_FOLDS_MAX);
         Self { first, end, n_folds, horizon }
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::correlation::{Correlation, Structure};
 use crate::scaling::{Scaling, ScalingKind};
+use crate::thinning::thinned;
 use crate::{Error, Grid};
 
 /// Variance that an element keeps at least, standard units squared.
@@ -90,8 +91,8 @@ impl ErrorPaths {
 
     /// At most so many of the paths, evenly spread.
     fn thinned(&self, n_paths: usize) -> ErrorPaths {
-        let stride = self.n_paths().div_ceil(n_paths).max(1);
-        let values = self.values.chunks_exact(self.n_elements).step_by(stride).flatten().copied().collect();
+        let path = |path: usize| &self.values[path * self.n_elements..(path + 1) * self.n_elements];
+        let values = thinned(self.n_paths(), n_paths).into_iter().flat_map(path).copied().collect();
         ErrorPaths { n_series: self.n_series, n_elements: self.n_elements, values }
     }
 }

@@ -11,11 +11,16 @@ pub struct LastFold {
 }
 
 impl LastFold {
-    /// Sum of the logarithms of CRPS, CRPS_sum and energy score.
+    /// Sum of the logarithms of CRPS, CRPS_sum and energy score. Where all that came is 0 nothing is relative to it, and the energy score
+    /// alone counts.
     pub fn loss(&self) -> f64 {
-        let logarithm = |score: f64| if score > 0.0 { libm::log(score) } else { 0.0 };
         let Scores { crps, crps_sum, energy_score, .. } = self.scores;
-        [crps, crps_sum, energy_score].map(logarithm).iter().sum()
+        let magnitude = |of: fn(&WindowSums) -> f64| self.windows.iter().map(of).sum::<f64>();
+        let relative =
+            [(crps, magnitude(|window| window.magnitude)), (crps_sum, magnitude(|window| window.magnitude_sum))];
+        let relative =
+            relative.into_iter().filter(|(_, magnitude)| *magnitude > 0.0).map(|(score, _)| log_score(score));
+        relative.sum::<f64>() + log_score(energy_score)
     }
 
     /// Standard error of the difference of two losses of the same windows, in each of which both have what is hard about it in
@@ -40,10 +45,41 @@ impl LastFold {
     }
 }
 
+/// Scores below this are perfect.
+const SCORE_MIN: f64 = 1e-12;
+
+/// Nothing is worse than a score that is no number.
+fn log_score(score: f64) -> f64 {
+    if score.is_nan() { f64::INFINITY } else { libm::log(score.max(SCORE_MIN)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::paired::Comparison;
+
+    #[test]
+    fn a_perfect_forecast_is_best_and_one_that_is_no_number_worst() {
+        let loss = |score: f64| {
+            let mut fold = fold(&[1.0]);
+            fold.windows[0].magnitude = 1.0;
+            (fold.scores.crps, fold.scores.energy_score) = (score, 1.0);
+            fold.loss()
+        };
+        let losses = [0.0, 1e-3, 1.0, 5.0, f64::NAN].map(loss);
+        assert!(losses.is_sorted_by(|a, b| a < b), "{losses:?}");
+    }
+
+    #[test]
+    fn where_nothing_but_zeros_came_the_energy_score_decides() {
+        let loss = |energy_score: f64| {
+            let mut fold = fold(&[1.0]);
+            (fold.scores.crps, fold.scores.crps_sum) = (f64::INFINITY, f64::NAN);
+            fold.scores.energy_score = energy_score;
+            fold.loss()
+        };
+        assert!(loss(0.1) < loss(0.2));
+    }
 
     fn fold(crps: &[f64]) -> LastFold {
         let nothing = Scores {

@@ -72,6 +72,7 @@ mod start;
 pub mod stratified;
 mod support;
 pub mod surprise;
+mod thinning;
 mod timetable;
 mod train;
 mod trainer;
@@ -87,7 +88,7 @@ pub use denoiser::TokenOf;
 pub use device::DeviceName;
 pub use effects::EffectKind;
 pub use error::Error;
-pub use grid::{Bounds, Calendar, Grid, History, Window};
+pub use grid::{Bounds, Calendar, Grid, History, VALUE_MAX, Window};
 pub use guidance::{BaseRate, ConditionReport, Effort, Guidance, Guided};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};
@@ -98,7 +99,9 @@ pub use resume::{Memory, Resumed};
 pub use role::{N_COVARIATES_MAX, Role};
 pub use schedule::Schedule;
 pub use start::{Start, Unfit, WarmStart};
-pub use train::{Budget, Fitted, Means, Progress, SampledLoss, TrainConfig, TrainReport, fit, fit_with};
+pub use train::{
+    Budget, Fitted, Means, Progress, SampledLoss, TRAINED_HORIZON_MAX, TrainConfig, TrainReport, fit, fit_with,
+};
 pub use trajectories::{QuantileLevel, Trajectories, quantile_of_sorted};
 
 /// The processor of this machine.

@@ -11,6 +11,7 @@ use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 use crate::folds::{CrossFitted, Folds};
+use crate::thinning::thinned;
 use crate::{Calendar, Error, parallel, past};
 
 /// How the weights of a linear forecaster come about.
@@ -297,7 +298,9 @@ impl NormalEquations {
             (1..=plan.horizon).all(|lead| !standard[(origin + lead) * n_series + series].is_nan())
         };
         let of = |&(fold, group): &(usize, usize)| {
-            let origins = |series| plan.folds.usable(fold).step_by(stride).map(move |origin| (origin, series));
+            let usable = plan.folds.usable(fold);
+            let kept = thinned(usable.len(), usable.len().div_ceil(stride));
+            let origins = |series| kept.iter().map(move |index| (usable.start + index, series));
             let rows = (group..n_series).step_by(n_groups).flat_map(origins);
             Self::new(input, plan, &rows.filter(is_observed).collect::<Vec<_>>())
         };
@@ -437,7 +440,8 @@ impl<'a> LinearFitter<'a> {
         let origins = self.plan.folds.usable(fold);
         let n_features = self.input.n_features() + self.plan.lags.len();
         let stride = compared_stride(origins.len() * n_series, n_features, horizon);
-        let origins: Vec<usize> = origins.step_by(stride).collect();
+        let kept = thinned(origins.len(), origins.len().div_ceil(stride)).into_iter();
+        let origins: Vec<usize> = kept.map(|index| origins.start + index).collect();
         let features = |series: usize| {
             let rows: Vec<_> = origins.iter().map(|&origin| (origin, series)).collect();
             self.input.columns_of_features(&rows, &self.plan.lags)

@@ -41,7 +41,7 @@ pub struct Coverage {
 }
 
 /// Coverage of a block of lead times.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeadBlock {
     /// First step, from 1.
     pub first_step: usize,
@@ -50,6 +50,9 @@ pub struct LeadBlock {
     /// Coverage of single values.
     #[serde(flatten)]
     pub coverage: Coverage,
+    /// Share of the truth in each tenth of the predictive distribution.
+    #[serde(default)]
+    pub pit: Vec<f64>,
 }
 
 /// Coverage of a forecaster over all windows of a test.
@@ -143,6 +146,11 @@ pub(crate) fn rank(sorted: &[f32], truth: f64) -> f64 {
     (below + through) as f64 / (2 * sorted.len()) as f64
 }
 
+fn shares(counts: &[f64]) -> Vec<f64> {
+    let n = counts.iter().sum::<f64>().max(1.0);
+    counts.iter().map(|count| count / n).collect()
+}
+
 /// Measures the reliability of forecasts without nowcasts, in their order of time; what was not observed does not count.
 ///
 /// # Errors
@@ -152,7 +160,7 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
     let n_blocks = N_BLOCKS.min(horizon);
     let mut blocks = vec![vec![Counts::default(); outcomes.len()]; n_blocks];
     let mut totals = vec![Counts::default(); outcomes.len()];
-    let (mut bins, mut n) = ([0.0; N_BINS], 0.0);
+    let mut bins = vec![[0.0; N_BINS]; n_blocks];
     for (window, Outcome { trajectories, truth }) in outcomes.iter().enumerate() {
         for series in 0..trajectories.n_series() {
             for step in 0..trajectories.n_steps() {
@@ -161,9 +169,9 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
                     continue;
                 }
                 let sorted = trajectories.sorted(step, series);
-                blocks[step * n_blocks / horizon][window].add(&sorted, observed)?;
-                bins[((rank(&sorted, observed) * N_BINS as f64) as usize).min(N_BINS - 1)] += 1.0;
-                n += 1.0;
+                let block = step * n_blocks / horizon;
+                blocks[block][window].add(&sorted, observed)?;
+                bins[block][((rank(&sorted, observed) * N_BINS as f64) as usize).min(N_BINS - 1)] += 1.0;
             }
             let total: f64 = (0..trajectories.n_steps()).map(|step| truth.get(step, series)).sum();
             if !total.is_nan() {
@@ -184,10 +192,11 @@ pub fn reliability(outcomes: &[Outcome]) -> Result<Reliability, Error> {
             first_step: (block * horizon).div_ceil(n_blocks) + 1,
             last_step: ((block + 1) * horizon).div_ceil(n_blocks),
             coverage: coverage(counts),
+            pit: shares(&bins[block]),
         })
         .collect();
-    let pit = bins.map(|count| count / f64::max(n, 1.0)).to_vec();
-    Ok(Reliability { leads, totals: coverage(&totals), pit })
+    let all: [f64; N_BINS] = std::array::from_fn(|bin| bins.iter().map(|of_block| of_block[bin]).sum());
+    Ok(Reliability { leads, totals: coverage(&totals), pit: shares(&all) })
 }
 
 #[cfg(test)]
@@ -238,6 +247,11 @@ mod tests {
             assert!((half - 0.5).abs() < 0.08 && (most - 0.9).abs() < 0.05, "{half} {most}");
         }
         assert!(found.pit.iter().all(|share| (share - 0.1).abs() < 0.04), "{:?}", found.pit);
+        let of_leads = |bin: usize| -> f64 {
+            // Blocks have three, two and two of seven steps.
+            found.leads.iter().zip([3.0, 2.0, 2.0]).map(|(block, n)| block.pit[bin] * n / 7.0).sum()
+        };
+        assert!((0..N_BINS).all(|bin| (found.pit[bin] - of_leads(bin)).abs() < 1e-9));
     }
 
     #[test]

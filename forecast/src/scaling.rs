@@ -11,7 +11,7 @@ pub enum ScalingKind {
     /// Mean 0, standard deviation 1.
     Linear,
     /// Normal scores: the quantiles of the training values go to those of the standard normal law. Skewed series become
-    /// symmetric, values that occur often (zeros) become atoms, and bounds are kept without clipping.
+    /// symmetric, and values that occur often (zeros) become atoms.
     NormalScore,
     /// Mean 0 and standard deviation 1 of the logarithms, where every value of a series is above 0; linear where not. What
     /// grows by a share of itself then grows by steps.

@@ -15,16 +15,20 @@ use crate::metrics::{Outcome, score_each};
 use crate::noise::{Noise, NoiseSource, Stream};
 use crate::outlook::Outlook;
 use crate::pool::{POOL_SHARES, Pool};
+use crate::reliability::{Reliability, reliability};
 use crate::role::Roles;
 use crate::sampler::{Draw, Sampler};
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
 use crate::stratified::Stratified;
 use crate::support::{Support, make_whole};
+use crate::thinning::thinned;
 use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
 
-/// Origins whose paths are kept.
+/// Origins whose paths are kept, at least, so that every fold has some, and at most.
+const N_PATHS_MIN: usize = 40;
 const N_PATHS_MAX: usize = 4000;
-/// Elements of all kept paths together: bounds memory, and the time that covariances and trees take.
+/// Elements of all kept paths together, where these are more than the least: bounds memory, and the time that covariances and trees
+/// take.
 const N_PATH_ELEMENTS_MAX: usize = 1_500_000;
 /// Origins on which stages are compared, and draws of each.
 const N_COMPARED_ORIGINS: usize = 48;
@@ -169,7 +173,7 @@ impl<'a> Data<'a> {
             let errors = self.errors(origin, &path);
             KnownPath { origin, outlook: Outlook { spread: vec![1.0; path.len()], path, moved: None }, errors }
         };
-        let paths = parallel::map(&self.kept_origins(folds).collect::<Vec<_>>(), known);
+        let paths = parallel::map(&self.kept_origins(folds), known);
         Measured { base, used, paths }
     }
 
@@ -214,15 +218,12 @@ impl<'a> Data<'a> {
         Measured { base, used, paths }
     }
 
-    /// Evenly spread origins of all folds.
-    fn kept_origins(&self, folds: Folds) -> impl Iterator<Item = usize> + use<> {
+    /// Evenly spread origins of all folds, the newest one of them.
+    fn kept_origins(&self, folds: Folds) -> Vec<usize> {
         let n_elements = self.layout.horizon() * self.layout.n_series;
-        let n_paths_max = N_PATHS_MAX.min(N_PATH_ELEMENTS_MAX / n_elements).max(1);
+        let n_paths_max = (N_PATH_ELEMENTS_MAX / n_elements).clamp(N_PATHS_MIN, N_PATHS_MAX);
         let origins: Vec<usize> = (0..folds.n_folds()).flat_map(|fold| folds.usable(fold)).collect();
-        let stride = origins.len().div_ceil(n_paths_max).max(1);
-        // Counted from the end, so that the newest origin is one of them.
-        let first = (origins.len() - 1) % stride;
-        origins.into_iter().skip(first).step_by(stride)
+        thinned(origins.len(), n_paths_max).into_iter().map(|index| origins[index]).collect()
     }
 
     /// The stage of a measured base with the given law of its errors.
@@ -299,6 +300,20 @@ impl<'a> Data<'a> {
         })
     }
 
+    /// How reliable forecasts of the last fold are, from an origin on, where what is denoised is drawn by a sampler.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::draw`].
+    pub fn reliability_of_sampler(
+        &self,
+        stage: &Stage,
+        sampler: &Sampler<'_>,
+        first_origin: usize,
+    ) -> Result<Reliability, Error> {
+        let mut draw = |path, seed| self.draw(stage, sampler, path, seed);
+        reliability(&self.outcomes(&stage.measured, &stage.innovation, first_origin, &mut draw)?)
+    }
+
     /// Seconds that [`Data::score_sampler`] takes, from one of its draws; the one before it makes things ready.
     ///
     /// # Errors
@@ -345,11 +360,25 @@ impl<'a> Data<'a> {
         first_origin: usize,
         draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
     ) -> Result<LastFold, Error> {
+        let outcomes = self.outcomes(measured, innovation, first_origin, draw)?;
+        let folds = measured.base.folds;
+        let (scores, windows) = score_each(&self.target_rows(0..folds.start(folds.n_folds() - 1)), 1, &outcomes);
+        Ok(LastFold { scores, windows })
+    }
+
+    /// Forecasts of windows of the last fold, and what came.
+    fn outcomes(
+        &self,
+        measured: &Measured,
+        innovation: &Innovation,
+        first_origin: usize,
+        draw: &mut dyn FnMut(usize, u64) -> Result<Vec<f32>, Error>,
+    ) -> Result<Vec<Outcome>, Error> {
         let (n_series, horizon, bounds) = (self.layout.n_series, self.layout.horizon(), &self.history.bounds);
         let paths = measured.last_paths(first_origin);
-        let stride = paths.len().div_ceil(N_COMPARED_ORIGINS).max(1);
         let mut outcomes = vec![];
-        for (seed, index) in paths.into_iter().step_by(stride).enumerate() {
+        for (seed, index) in thinned(paths.len(), N_COMPARED_ORIGINS).into_iter().enumerate() {
+            let index = paths[index];
             let path = &measured.paths[index];
             let drawn = draw(index, seed as u64)?;
             let first = path.origin + 1;
@@ -379,9 +408,7 @@ impl<'a> Data<'a> {
                 truth: self.target_rows(first..first + horizon),
             });
         }
-        let folds = measured.base.folds;
-        let (scores, windows) = score_each(&self.target_rows(0..folds.start(folds.n_folds() - 1)), 1, &outcomes);
-        Ok(LastFold { scores, windows })
+        Ok(outcomes)
     }
 
     fn target_rows(&self, rows: std::ops::Range<usize>) -> Grid {

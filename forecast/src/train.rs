@@ -21,6 +21,7 @@ use crate::innovation::Estimation;
 use crate::linear::LinearPlan;
 use crate::network::{NetworkConfig, layout, network};
 use crate::panel_stage::{self, Panel, Parts, go_on};
+use crate::reliability::Reliability;
 use crate::resume::{Keeper, Memory, Resumed};
 use crate::role::Roles;
 use crate::scaling::ScalingKind;
@@ -38,6 +39,9 @@ pub enum Budget {
     Seconds(f64),
 }
 
+/// Steps of the longest horizon that is learned: the law of its errors is factored in time, in matrices of the square of it. A longer
+/// one can be forecast.
+pub const TRAINED_HORIZON_MAX: usize = 2000;
 /// Rows that trees are fitted to, where there is time for as many.
 const N_TREE_ROWS: usize = 100_000;
 /// The same for each second of a budget, on two cores: the trees then take up to half of it.
@@ -170,6 +174,9 @@ pub struct TrainReport {
     pub validation_loss_gaussian: f64,
     /// Validation loss at the best step.
     pub validation_loss: f64,
+    /// How reliable forecasts of the last fold were, up to 48 of 48 trajectories, by what was fitted before it; none where nobody looked.
+    #[serde(default)]
+    pub reliability: Option<Reliability>,
     /// Trainable numbers of the network.
     pub n_parameters: usize,
     /// Wall time of the whole training, without what was lost when it was cut off.
@@ -313,6 +320,7 @@ fn fit_parts(
         None => (trainer.select(data, stage, None, &mut keeper, progress)?, None),
     };
 
+    let reliability = trainer.reliability(data, stage, &selection)?;
     let (data, full, base_words) = chosen.on_everything(panel, trees)?;
 
     let choice = selection.choice.clone();
@@ -332,6 +340,7 @@ fn fit_parts(
         sampled_losses: choice.sampled_losses,
         validation_loss_gaussian: choice.gaussian_loss,
         validation_loss: choice.best_loss,
+        reliability: Some(reliability),
         n_parameters: 0,
         seconds: 0.0,
     };
@@ -365,6 +374,12 @@ fn check(history: &History, config: &TrainConfig) -> Result<(), Error> {
     history.check()?;
     if config.horizon == 0 {
         return Err(Error::Zero { name: "horizon" });
+    }
+    if config.horizon > TRAINED_HORIZON_MAX {
+        return Err(Error::Setting {
+            name: "horizon",
+            expected: format!("at most {TRAINED_HORIZON_MAX} to be learned"),
+        });
     }
     config.network.check(config.horizon)
 }

@@ -15,10 +15,12 @@ use crate::companions::Shown;
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::diffusion::{Example, FitSums, NoisedBatch, Purpose};
 use crate::noise::Stream;
+use crate::reliability::Reliability;
 use crate::resume::{Keeper, Resumed};
 use crate::sampler::Sampler;
 use crate::stage::{Data, Stage};
 use crate::start::Weights;
+use crate::thinning::thinned;
 use crate::timetable::{N_STEPS_MAX, Pace, Timetable};
 use crate::train::{Budget, Progress, SampledLoss, TrainConfig};
 use crate::windows::TrainingWindows;
@@ -439,7 +441,7 @@ impl Trainer<'_> {
             data.score_sampler(stage, &self.sampler(data, denoiser, velocity_share), self.first_origin())
         };
         let has_time = |best_step: usize| {
-            let n_comparisons = 1 + PARTIAL_SHARES.len();
+            let n_comparisons = 2 + PARTIAL_SHARES.len();
             self.timetable.is_none_or(|timetable| timetable.has_time_for(n_comparisons, best_step, pace))
         };
         if candidates.is_empty() {
@@ -484,6 +486,15 @@ impl Trainer<'_> {
         let is_of_use = lowest.loss < losses[0].loss;
         let best = if is_of_use { Candidate { share: lowest.velocity_share, ..candidate } } else { nothing };
         Ok((best, losses))
+    }
+
+    /// How reliable forecasts of the last fold are with what was chosen, of which nothing was fitted there.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::draw`].
+    pub fn reliability(&self, data: &Data<'_>, stage: &Stage, selection: &Selection) -> Result<Reliability, Error> {
+        let sampler = self.sampler(data, &selection.denoiser, selection.choice.velocity_share);
+        data.reliability_of_sampler(stage, &sampler, self.first_origin())
     }
 
     /// Trains on everything for the chosen number of steps of the same schedule. Goes on with a pass that was cut off, where one is
@@ -540,8 +551,8 @@ impl Trainer<'_> {
     fn validation_batches(&self, data: &Data<'_>, stage: &Stage) -> Vec<NoisedBatch> {
         let paths = stage.validation_paths(self.first_origin());
         let influences = stage.innovation.influences();
-        let stride = paths.len().div_ceil(N_VALIDATION_WINDOWS).max(1);
-        let examples: Vec<Example> = paths.iter().step_by(stride).map(|&path| data.example(stage, path)).collect();
+        let kept = thinned(paths.len(), N_VALIDATION_WINDOWS).into_iter();
+        let examples: Vec<Example> = kept.map(|index| data.example(stage, paths[index])).collect();
         let mut stream = Stream::new(self.config.seed, STREAM_VALIDATION);
         let repeated: Vec<Example> = (0..N_VALIDATION_DRAWS).flat_map(|_| examples.iter().cloned()).collect();
         let batches = repeated.chunks(self.config.network.batch_size);
@@ -553,11 +564,12 @@ impl Trainer<'_> {
     }
 }
 
-/// How often trajectories are compared after a first pass of so many steps: without a network, with networks, and with shares.
+/// How often trajectories are drawn after a first pass of so many steps: without a network, with networks, with shares, and with what was
+/// chosen.
 fn n_compared(n_steps: usize) -> usize {
     let growth = n_steps as f64 / FIRST_VALIDATION_STEP as f64;
     let n_networks = 2.0 + (libm::log(growth.max(1.0)) / libm::log(CANDIDATE_GROWTH));
-    1 + n_networks as usize + PARTIAL_SHARES.len()
+    2 + n_networks as usize + PARTIAL_SHARES.len()
 }
 
 enum Continue {

@@ -47,7 +47,7 @@ impl Task for RetrainOrder {
     }
 
     fn check(&self, limits: &Limits) -> Result<(), Error> {
-        let horizon_max = limits.horizon_max;
+        let horizon_max = limits.horizon_max.min(forecast::TRAINED_HORIZON_MAX);
         let is_horizon = self.horizon.is_none_or(|horizon| (1..=horizon_max).contains(&horizon));
         let horizon = (!is_horizon)
             .then(|| Violation::at("/horizon", "out-of-range", format!("must lie between 1 and {horizon_max}")));
