@@ -8,6 +8,9 @@
 //!
 //! - A job takes effect once. Its effect is stored in the transaction that also ends it, see [`Reporter::succeed`], and
 //!   that needs the lease under which the attempt was begun. Whoever lost it (taken over, cancelled) changes nothing.
+//! - Some kinds store their effect part after part, each once: another attempt finds it done. The forecasts of a
+//!   backfill need the lease, see [`Reporter::keep`]. The parts of `load`, `score` and `retain` do not: a job of these
+//!   kinds that is taken over or cancelled may store further ones until its process is ended.
 //! - A job can be stopped at any time, by ending its process: what is not committed is not there.
 //! - Kinds know nothing of workers, leases and processes. In a test an [`attempt`] can be made without any.
 //!

@@ -14,6 +14,7 @@ use crate::companions::{self, Companions};
 use crate::config::Limits;
 use crate::db::{self, DEFAULT_TENANT};
 use crate::problem::Violation;
+use crate::routes::forecasts::request::SEED_MAX;
 use crate::training::{self, MINUTES_MAX, STEPS_MAX, Sources, TestWindows};
 use crate::warm_start::{self, WarmStart};
 use crate::{Error, blocking};
@@ -45,7 +46,7 @@ pub struct TrainOrder {
     pub test_windows: usize,
     /// Seed of weights, windows and noise.
     #[serde(default = "seed_default")]
-    #[schema(default = 1)]
+    #[schema(default = 1, maximum = 9007199254740991_u64)]
     pub seed: u64,
     /// The network and how it learns, as `plumecast train --network` takes it. Default: chosen by the panel.
     #[serde(default)]
@@ -96,13 +97,14 @@ impl Task for TrainOrder {
                 errors.push(Violation::at(pointer, "out-of-range", format!("must lie between {range}")));
             }
         };
-        let horizon_max = limits.horizon_max;
+        let horizon_max = limits.horizon_max.min(forecast::TRAINED_HORIZON_MAX);
         require((1..=horizon_max).contains(&self.horizon), "/horizon", format!("1 and {horizon_max}"));
         let is_budget = self.train_minutes > 0.0 && self.train_minutes <= MINUTES_MAX;
         require(is_budget, "/train_minutes", format!("0 (excluded) and {MINUTES_MAX}"));
         let is_steps = self.train_steps.is_none_or(|steps| (1..=STEPS_MAX).contains(&steps));
         require(is_steps, "/train_steps", format!("1 and {STEPS_MAX}"));
         require(self.test_windows <= TEST_WINDOWS_MAX, "/test_windows", format!("0 and {TEST_WINDOWS_MAX}"));
+        require(self.seed <= SEED_MAX, "/seed", format!("0 and {SEED_MAX}"));
         if self.warm_start.as_deref().is_some_and(|from| !warm_start::is_name(from)) {
             let message = "must be `champion`, a version, or one of them after the name of a panel and `/`";
             errors.push(Violation::at("/warm_start", "invalid-value", message));

@@ -243,6 +243,8 @@ pub async fn read(state: web::Data<State>, path: web::Path<String>) -> Result<we
 /// Cancel a job
 ///
 /// One that waits is never begun; one that runs is stopped, and changes nothing any more from the moment of the answer.
+/// Those of the kinds `load`, `score` and `retain` store part after part, and may store further ones until they have
+/// stopped.
 #[utoipa::path(
     post,
     path = "/v1/jobs/{job_id}/cancel", operation_id = "cancelJob",
