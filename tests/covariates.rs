@@ -153,6 +153,8 @@ async fn a_supplied_future_that_has_no_place_is_refused(pool: PgPool) {
     let value = |step: usize| json!([{"valid_time": hour(step), "value": 1.0}]);
     let beyond = refused(json!({"plan": value(N_OBSERVED + HORIZON)})).await;
     assert_eq!(beyond, at("/covariates/plan/0/valid_time", "no-step"));
+    let large = refused(json!({"plan": [{"valid_time": hour(N_OBSERVED), "value": 1e31}]})).await;
+    assert_eq!(large, at("/covariates/plan/0/value", "out-of-range"));
     let past = refused(json!({"sensor": value(N_OBSERVED)})).await;
     assert_eq!(past, at("/covariates/sensor", "not-a-known-covariate"));
     assert_eq!(refused(json!({"rain": []})).await, at("/covariates/rain", "unknown-series"));

@@ -102,6 +102,10 @@ async fn what_cannot_be_supposed_is_told_by_its_pointer(pool: PgPool) {
         [only("/scenario/pins/0/series", "unknown-series"), only("/scenario/pins/0/valid_time", "no-step")].concat()
     );
     assert_eq!(
+        refused(json!({"pins": [{"series": "heat", "valid_time": hour(240), "value": -1e31}]})).await,
+        only("/scenario/pins/0/value", "out-of-range")
+    );
+    assert_eq!(
         refused(condition(json!({"fn": "sum", "series": ["heat"], "at_most": -1.0}))).await,
         only("/scenario/conditions/0", "out-of-bounds")
     );

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use forecast::{UnknownCovariate, Window};
+use forecast::{UnknownCovariate, VALUE_MAX, Window};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,7 +73,7 @@ pub(super) fn place(
         }
         let mut taken = vec![false; horizon];
         for (index, supplied) in future.values.iter().enumerate() {
-            let pointer = format!("{pointer}/{index}/valid_time");
+            let of = |field: &str| format!("{pointer}/{index}/{field}");
             match rows.get(&supplied.valid_time) {
                 None => {
                     let last = grid.advance(first, horizon as i64 - 1);
@@ -82,10 +82,13 @@ pub(super) fn place(
                         first.to_rfc3339(),
                         last.to_rfc3339()
                     );
-                    errors.push(Violation::at(&pointer, "no-step", message));
+                    errors.push(Violation::at(of("valid_time"), "no-step", message));
                 }
                 Some(&row) if std::mem::replace(&mut taken[row], true) => {
-                    errors.push(Violation::at(&pointer, "duplicate", "has a value already".to_owned()));
+                    errors.push(Violation::at(of("valid_time"), "duplicate", "has a value already"));
+                }
+                Some(_) if supplied.value.is_nan() || supplied.value.abs() > VALUE_MAX => {
+                    errors.push(Violation::at(of("value"), "out-of-range", "must be at most 1e30 in magnitude"));
                 }
                 Some(&row) => placed.push(Placed { row, series: column, value: supplied.value }),
             }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use forecast::Bounds;
+use forecast::{Bounds, VALUE_MAX};
 use ingest::{Frequency, PanelConfig};
 
 use crate::{
@@ -70,7 +70,9 @@ pub fn known_panel(
         holidays,
     };
     let names = series.iter().map(|series| series.name.clone()).collect();
-    let observations = observations.iter().map(|observation| ingest::Observation {
+    // What nobody would load any more counts as not observed.
+    let observations = observations.iter().filter(|observation| observation.value.abs() <= VALUE_MAX);
+    let observations = observations.map(|observation| ingest::Observation {
         // Positions count from 1, columns from 0.
         series: observation.position.unsigned_abs() as usize - 1,
         valid_time: observation.valid_time,

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
-use forecast::{Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX};
+use forecast::{
+    Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX, VALUE_MAX,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -253,11 +255,11 @@ impl Scenario {
         }
         let mut violations = Vec::new();
         for (index, pin) in self.pins.iter().enumerate() {
-            if !pin.value.is_finite() {
+            if pin.value.is_nan() || pin.value.abs() > VALUE_MAX {
                 violations.push(Violation::at(
                     format!("/scenario/pins/{index}/value"),
                     "out-of-range",
-                    "must be finite",
+                    "must be at most 1e30 in magnitude",
                 ));
             }
         }
