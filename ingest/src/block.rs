@@ -7,7 +7,7 @@ use polars::prelude::*;
 use crate::{
     Error, LoadConfig, Reason,
     calendar::FixedGrid,
-    layout::Roles,
+    layout::{Layout, Roles},
     numbers::{self, Numbers},
     report::without_nul,
     source::{Table, is_nameless},
@@ -148,7 +148,10 @@ pub(crate) fn read(
     block.time_formats = Formats { format: times.format, first: times.first, other: times.other };
     block.values = match roles {
         Roles::Wide { time, values } => {
-            check_nameless(path, table, *time, config)?;
+            let declares_series = matches!(&config.layout, Some(Layout::Wide { values }) if !values.is_empty());
+            if !declares_series {
+                check_nameless(path, table, *time, config)?;
+            }
             Values::Wide(block.read_wide(path, table, values, times.micros, config)?)
         }
         Roles::Long { .. } => Values::Long(block.read_long(path, table, roles, times.micros, config)?),

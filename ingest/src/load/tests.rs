@@ -89,6 +89,14 @@ fn a_column_without_a_name_is_passed_over_while_it_is_empty() {
 }
 
 #[test]
+fn a_column_without_a_name_is_nobodys_where_series_are_declared() {
+    let values = vec!["a".to_owned()];
+    let config = LoadConfig { layout: Some(Layout::Wide { values }), ..hourly() };
+    let loaded = load_text(",time,a\n0,2024-01-01T00:00Z,1\n1,2024-01-01T01:00Z,2\n", &config).expect("a frame");
+    assert_eq!(observations(&loaded), ["a 01T00 1", "a 01T01 2"]);
+}
+
+#[test]
 fn nul_is_in_no_name_and_in_nothing_that_is_quoted() {
     let csv = LoadConfig { format: Some(Format::Csv), ..hourly() };
     let wide = "time,a\n2024-01-01T00:00Z,x\0y\n2024-01-01T01:00Z,1\n";

@@ -105,7 +105,7 @@ impl Panel {
     /// - [`Error::BoundsCount`] when bounds are declared, but not one per series
     /// - [`Error::Forecast`] when roles are declared, but not one per series
     /// - [`Error::UnknownSeries`] when an index is beyond the series
-    /// - [`Error::ObservationNotFinite`] for NaN and infinities: a gap is no observation
+    /// - [`Error::ObservationNotFinite`] for NaN, and above 1e30 in magnitude: a gap is no observation
     /// - [`Error::Forecast`] when a standard deviation is negative or not finite
     /// - [`Error::ObservationOffGrid`] when a `valid_time` begins no interval
     /// - [`Error::PanelTooLarge`] when the grid would have more than 200 million cells
