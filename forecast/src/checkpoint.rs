@@ -33,7 +33,8 @@ use crate::support::Support;
 use crate::{Error, Model};
 
 /// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
-/// 2 the linear base is a single forecaster; up to version 3 quantiles of its errors do not move.
+/// 2 the linear base is a single forecaster; up to version 3 quantiles of its errors do not move; up to version 4 the principal
+/// structure has no gains.
 const FORMAT_VERSION: u32 = 5;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";

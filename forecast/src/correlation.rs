@@ -10,7 +10,8 @@
 //! L = G (Σ_j u_j u_jᵀ ⊗ T_j  +  (I − Σ_j u_j u_jᵀ) ⊗ T_0)
 //! ```
 //!
-//! The gains `G`, one of each element, give every score the variance that it had, which what is shared alone would not. It needs `(n_directions + 1) · horizon²` numbers, whatever the number of series, and far fewer paths to estimate them.
+//! The gains `G`, one of each element, give every score the variance that it had, which what is shared alone would not. It needs
+//! `(n_directions + 1) · horizon²` numbers and a gain of each element, and far fewer paths to estimate them.
 
 use nalgebra::{DMatrix, DVectorView, SymmetricEigen};
 use serde::{Deserialize, Serialize};
@@ -220,7 +221,9 @@ impl Products {
                 }
                 let n_series = directions.len() / (products.len() - 1);
                 let principal = PrincipalFactors { directions, factors: &factors, horizon, n_series };
-                let gain = |(square, variance): (&f64, f64)| (square / variance).max(VARIANCE_FLOOR).sqrt();
+                // What is nowhere known has no variance to give back.
+                let gain =
+                    |(&square, variance): (&f64, f64)| if square > 0.0 { (square / variance).sqrt() } else { 1.0 };
                 let gains = squares.iter().zip(principal.variances()).map(gain).collect();
                 Ok(Correlation::Principal { directions: directions.clone(), factors, gains, horizon })
             }

@@ -11,16 +11,11 @@ pub struct Folds {
 }
 
 const N_FOLDS_MAX: usize = 5;
-/// From so many horizons on there are three folds: what is chosen on the last one then rests on errors of two that did not see each
-/// other.
-const THREE_FOLDS_HORIZONS: usize = 6;
 
 impl Folds {
     /// Folds of the origins `first..end`.
     pub fn new(first: usize, end: usize, horizon: usize) -> Self {
-        let n_horizons = (end - first) / horizon;
-        let n_folds_min = if n_horizons >= THREE_FOLDS_HORIZONS { 3 } else { 2 };
-        let n_folds = (n_horizons / 3).clamp(n_folds_min, N_FOLDS_MAX);
+        let n_folds = ((end - first) / (3 * horizon)).clamp(2, N_FOLDS_MAX);
         Self { first, end, n_folds, horizon }
     }
 

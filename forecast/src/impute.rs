@@ -34,7 +34,7 @@ impl Model {
     ///
     /// # Method
     /// From left to right, in stretches: the step before a gap is an anchor, the trained horizon after it is drawn, and all
-    /// that was observed there pins the draws (see [`crate::pins`]). Draws are kept up to the next step at which every series
+    /// that was observed there pins the draws (see [`crate::pins`]), as far ahead as can be met together. Draws are kept up to the next step at which every series
     /// has a value. Where there is none within the horizon, they are kept for half a horizon, or less so that both ends of
     /// every gap that is kept were in sight, and each sample goes on from its own draws.
     ///
@@ -44,7 +44,7 @@ impl Model {
     /// - [`Error::NothingObserved`] when no value is known, [`Error::NoCompleteStep`] when no step has a value of every series
     /// - [`Error::GapTooLong`] when a gap does not fit in the trained horizon together with a value after it, or, at the end of the
     ///   context, does not fit in it
-    /// - [`Error::TooManyPins`] when more than 2500 values beside the gaps depend on each other
+    /// - [`Error::TooManyPins`] when more than 2500 values beside the gaps depend on each other, those behind them left out
     pub fn impute(&self, window: &Window, config: &SampleConfig) -> Result<Trajectories, Error> {
         let window = &*self.modelled(window)?;
         config.check()?;

@@ -89,6 +89,18 @@ impl ErrorPaths {
         sums.iter().zip(&counts).map(mean).map(|variance| variance.max(VARIANCE_FLOOR).sqrt()).collect()
     }
 
+    /// With gaps for the elements that other paths never know, of which they tell nothing.
+    fn where_known_in(mut self, other: &ErrorPaths) -> ErrorPaths {
+        let mut is_known = vec![false; self.n_elements];
+        for path in other.values.chunks_exact(self.n_elements) {
+            is_known.iter_mut().zip(path).for_each(|(is_known, error)| *is_known |= !error.is_nan());
+        }
+        for path in self.values.chunks_exact_mut(self.n_elements) {
+            path.iter_mut().zip(&is_known).filter(|(_, is_known)| !**is_known).for_each(|(error, _)| *error = f64::NAN);
+        }
+        self
+    }
+
     /// At most so many of the paths, evenly spread.
     fn thinned(&self, n_paths: usize) -> ErrorPaths {
         let path = |path: usize| &self.values[path * self.n_elements..(path + 1) * self.n_elements];
@@ -107,7 +119,7 @@ impl Innovation {
         earlier: &ErrorPaths,
         later: &ErrorPaths,
     ) -> Result<Estimation, Error> {
-        let later = later.thinned(N_COMPARED_PATHS);
+        let later = later.thinned(N_COMPARED_PATHS).where_known_in(earlier);
         let mut best: Option<(f64, Estimation)> = None;
         for half_life in HALF_LIVES.map(|half_life| half_life.is_finite().then_some(half_life)) {
             let margins = Self::margins(shape, earlier, half_life);
@@ -248,6 +260,19 @@ mod tests {
             }
         }
         ErrorPaths { n_series: 2, n_elements: 6, values }
+    }
+
+    #[test]
+    fn a_series_that_begins_in_the_last_fold_does_not_choose_the_law() {
+        let (mut earlier, later) = (correlated(300, 4), correlated(60, 5));
+        let chosen = |earlier: &ErrorPaths, later: &ErrorPaths| {
+            let estimation = Innovation::choose_estimation(ScalingKind::Linear, earlier, later).expect("a covariance");
+            (estimation.structure, estimation.shrinkage, estimation.half_life)
+        };
+        earlier.values.iter_mut().skip(1).step_by(2).for_each(|error| *error = f64::NAN);
+        let mut loud = correlated(60, 5);
+        loud.values.iter_mut().skip(1).step_by(2).for_each(|error| *error *= 1e6);
+        assert_eq!(chosen(&earlier, &loud), chosen(&earlier, &later));
     }
 
     #[test]

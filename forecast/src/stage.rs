@@ -24,12 +24,13 @@ use crate::support::{Support, make_whole};
 use crate::thinning::thinned;
 use crate::{Error, Grid, History, SampleConfig, Trajectories, parallel};
 
-/// Origins whose paths are kept, at least, so that every fold has some, and at most.
-const N_PATHS_MIN: usize = 40;
+/// Origins whose paths are kept.
 const N_PATHS_MAX: usize = 4000;
-/// Elements of all kept paths together, where these are more than the least: bounds memory, and the time that covariances and trees
-/// take.
+/// Elements of all kept paths together: bounds memory, and the time that covariances and trees take.
 const N_PATH_ELEMENTS_MAX: usize = 1_500_000;
+/// So many paths are kept where they have no more than so many elements, that every fold has some; of longer ones a few.
+const N_PATHS_MIN: std::ops::RangeInclusive<usize> = 8..=40;
+const N_PATH_ELEMENTS_MIN: usize = 10_000_000;
 /// Origins on which stages are compared, and draws of each.
 const N_COMPARED_ORIGINS: usize = 48;
 const N_COMPARED_SAMPLES: usize = 48;
@@ -221,7 +222,8 @@ impl<'a> Data<'a> {
     /// Evenly spread origins of all folds, the newest one of them.
     fn kept_origins(&self, folds: Folds) -> Vec<usize> {
         let n_elements = self.layout.horizon() * self.layout.n_series;
-        let n_paths_max = (N_PATH_ELEMENTS_MAX / n_elements).clamp(N_PATHS_MIN, N_PATHS_MAX);
+        let n_paths_min = (N_PATH_ELEMENTS_MIN / n_elements).clamp(*N_PATHS_MIN.start(), *N_PATHS_MIN.end());
+        let n_paths_max = (N_PATH_ELEMENTS_MAX / n_elements).clamp(n_paths_min, N_PATHS_MAX);
         let origins: Vec<usize> = (0..folds.n_folds()).flat_map(|fold| folds.usable(fold)).collect();
         thinned(origins.len(), n_paths_max).into_iter().map(|index| origins[index]).collect()
     }
