@@ -286,8 +286,7 @@ impl EffectFitter<'_> {
     fn origins(&self, folds: &[usize]) -> Vec<usize> {
         let n_rows = (N_ROWS_MAX / self.n_series).clamp(*N_ROWS_OF_SERIES.start(), *N_ROWS_OF_SERIES.end());
         let n_leads = self.plan.leads_of(N_LEADS).len();
-        let origins: Vec<usize> = folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)).collect();
-        thinned(origins.len(), n_rows / n_leads).into_iter().map(|index| origins[index]).collect()
+        thinned(folds.iter().flat_map(|&fold| self.plan.folds.usable(fold)), n_rows / n_leads)
     }
 
     /// Normal equations over errors of a forecaster at some leads, from some origins.

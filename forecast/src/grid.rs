@@ -9,6 +9,11 @@ use crate::role::{Role, Roles};
 /// trajectories are kept, holds them.
 pub const VALUE_MAX: f64 = 1e30;
 
+/// Whether a number can be a value: at most [`VALUE_MAX`] in magnitude, and no NaN.
+pub fn is_value(number: f64) -> bool {
+    number.abs() <= VALUE_MAX
+}
+
 /// Values `[time, series]` in data units, `NaN` where nothing was observed, and how exactly they were measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {

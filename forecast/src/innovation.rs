@@ -103,8 +103,7 @@ impl ErrorPaths {
 
     /// At most so many of the paths, evenly spread.
     fn thinned(&self, n_paths: usize) -> ErrorPaths {
-        let path = |path: usize| &self.values[path * self.n_elements..(path + 1) * self.n_elements];
-        let values = thinned(self.n_paths(), n_paths).into_iter().flat_map(path).copied().collect();
+        let values = thinned(self.values.chunks_exact(self.n_elements), n_paths).concat();
         ErrorPaths { n_series: self.n_series, n_elements: self.n_elements, values }
     }
 }

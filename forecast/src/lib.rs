@@ -88,7 +88,7 @@ pub use denoiser::TokenOf;
 pub use device::DeviceName;
 pub use effects::EffectKind;
 pub use error::Error;
-pub use grid::{Bounds, Calendar, Grid, History, VALUE_MAX, Window};
+pub use grid::{Bounds, Calendar, Grid, History, VALUE_MAX, Window, is_value};
 pub use guidance::{BaseRate, ConditionReport, Effort, Guidance, Guided};
 pub use level::NoiseLevel;
 pub use model::{Model, SampleConfig};

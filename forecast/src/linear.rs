@@ -299,8 +299,8 @@ impl NormalEquations {
         };
         let of = |&(fold, group): &(usize, usize)| {
             let usable = plan.folds.usable(fold);
-            let kept = thinned(usable.len(), usable.len().div_ceil(stride));
-            let origins = |series| kept.iter().map(move |index| (usable.start + index, series));
+            let kept = thinned(usable.clone(), usable.len().div_ceil(stride));
+            let origins = |series| kept.iter().map(move |&origin| (origin, series));
             let rows = (group..n_series).step_by(n_groups).flat_map(origins);
             Self::new(input, plan, &rows.filter(is_observed).collect::<Vec<_>>())
         };
@@ -440,8 +440,7 @@ impl<'a> LinearFitter<'a> {
         let origins = self.plan.folds.usable(fold);
         let n_features = self.input.n_features() + self.plan.lags.len();
         let stride = compared_stride(origins.len() * n_series, n_features, horizon);
-        let kept = thinned(origins.len(), origins.len().div_ceil(stride)).into_iter();
-        let origins: Vec<usize> = kept.map(|index| origins.start + index).collect();
+        let origins = thinned(origins.clone(), origins.len().div_ceil(stride));
         let features = |series: usize| {
             let rows: Vec<_> = origins.iter().map(|&origin| (origin, series)).collect();
             self.input.columns_of_features(&rows, &self.plan.lags)

@@ -224,8 +224,7 @@ impl<'a> Data<'a> {
         let n_elements = self.layout.horizon() * self.layout.n_series;
         let n_paths_min = (N_PATH_ELEMENTS_MIN / n_elements).clamp(*N_PATHS_MIN.start(), *N_PATHS_MIN.end());
         let n_paths_max = (N_PATH_ELEMENTS_MAX / n_elements).clamp(n_paths_min, N_PATHS_MAX);
-        let origins: Vec<usize> = (0..folds.n_folds()).flat_map(|fold| folds.usable(fold)).collect();
-        thinned(origins.len(), n_paths_max).into_iter().map(|index| origins[index]).collect()
+        thinned((0..folds.n_folds()).flat_map(|fold| folds.usable(fold)), n_paths_max)
     }
 
     /// The stage of a measured base with the given law of its errors.
@@ -379,8 +378,7 @@ impl<'a> Data<'a> {
         let (n_series, horizon, bounds) = (self.layout.n_series, self.layout.horizon(), &self.history.bounds);
         let paths = measured.last_paths(first_origin);
         let mut outcomes = vec![];
-        for (seed, index) in thinned(paths.len(), N_COMPARED_ORIGINS).into_iter().enumerate() {
-            let index = paths[index];
+        for (seed, index) in thinned(paths, N_COMPARED_ORIGINS).into_iter().enumerate() {
             let path = &measured.paths[index];
             let drawn = draw(index, seed as u64)?;
             let first = path.origin + 1;

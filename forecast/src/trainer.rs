@@ -551,8 +551,8 @@ impl Trainer<'_> {
     fn validation_batches(&self, data: &Data<'_>, stage: &Stage) -> Vec<NoisedBatch> {
         let paths = stage.validation_paths(self.first_origin());
         let influences = stage.innovation.influences();
-        let kept = thinned(paths.len(), N_VALIDATION_WINDOWS).into_iter();
-        let examples: Vec<Example> = kept.map(|index| data.example(stage, paths[index])).collect();
+        let kept = thinned(paths, N_VALIDATION_WINDOWS).into_iter();
+        let examples: Vec<Example> = kept.map(|path| data.example(stage, path)).collect();
         let mut stream = Stream::new(self.config.seed, STREAM_VALIDATION);
         let repeated: Vec<Example> = (0..N_VALIDATION_DRAWS).flat_map(|_| examples.iter().cloned()).collect();
         let batches = repeated.chunks(self.config.network.batch_size);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use forecast::VALUE_MAX;
+use forecast::is_value;
 use polars::prelude::*;
 
 use crate::{Error, Reason};
@@ -117,7 +117,7 @@ pub(crate) fn read(path: &Path, column: &Column, format: &NumberFormat) -> Resul
             let floats = column.f64()?;
             match floats.cont_slice() {
                 // Nothing is to be done but to look.
-                Ok(values) if is_plain && values.iter().fold(true, |all, value| all & (value.abs() <= VALUE_MAX)) => {
+                Ok(values) if is_plain && values.iter().fold(true, |all, value| all & is_value(*value)) => {
                     Numbers { values: values.to_vec(), ..Numbers::default() }
                 }
                 _ => Numbers::collect(
@@ -244,7 +244,7 @@ fn unsigned(value: u64) -> Number {
 }
 
 fn float(value: f64) -> Number {
-    if value.abs() <= VALUE_MAX { Number::Value(value) } else { Number::Bad(Reason::NotFinite) }
+    if is_value(value) { Number::Value(value) } else { Number::Bad(Reason::NotFinite) }
 }
 
 #[cfg(test)]

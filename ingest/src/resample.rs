@@ -1,7 +1,7 @@
 //! Irregular times brought on a grid by a declared rule.
 
 use chrono_tz::Tz;
-use forecast::VALUE_MAX;
+use forecast::is_value;
 
 use crate::{Error, Frequency, frame::Row};
 
@@ -45,7 +45,7 @@ fn combine(group: &[Row], rule: Resample, frequency: Frequency, tz: Tz) -> Resul
         Resample::Mean => (sum / n, variance.map(|variance| variance.sqrt() / n)),
         Resample::Sum => (sum, variance.map(f64::sqrt)),
     };
-    if value.abs() > VALUE_MAX {
+    if !is_value(value) {
         return Err(Error::ResampleOverflow { valid_time });
     }
     // Where one of them does not say when it became known, nothing is known of the whole.

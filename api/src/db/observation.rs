@@ -258,19 +258,11 @@ pub async fn as_of(
     issue_time: DateTime<Utc>,
     valid_times: Range<DateTime<Utc>>,
 ) -> Result<Vec<Observation>, Error> {
-    Ok(sqlx::query_as(
-        "select position, series_id, valid_time, value, sd, available_at
-         from observation_as_of($1, $2, $3)
-         where valid_time >= $4 and valid_time < $5
-         order by position, valid_time",
-    )
-    .bind(tenant_id)
-    .bind(panel_version_id)
-    .bind(issue_time)
-    .bind(valid_times.start)
-    .bind(valid_times.end)
-    .fetch_all(db)
-    .await?)
+    let query = "select position, series_id, valid_time, value, sd, available_at
+                 from observation_as_of($1, $2, $3)
+                 where valid_time >= $4 and valid_time < $5
+                 order by position, valid_time";
+    read(db, query, tenant_id, panel_version_id, issue_time, valid_times).await
 }
 
 /// As [`as_of`], with every version that was known by then, in the order in which they became known: what was known at any earlier
@@ -282,21 +274,32 @@ pub async fn versions_as_of(
     issue_time: DateTime<Utc>,
     valid_times: Range<DateTime<Utc>>,
 ) -> Result<Vec<Observation>, Error> {
-    Ok(sqlx::query_as(
-        "select s.position, o.series_id, o.valid_time, o.value, o.sd, o.available_at
-         from panel_version_series s
-         join observation o on o.tenant_id = s.tenant_id and o.series_id = s.series_id
-         where s.tenant_id = $1 and s.panel_version_id = $2 and o.available_at <= $3
-           and o.valid_time >= $4 and o.valid_time < $5
-         order by s.position, o.valid_time, o.available_at",
-    )
-    .bind(tenant_id)
-    .bind(panel_version_id)
-    .bind(issue_time)
-    .bind(valid_times.start)
-    .bind(valid_times.end)
-    .fetch_all(db)
-    .await?)
+    let query = "select s.position, o.series_id, o.valid_time, o.value, o.sd, o.available_at
+                 from panel_version_series s
+                 join observation o on o.tenant_id = s.tenant_id and o.series_id = s.series_id
+                 where s.tenant_id = $1 and s.panel_version_id = $2 and o.available_at <= $3
+                   and o.valid_time >= $4 and o.valid_time < $5
+                 order by s.position, o.valid_time, o.available_at";
+    read(db, query, tenant_id, panel_version_id, issue_time, valid_times).await
+}
+
+/// The observations of a query for the series of a panel version, an issue time and a range of `valid_time`.
+async fn read(
+    db: impl PgExecutor<'_>,
+    query: &'static str,
+    tenant_id: i32,
+    panel_version_id: i32,
+    issue_time: DateTime<Utc>,
+    valid_times: Range<DateTime<Utc>>,
+) -> Result<Vec<Observation>, Error> {
+    Ok(sqlx::query_as(query)
+        .bind(tenant_id)
+        .bind(panel_version_id)
+        .bind(issue_time)
+        .bind(valid_times.start)
+        .bind(valid_times.end)
+        .fetch_all(db)
+        .await?)
 }
 
 /// The value of each pair of a series and a `valid_time` that was known at `issue_time`, in their order.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use forecast::{UnknownCovariate, VALUE_MAX, Window};
+use forecast::{UnknownCovariate, Window, is_value};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -87,7 +87,7 @@ pub(super) fn place(
                 Some(&row) if std::mem::replace(&mut taken[row], true) => {
                     errors.push(Violation::at(of("valid_time"), "duplicate", "has a value already"));
                 }
-                Some(_) if supplied.value.is_nan() || supplied.value.abs() > VALUE_MAX => {
+                Some(_) if !is_value(supplied.value) => {
                     errors.push(Violation::at(of("value"), "out-of-range", "must be at most 1e30 in magnitude"));
                 }
                 Some(&row) => placed.push(Placed { row, series: column, value: supplied.value }),

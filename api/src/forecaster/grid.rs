@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use forecast::{Bounds, VALUE_MAX};
+use forecast::{Bounds, is_value};
 use ingest::{Frequency, PanelConfig};
 
 use crate::{
@@ -71,7 +71,7 @@ pub fn known_panel(
     };
     let names = series.iter().map(|series| series.name.clone()).collect();
     // What nobody would load any more counts as not observed.
-    let observations = observations.iter().filter(|observation| observation.value.abs() <= VALUE_MAX);
+    let observations = observations.iter().filter(|observation| is_value(observation.value));
     let observations = observations.map(|observation| ingest::Observation {
         // Positions count from 1, columns from 0.
         series: observation.position.unsigned_abs() as usize - 1,

@@ -4,9 +4,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
-use forecast::{
-    Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX, VALUE_MAX,
-};
+use forecast::{Aggregate, Bounds, Condition, ConditionProblem, Demand, N_CONDITIONS_MAX, Reading, TILT_MAX, is_value};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -255,7 +253,7 @@ impl Scenario {
         }
         let mut violations = Vec::new();
         for (index, pin) in self.pins.iter().enumerate() {
-            if pin.value.is_nan() || pin.value.abs() > VALUE_MAX {
+            if !is_value(pin.value) {
                 violations.push(Violation::at(
                     format!("/scenario/pins/{index}/value"),
                     "out-of-range",

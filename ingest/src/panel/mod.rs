@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use forecast::{Bounds, Calendar, Grid, History, Role, VALUE_MAX, Window};
+use forecast::{Bounds, Calendar, Grid, History, Role, Window, is_value};
 
 use crate::{Error, FoundHolidays, Frame, Frequency, Holidays, calendar, holiday_search};
 
@@ -404,7 +404,7 @@ fn place(config: &PanelConfig, n_series: usize, observation: &Observation) -> Re
     if series >= n_series {
         return Err(Error::UnknownSeries { panel: name.clone(), series, n_series });
     }
-    if value.is_nan() || value.abs() > VALUE_MAX {
+    if !is_value(value) {
         return Err(Error::ObservationNotFinite { panel: name.clone(), series, valid_time });
     }
     frequency.place(valid_time, calendar::Label::Start, *time_zone).ok_or_else(|| Error::ObservationOffGrid {
