@@ -24,7 +24,8 @@ const WEEKDAYS: [Weekday; 7] =
     [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
 
 impl Frequency {
-    /// The coarsest grid that at least 95 % of the stamps lie on and that they fill by more than half.
+    /// The coarsest grid that at least 95 % of the stamps lie on, each in a step of its own, and that they
+    /// fill by more than half.
     /// Month, quarter and year grids accept last days as well as first days.
     ///
     /// `stamps` are sorted and distinct.
@@ -59,16 +60,15 @@ fn candidates() -> impl Iterator<Item = Frequency> {
         .chain(SECONDS.into_iter().filter_map(Frequency::from_seconds))
 }
 
-/// Steps between the first and the last stamp, when the grid is a possible one.
+/// Steps between the first and the last stamp, when the grid is a possible one. Stamps of one step
+/// count once: the hours of the last day of a month are no months.
 fn n_steps_if_fitting(frequency: Frequency, stamps: &[DateTime<Utc>], tz: Tz) -> Option<i64> {
-    let (label, n_on_grid) = best_label(frequency, stamps.iter().copied(), tz);
-    if n_on_grid == 0 || (n_on_grid as f64) < MIN_ON_GRID * stamps.len() as f64 {
-        return None;
-    }
-    let mut on_grid = stamps.iter().filter_map(|&t| frequency.place(t, label, tz));
-    let first = on_grid.next()?;
-    let n_steps = on_grid.next_back().unwrap_or(first) - first + 1;
-    (n_on_grid as f64 > MIN_FILLED * n_steps as f64).then_some(n_steps)
+    let (label, _) = best_label(frequency, stamps.iter().copied(), tz);
+    let mut steps: Vec<i64> = stamps.iter().filter_map(|&t| frequency.place(t, label, tz)).collect();
+    steps.dedup();
+    let n_steps = steps.last()? - steps.first()? + 1;
+    let n_filled = steps.len() as f64;
+    (n_filled >= MIN_ON_GRID * stamps.len() as f64 && n_filled > MIN_FILLED * n_steps as f64).then_some(n_steps)
 }
 
 /// Whether stamps name the first or the last day of their intervals, and how many lie on the grid so.
@@ -137,6 +137,12 @@ mod tests {
         let firsts = grid("1mo", "2023-01-01T00:00:00Z", 12, Tz::UTC);
         let last_days: Vec<_> = firsts.iter().map(|&t| t - TimeDelta::days(1)).collect();
         assert_eq!(inferred(&last_days, Tz::UTC).as_deref(), Ok("1mo"));
+    }
+
+    #[test]
+    fn hours_of_the_last_day_of_a_month_are_hours() {
+        let stamps = grid("1h", "1971-05-30T22:00:00Z", 24, Europe::Madrid);
+        assert_eq!(inferred(&stamps, Europe::Madrid).as_deref(), Ok("1h"));
     }
 
     #[test]
