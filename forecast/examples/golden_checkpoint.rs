@@ -1,6 +1,7 @@
-//! Writes `tests/golden/checkpoint_5`: a small trained model, a window, and the trajectories that the model draws for it. The
+//! Writes `tests/golden/checkpoint_6`: a small trained model, a window, and the trajectories that the model draws for it. The
 //! number is that of the format; `tests/golden/checkpoint` was written in format 1, which knew no covariates,
-//! `checkpoint_2` in format 2, whose linear base was a single forecaster, and `checkpoint_3` before quantiles moved.
+//! `checkpoint_2` in format 2, whose linear base was a single forecaster, `checkpoint_3` before quantiles moved, and `checkpoint_5` before
+//! maps bent towards bounds.
 //!
 //! ```sh
 //! cargo run --release -p forecast --example golden_checkpoint
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if fitted.report.velocity_share == 0.0 {
         return Err("the network has learned nothing, so a forecast would not show what it does".into());
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint_5");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/checkpoint_6");
     fitted.model.save(&folder)?;
 
     // The third series is two steps late, so there are nowcast steps, and two steps of the known covariate are not supplied.

@@ -28,17 +28,19 @@ use crate::noise::Stream;
 use crate::pool::Pool;
 use crate::quantile_trees::{N_LEVELS, QuantileTrees};
 use crate::role::{Role, Roles};
-use crate::scaling::Scaling;
+use crate::scaling::{Edge, Scaling};
 use crate::support::Support;
 use crate::{Error, Model};
 
 /// Raised with every change that an older build could not read. Version 1 knows no roles: all series are targets. Up to version
 /// 2 the linear base is a single forecaster; up to version 3 quantiles of its errors do not move; up to version 4 the principal
-/// structure has no gains.
-const FORMAT_VERSION: u32 = 5;
+/// structure has no gains; up to version 5 maps do not bend towards bounds.
+const FORMAT_VERSION: u32 = 6;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "weights.safetensors";
 const BASE: &str = "base.safetensors";
+/// Where the maps bend, `[series, (bound, nearest) below and above]`.
+const EDGES: &str = "scaling.edges";
 /// Folder of the law of the known covariates, in that of the model.
 const COVARIATES: &str = "covariates";
 
@@ -279,6 +281,7 @@ impl Model {
             add(&format!("{name}.values"), scaling.values.concat(), scaling.standard.len());
             add(&format!("{name}.ranges"), scaling.ranges.concat(), 2);
         }
+        add(EDGES, self.scaling.edges.iter().flatten().flat_map(edge_numbers).collect(), 4);
         add("linear.weights", linear.weights.concat(), linear.weights[0].len());
         for (name, trees) in [("location", &correction.location), ("spread", &correction.spread)] {
             let (nodes, sizes) = trees.to_rows();
@@ -330,6 +333,16 @@ fn tensor(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f64>, String> {
     Ok(tensor.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
 }
 
+/// Bound and nearest training value of an edge; `NaN` where there is none.
+fn edge_numbers(edge: &Option<Edge>) -> [f64; 2] {
+    edge.map_or([f64::NAN; 2], |edge| [edge.bound, edge.nearest])
+}
+
+fn read_edges(numbers: &[f64]) -> Vec<[Option<Edge>; 2]> {
+    let edge = |[bound, nearest]: [f64; 2]| (!bound.is_nan()).then_some(Edge { bound, nearest });
+    numbers.as_chunks::<4>().0.iter().map(|&[a, b, c, d]| [edge([a, b]), edge([c, d])]).collect()
+}
+
 fn read_covariates(
     bytes: &[u8],
     config: &Config,
@@ -343,6 +356,7 @@ fn read_covariates(
         standard: vec![0.0, 1.0],
         values: knots.chunks_exact(2).map(<[f64]>::to_vec).collect(),
         ranges: ranges.as_chunks::<2>().0.to_vec(),
+        edges: vec![[None; 2]; config.layout.n_known],
     };
     let (n_known, n_series) = (config.layout.n_known, config.layout.n_series);
     let functions = Functions {
@@ -376,7 +390,8 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         let knots = values(&format!("{name}.values"))?;
         let ranges = values(&format!("{name}.ranges"))?.as_chunks::<2>().0.to_vec();
         let values = knots.chunks_exact(standard.len().max(1)).map(<[f64]>::to_vec).collect();
-        Ok(Scaling { standard, values, ranges })
+        let edges = vec![[None; 2]; ranges.len()];
+        Ok(Scaling { standard, values, ranges, edges })
     };
     let n_of_step = config.layout.n_calendar + covariates::n_features(config.layout.n_known, &config.seasons);
     let n_features = Correction::n_features(&config.seasons, n_of_step, roles.past.len());
@@ -422,8 +437,12 @@ fn read_base(bytes: &[u8], config: &Config, roles: &Roles) -> Result<(Scaling, B
         },
     };
     let innovation = Innovation { deviation: values("deviation")?, shape: scaling("shape")?, correlation };
-    let scaling = scaling("scaling")?;
-    if scaling.n_series() != n_series || innovation.shape.n_series() != n_series || linear.weights.is_empty() {
+    let mut scaling = scaling("scaling")?;
+    if tensors.tensor(EDGES).is_ok() {
+        scaling.edges = read_edges(&values(EDGES)?);
+    }
+    let n_found = [scaling.n_series(), scaling.edges.len(), innovation.shape.n_series()];
+    if n_found != [n_series; 3] || linear.weights.is_empty() {
         return Err(format!("tensors are not those of {n_series} series"));
     }
     let pool = Pool {

@@ -659,7 +659,8 @@ mod tests {
         let mut model = autoregression();
         let standard: Vec<f64> = (-8..=8).map(|knot| 0.5 * f64::from(knot)).collect();
         let knots: Vec<f64> = standard.iter().map(|x| libm::exp(0.5 * x)).collect();
-        model.scaling = Scaling { standard, values: vec![knots; 2], ranges: vec![[-10.0, 10.0]; 2] };
+        let (ranges, edges) = (vec![[-10.0, 10.0]; 2], vec![[None; 2]; 2]);
+        model.scaling = Scaling { standard, values: vec![knots; 2], ranges, edges };
         let mut window = window(HORIZON);
         window.context = Grid::new(N_SERIES, vec![1.0; 8]).expect("whole rows");
         window.bounds = vec![Bounds { lower: Some(0.0), upper: Some(6.0) }; 2];

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Grid;
+use crate::{Bounds, Grid};
 
 /// The shape of the map from data units to standard units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ impl ScalingKind {
 /// An increasing, piecewise linear map of each series from data units to standard units, fitted on observed values.
 ///
 /// All series share the knots in standard units. Beyond the outer knots the map goes on with the slope of the outer half
-/// of its side. A constant series comes back as the constant, whatever is modelled.
+/// of its side, or bends towards a declared bound ([`Edge`]). A constant series comes back as the constant, whatever is modelled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaling {
     /// Knots in standard units, ascending.
@@ -38,6 +38,54 @@ pub struct Scaling {
     pub values: Vec<Vec<f64>>,
     /// For each series, its smallest and largest training value in standard units.
     pub ranges: Vec<[f64; 2]>,
+    /// For each series, where its map bends towards its lower and its upper bound.
+    pub edges: Vec<[Option<Edge>; 2]>,
+}
+
+/// A declared bound that no training value reaches. Between it and the training value that comes nearest, the map is bent so that it
+/// approaches the bound and never meets it:
+///
+/// ```text
+/// bent = bound + margin · exp((straight − nearest) / margin)        margin = nearest − bound
+/// ```
+///
+/// for what is beyond `nearest`; at `nearest` value and slope are those of the straight map, and inside nothing is changed. A bound that
+/// training values do reach is one at which values lie: what is beyond counts as there (a censored law, see [`crate::support`]).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    /// The bound, in data units.
+    pub bound: f64,
+    /// The training value nearest to it.
+    pub nearest: f64,
+}
+
+/// What is nearer to a bound than this share of the margin counts as so near; keeps standard values finite.
+const MARGIN_SHARE_MIN: f64 = 1e-6;
+
+impl Edge {
+    fn new(bound: f64, nearest: f64, is_lower: bool) -> Option<Self> {
+        let is_inside = if is_lower { nearest > bound } else { nearest < bound };
+        (is_inside && bound.is_finite()).then_some(Self { bound, nearest })
+    }
+
+    fn margin(self) -> f64 {
+        self.nearest - self.bound
+    }
+
+    fn bend(self, straight: f64) -> f64 {
+        let beyond = (straight - self.nearest) / self.margin();
+        if beyond < 0.0 { self.bound + self.margin() * libm::exp(beyond) } else { straight }
+    }
+
+    /// The share of the margin that is left at a value, which is the slope of the bend there.
+    fn share(self, bent: f64) -> f64 {
+        ((bent - self.bound) / self.margin()).clamp(MARGIN_SHARE_MIN, 1.0)
+    }
+
+    fn straighten(self, bent: f64) -> f64 {
+        let share = self.share(bent);
+        if share < 1.0 { self.nearest + self.margin() * libm::log(share) } else { bent }
+    }
 }
 
 /// A standard deviation below this share of the mean magnitude is rounding, not variation.
@@ -75,7 +123,8 @@ impl Scaling {
                 (standard, knots)
             }
         };
-        let mut scaling = Self { standard, values: knots, ranges: vec![] };
+        let edges = vec![[None; 2]; all.len()];
+        let mut scaling = Self { standard, values: knots, ranges: vec![], edges };
         let extremes = all.iter().map(|values| {
             let values = || values.iter().map(|one| one.value);
             [values().reduce(f64::min).unwrap_or(0.0), values().reduce(f64::max).unwrap_or(0.0)]
@@ -90,7 +139,27 @@ impl Scaling {
     /// The map that leaves every value as it is.
     pub fn identity(n_series: usize) -> Self {
         let unbounded = [f64::NEG_INFINITY, f64::INFINITY];
-        Self { standard: vec![0.0, 1.0], values: vec![vec![0.0, 1.0]; n_series], ranges: vec![unbounded; n_series] }
+        Self {
+            standard: vec![0.0, 1.0],
+            values: vec![vec![0.0, 1.0]; n_series],
+            ranges: vec![unbounded; n_series],
+            edges: vec![[None; 2]; n_series],
+        }
+    }
+
+    /// Bends the maps towards the bounds that are declared, given the values that they were fitted on.
+    pub fn within(mut self, bounds: &[Bounds], values: &Grid) -> Self {
+        self.edges = bounds
+            .iter()
+            .enumerate()
+            .map(|(series, bounds)| {
+                let values = || observed(values, series, |_| 1.0).into_iter().map(|one| one.value);
+                let edge = |bound: Option<f64>, nearest: Option<f64>, is_lower| Edge::new(bound?, nearest?, is_lower);
+                let lower = edge(bounds.lower, values().reduce(f64::min), true);
+                [lower, edge(bounds.upper, values().reduce(f64::max), false)]
+            })
+            .collect();
+        self
     }
 
     /// The nearest standard value inside the range of the training values.
@@ -109,6 +178,7 @@ impl Scaling {
         if value.is_nan() {
             return value;
         }
+        let value = self.straighten(series, value);
         let (knots, standard) = (&self.values[series], &self.standard);
         let below = knots.partition_point(|&knot| knot < value);
         let through = knots.partition_point(|&knot| knot <= value);
@@ -140,19 +210,26 @@ impl Scaling {
     pub fn restore(&self, series: usize, value: f64) -> f64 {
         let (knots, standard) = (&self.values[series], &self.standard);
         let last = knots.len() - 1;
-        match standard.partition_point(|&knot| knot < value) {
+        let straight = match standard.partition_point(|&knot| knot < value) {
             0 => knots[0] - (standard[0] - value) * self.slope_below(series),
             n if n > last => knots[last] + (value - standard[last]) * self.slope_above(series),
             n => {
                 let share = (value - standard[n - 1]) / (standard[n] - standard[n - 1]);
                 knots[n - 1] + share * (knots[n] - knots[n - 1])
             }
-        }
+        };
+        self.edges[series].iter().flatten().fold(straight, |value, edge| edge.bend(value))
+    }
+
+    fn straighten(&self, series: usize, value: f64) -> f64 {
+        self.edges[series].iter().flatten().fold(value, |value, edge| edge.straighten(value))
     }
 
     /// Logarithm of the derivative of the standard value by the value; 0 where the map is flat, since what lies there has a
     /// probability and no density.
     pub fn log_derivative(&self, series: usize, value: f64) -> f64 {
+        let bend: f64 = self.edges[series].iter().flatten().map(|edge| libm::log(edge.share(value))).sum();
+        let value = self.straighten(series, value);
         let (knots, standard) = (&self.values[series], &self.standard);
         let below = knots.partition_point(|&knot| knot < value);
         let is_atom = knots.partition_point(|&knot| knot <= value) > below + 1;
@@ -162,7 +239,7 @@ impl Scaling {
             n if n == knots.len() => self.slope_above(series),
             n => (knots[n] - knots[n - 1]) / (standard[n] - standard[n - 1]),
         };
-        if slope > 0.0 { -slope.ln() } else { 0.0 }
+        if slope > 0.0 { -slope.ln() - bend } else { 0.0 }
     }
 
     /// A whole grid in standard units, `[time, series]` row-major, gaps `NaN`.
@@ -312,6 +389,53 @@ mod tests {
                 prop_assert!(scaling.standardise(0, a.min(b)) <= scaling.standardise(0, a.max(b)));
             }
         }
+    }
+
+    fn bounded(kind: ScalingKind, lower: Option<f64>, upper: Option<f64>) -> Scaling {
+        let grid = Grid::new(1, skewed(500)).expect("whole rows");
+        Scaling::fit(kind, &grid).within(&[Bounds { lower, upper }], &grid)
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_that_were_never_reached_are_approached_and_never_met(a in -6.0f64..6.0, b in -6.0f64..6.0) {
+            for kind in KINDS {
+                let (lower, upper) = (-0.5, 40.0);
+                let scaling = bounded(kind, Some(lower), Some(upper));
+                let (low, high) = (scaling.restore(0, a.min(b)), scaling.restore(0, a.max(b)));
+                prop_assert!(lower < low && high < upper && low <= high, "{kind:?}: {low} {high}");
+                let nearest = scaling.edges[0].map(|edge| edge.expect("never reached").nearest);
+                if (nearest[0]..=nearest[1]).contains(&low) {
+                    prop_assert_eq!(low, bounded(kind, None, None).restore(0, a.min(b)));
+                }
+                // Up to where the standard value is kept finite, the way back is exact.
+                if (lower + 1e-3..upper - 1e-3).contains(&low) {
+                    let back = scaling.restore(0, scaling.standardise(0, low));
+                    prop_assert!((back - low).abs() < 1e-9 * (1.0 + low.abs()), "{kind:?}: {low} came back as {back}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_density_near_a_bound_is_that_of_the_bent_map() {
+        let scaling = bounded(ScalingKind::Linear, Some(-0.5), Some(40.0));
+        for value in [-0.4, -0.1, 0.02, 1.0, 20.0, 35.0, 39.9] {
+            let step = 1e-6;
+            let rise = scaling.standardise(0, value + step) - scaling.standardise(0, value - step);
+            let found = scaling.log_derivative(0, value);
+            assert!((found - (rise / (2.0 * step)).ln()).abs() < 1e-6, "{value}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_bound_at_which_values_lie_bends_nothing() {
+        let grid = Grid::new(1, vec![0.0, 0.0, 1.0, 4.0, f64::NAN]).expect("whole rows");
+        let bounds = |lower, upper| [Bounds { lower, upper }];
+        let edges = |bounds: &[Bounds]| Scaling::fit(ScalingKind::Linear, &grid).within(bounds, &grid).edges[0];
+        assert_eq!(edges(&bounds(Some(0.0), Some(4.0))), [None, None]);
+        assert_eq!(edges(&bounds(Some(1.0), Some(3.0))), [None, None], "values lie beyond them");
+        assert_eq!(edges(&bounds(None, Some(5.0))), [None, Some(Edge { bound: 5.0, nearest: 4.0 })]);
     }
 
     #[test]

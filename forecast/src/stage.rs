@@ -106,7 +106,7 @@ impl<'a> Data<'a> {
         fitted_on: &Grid,
         layout: TokenLayout,
     ) -> Self {
-        let scaling = Scaling::fit(kind, fitted_on);
+        let scaling = Scaling::fit(kind, fitted_on).within(&history.bounds, fitted_on);
         let supports = Support::of_each(fitted_on, &history.bounds);
         let standard = scaling.standardise_grid(&history.values);
         let filled = fill_from_past(&standard, layout.n_series, history.seasons.first().copied());

@@ -488,6 +488,7 @@ mod tests {
             standard: vec![0.0, 1.0],
             values: vec![vec![1.0, 1.0 + spread[0]], vec![2.0, 2.0 + spread[1]]],
             ranges: vec![[-9.0, 9.0]; 2],
+            edges: vec![[None; 2]; 2],
         };
         let linear = Linear { members: vec![], lags: vec![], horizon, weights: vec![vec![0.0; horizon]] };
         model.base.correction.shares = Shares::default();

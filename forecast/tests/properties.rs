@@ -632,6 +632,28 @@ fn bounds_hold_in_every_trajectory() {
 }
 
 #[test]
+fn a_bound_that_was_never_reached_is_approached_and_never_met() {
+    let mut history = history(300, 1);
+    let values = || (0..300).map(|step| history.values.get(step, 0));
+    let nearest = values().fold(f64::INFINITY, f64::min);
+    let bound = nearest - 0.2;
+    let drawn = |history: &History| {
+        let model = fit_law(history).model;
+        let window = history.window(288, model.context_length(), HORIZON);
+        let trajectories = model.forecast(&window, &sample(2000, 1)).expect("a window of the model");
+        let at = |index: usize| f64::from(trajectories.value(index / HORIZON, index % HORIZON, 0));
+        (0..2000 * HORIZON).map(at).collect::<Vec<_>>()
+    };
+    let free = drawn(&history);
+    history.bounds[0].lower = Some(bound);
+    let bounded = drawn(&history);
+    let n_beyond = free.iter().filter(|value| **value < bound).count();
+    let n_bent = bounded.iter().filter(|value| **value < nearest).count();
+    assert!(n_beyond > 0 && n_bent >= n_beyond, "{n_beyond} {n_bent}");
+    assert!(bounded.iter().all(|value| *value > bound));
+}
+
+#[test]
 fn a_window_that_is_not_the_models_is_refused() {
     let history = history(300, 1);
     let window = history.window(280, 60, HORIZON);

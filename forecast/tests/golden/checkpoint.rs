@@ -1,6 +1,6 @@
 //! Checkpoints that earlier builds wrote must stay loadable and forecast the same.
 //!
-//! `cargo run --release -p forecast --example golden_checkpoint` wrote the folder `checkpoint_5`, and says when to do so again.
+//! `cargo run --release -p forecast --example golden_checkpoint` wrote the folder `checkpoint_6`, and says when to do so again.
 //! `checkpoint` has format 1, from before there were covariates, `checkpoint_2` format 2, from before the
 //! linear base was an average, and `checkpoint_3` format 3, from before quantiles moved; nothing writes them any more.
 
@@ -62,6 +62,12 @@ fn a_checkpoint_of_format_3_forecasts_the_same() {
 #[test]
 fn a_checkpoint_of_format_5_forecasts_the_same() {
     let model = check("checkpoint_5");
+    assert_eq!(model.targets(), [0, 1, 2]);
+}
+
+#[test]
+fn a_checkpoint_of_format_6_forecasts_the_same() {
+    let model = check("checkpoint_6");
     assert_eq!(model.targets(), [0, 1, 2]);
 }
 
