@@ -37,6 +37,10 @@ VARIANTS = {
     "schedule pyramid:6": ("", ["--schedule", "pyramid:6"]),
     "6 passes": ("", ["--passes", "6"]),
     "tokens of single series": ("token = 'series'", []),
+    "levels: a thousand, as published": ("levels = { n_levels = 1000 }", []),
+    "loss weight: min-SNR": ("loss_weight = 'min_snr'", []),
+    "loss weight: fused SNR": ("loss_weight = { fused_snr = { decay = 0.9 } }", []),
+    "stabilization 0.05": ("", ["--stabilization", "0.05"]),
 }
 
 

@@ -109,7 +109,7 @@ pub fn model(n_series: usize, device: &Device) -> Result<[Measurement; 2], Error
             &layout,
             &examples,
             &influences,
-            Purpose::Training(config.network.levels),
+            Purpose::Training(config.network.levels, config.network.loss_weight),
             &mut stream,
             &device,
         );

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::conditioning::{Conditioning, INNOVATION_MAX, TokenLayout};
 use crate::denoiser::{Cache, Denoiser, N_LEVEL_FEATURES, Tokens, level_harmonics};
 use crate::level::NoiseLevel;
+use crate::loss_weight::LossWeight;
 use crate::noise::Stream;
 use crate::noising::{LevelMix, draw_validation_levels};
 
@@ -113,11 +114,16 @@ impl TokenRows {
     }
 }
 
+/// The level whose angle is the mean of those of a token's elements.
+fn mean_level(levels: &[NoiseLevel]) -> NoiseLevel {
+    NoiseLevel::new(levels.iter().map(|level| level.value()).sum::<f64>() / levels.len() as f64)
+}
+
 /// How the noise levels of a batch are drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Purpose {
-    /// To learn: independent levels.
-    Training(LevelMix),
+    /// To learn: independent levels, and by how much the error of a token counts.
+    Training(LevelMix, LossWeight),
     /// To measure what an autoregressive forecast meets: the loss counts for one token of the horizon, drawn at random,
     /// with everything before it clean.
     Validation,
@@ -151,14 +157,20 @@ impl NoisedBatch {
         let (mut rows, mut velocities, mut counts) = (TokenRows::default(), vec![], vec![]);
         for example in examples {
             let (levels, gaps, counted_tokens) = match purpose {
-                Purpose::Training(mix) => (mix.draw_levels(layout, stream), mix.draw_gaps(layout, stream), 0..n_tokens),
+                Purpose::Training(mix, _) => {
+                    (mix.draw_levels(layout, stream), mix.draw_gaps(layout, stream), 0..n_tokens)
+                }
                 Purpose::Validation => {
                     let (levels, token) = draw_validation_levels(layout, stream);
                     (levels, vec![false; n_context * n_elements], token..token + 1)
                 }
             };
+            let token_weights = match purpose {
+                Purpose::Training(_, weight) => weight.relative(levels.chunks_exact(n_elements).map(mean_level)),
+                Purpose::Validation => vec![1.0; n_tokens],
+            };
             let view = &example.conditioning;
-            let is_mirrored = matches!(purpose, Purpose::Training(_)) && stream.uniform() < 0.5;
+            let is_mirrored = matches!(purpose, Purpose::Training(..)) && stream.uniform() < 0.5;
             let sign = if is_mirrored { -1.0 } else { 1.0 };
             let innovations = example.innovations.iter().map(|&z| sign * z);
             let clean: Vec<f32> = view.context.iter().copied().chain(innovations).collect();
@@ -173,7 +185,8 @@ impl NoisedBatch {
                 let target = if known { level.velocity(value, noise) } else { 0.0 };
                 let counted = known && level != NoiseLevel::CLEAN && counted_tokens.contains(&(index / n_elements));
                 velocities.push(target as f32);
-                let weight = if is_context { 1.0 } else { influences[index - gaps.len()] };
+                let influence = if is_context { 1.0 } else { influences[index - gaps.len()] };
+                let weight = influence * token_weights[index / n_elements] as f32;
                 counts.push(if counted { weight } else { 0.0 });
                 // A gap of the horizon has nothing to learn, yet is not marked: it is never one at sampling time.
                 let hidden = made_gap || is_context && !known;

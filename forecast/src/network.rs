@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::Sight;
 use crate::conditioning::TokenLayout;
 use crate::denoiser::{DenoiserConfig, TokenOf};
+use crate::loss_weight::LossWeight;
 use crate::noising::LevelMix;
 use crate::{Error, History, TrainConfig};
 
@@ -31,6 +32,14 @@ pub struct NetworkConfig {
     pub batch_size: usize,
     /// How noise levels are drawn in training.
     pub levels: LevelMix,
+    /// By how much the error of a token counts at its level.
+    #[serde(skip_serializing_if = "is_constant")]
+    pub loss_weight: LossWeight,
+}
+
+/// Whether it need not be said.
+fn is_constant(weight: &LossWeight) -> bool {
+    *weight == LossWeight::Constant
 }
 
 impl Default for NetworkConfig {
@@ -44,6 +53,7 @@ impl Default for NetworkConfig {
             attention: Sight::Causal,
             batch_size: 64,
             levels: LevelMix::default(),
+            loss_weight: LossWeight::Constant,
         }
     }
 }
@@ -76,6 +86,7 @@ impl NetworkConfig {
         if self.patch.is_some_and(|patch| patch == 0 || !horizon.is_multiple_of(patch)) {
             return Err(Error::Setting { name: "patch", expected: format!("a divisor of the horizon, {horizon}") });
         }
+        self.loss_weight.check()?;
         self.levels.check()
     }
 }

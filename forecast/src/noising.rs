@@ -44,6 +44,9 @@ pub struct LevelMix {
     /// How a level is drawn.
     #[serde(skip_serializing_if = "is_uniform")]
     pub distribution: LevelDistribution,
+    /// So many levels above the clean one, evenly spaced, to which what is drawn is rounded up; `None` leaves levels continuous.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_levels: Option<u32>,
     /// Windows with a clean context.
     pub clean_context: f64,
     /// Windows in which every element draws its own level, and three in ten stay clean.
@@ -61,7 +64,14 @@ fn is_uniform(distribution: &LevelDistribution) -> bool {
 
 impl Default for LevelMix {
     fn default() -> Self {
-        Self { distribution: LevelDistribution::Uniform, clean_context: 0.5, by_element: 0.25, shared: 0.0, gaps: 0.2 }
+        Self {
+            distribution: LevelDistribution::Uniform,
+            n_levels: None,
+            clean_context: 0.5,
+            by_element: 0.25,
+            shared: 0.0,
+            gaps: 0.2,
+        }
     }
 }
 
@@ -73,9 +83,20 @@ impl LevelMix {
             ("levels.shared", self.shared),
             ("levels.gaps", self.gaps),
         ];
+        if self.n_levels == Some(0) {
+            return Err(Error::Setting { name: "levels.n_levels", expected: "at least 1".to_owned() });
+        }
         match shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
             Some((name, _)) => Err(Error::Setting { name, expected: "a share from 0 to 1".to_owned() }),
             None => Ok(()),
+        }
+    }
+
+    fn draw(&self, stream: &mut Stream) -> NoiseLevel {
+        let level = self.distribution.draw(stream);
+        match self.n_levels.map(f64::from) {
+            Some(n_levels) => NoiseLevel::new((level.value() * n_levels).ceil() / n_levels),
+            None => level,
         }
     }
 
@@ -84,11 +105,11 @@ impl LevelMix {
         let clean_context = stream.uniform() < self.clean_context;
         let by_element = stream.uniform() < self.by_element;
         // A share of none draws nothing, so that windows stay as they are without it.
-        let shared = (self.shared > 0.0 && stream.uniform() < self.shared).then(|| self.distribution.draw(stream));
+        let shared = (self.shared > 0.0 && stream.uniform() < self.shared).then(|| self.draw(stream));
         let mut levels = vec![];
         for token in 0..layout.n_context_tokens + layout.n_horizon_tokens {
             let is_context = token < layout.n_context_tokens;
-            let own = self.distribution.draw(stream);
+            let own = self.draw(stream);
             let token_level = shared.filter(|_| !is_context).unwrap_or(own);
             for _ in 0..layout.n_elements() {
                 levels.push(if is_context && clean_context {
@@ -98,7 +119,7 @@ impl LevelMix {
                 } else if stream.uniform() < CLEAN_ELEMENT_SHARE {
                     NoiseLevel::CLEAN
                 } else {
-                    self.distribution.draw(stream)
+                    self.draw(stream)
                 });
             }
         }
@@ -178,6 +199,19 @@ mod tests {
             // σ of an EDM with data of standard deviation ½; five standard errors of a quartile.
             let log_sigma = libm::log(0.5 * ratios[place]);
             assert!((log_sigma - (-1.2 + 1.2 * normal)).abs() < 0.09, "{place}: {log_sigma}");
+        }
+    }
+
+    #[test]
+    fn discrete_levels_are_multiples_and_never_clean() {
+        let mut stream = Stream::new(6, 0);
+        let mix = LevelMix { n_levels: Some(4), clean_context: 0.0, by_element: 0.0, ..LevelMix::default() };
+        let levels: Vec<f64> =
+            (0..200).flat_map(|_| mix.draw_levels(&LAYOUT, &mut stream)).map(|level| level.value()).collect();
+        for level in [0.25, 0.5, 0.75, 1.0] {
+            let share = levels.iter().filter(|found| **found == level).count() as f64 / levels.len() as f64;
+            // 1400 tokens.
+            assert!((share - 0.25).abs() < 0.06, "{level}: {share}");
         }
     }
 

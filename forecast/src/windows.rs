@@ -84,7 +84,7 @@ impl<'a> PanelWindows<'a> {
 
     fn draw(&self, network: &NetworkConfig, stream: &mut Stream, device: &Device) -> NoisedBatch {
         let Self { data, stage, paths, influences } = self;
-        let (layout, purpose) = (&data.layout, Purpose::Training(network.levels));
+        let (layout, purpose) = (&data.layout, Purpose::Training(network.levels, network.loss_weight));
         let n_windows = match network.token_of() {
             TokenOf::Panel => network.batch_size,
             TokenOf::Series => n_windows_of_series(network.batch_size, layout.n_series),

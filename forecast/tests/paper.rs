@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 
 use forecast::backtest::{BacktestConfig, score_windows};
 use forecast::noise::Stream;
-use forecast::paper::{Config, Fitted, LossWeight, fit};
-use forecast::{Bounds, Budget, Calendar, Device, Error, Grid, History, SampleConfig, Schedule, Trajectories};
+use forecast::paper::{Config, Fitted, fit};
+use forecast::{
+    Bounds, Budget, Calendar, Device, Error, Grid, History, LossWeight, SampleConfig, Schedule, Trajectories,
+};
 
 const HORIZON: usize = 4;
 

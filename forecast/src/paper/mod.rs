@@ -13,18 +13,16 @@ mod cell;
 mod levels;
 mod sample;
 mod train;
-mod weight;
 
 use serde::{Deserialize, Serialize};
 
 pub use cell::{Network, Sizes};
 pub use levels::{Descent, Levels};
 pub use train::fit;
-pub use weight::LossWeight;
 
 use crate::backtest::Forecaster;
 use crate::scaling::Scaling;
-use crate::{Budget, Error, SampleConfig, Trajectories, Window};
+use crate::{Budget, Error, LossWeight, SampleConfig, Trajectories, Window};
 
 /// Noise levels above the clean one.
 pub const N_LEVELS: usize = 1000;

@@ -8,10 +8,10 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::cell::{Network, Sizes, TokenRows};
-use super::{Config, Fitted, Levels, LossWeight, Model, N_LEVELS, Past, Report, host, lags_of};
+use super::{Config, Fitted, Levels, Model, N_LEVELS, Past, Report, host, lags_of};
 use crate::noise::Stream;
 use crate::scaling::{Scaling, ScalingKind, fill_from_past};
-use crate::{Budget, Calendar, Error, History, Progress};
+use crate::{Budget, Calendar, Error, History, LossWeight, Progress};
 
 const LEARNING_RATE: f64 = 3e-4;
 const WARM_UP_STEPS: usize = 2000;

@@ -12,7 +12,7 @@ use forecast::diffusion::{Example, NoisedBatch, Purpose};
 use forecast::noise::Stream;
 use forecast::sampler::{Draw, Sampler};
 use forecast::schedule::ScheduleMatrix;
-use forecast::{LevelMix, NoiseLevel, SampleConfig, Schedule};
+use forecast::{LevelMix, LossWeight, NoiseLevel, SampleConfig, Schedule};
 use serde::Deserialize;
 
 /// Of what is computed in f64.
@@ -171,7 +171,10 @@ fn the_losses_of_a_batch_are_those_of_numpy() {
         .map(|view| Example { conditioning: view.conditioning(), innovations: with_gaps(&view.innovations) })
         .collect();
     for LossCase { purpose, seed, loss, odd_loss } in losses {
-        let purpose = if purpose == "training" { Purpose::Training(LevelMix::default()) } else { Purpose::Validation };
+        let purpose = match purpose.as_str() {
+            "training" => Purpose::Training(LevelMix::default(), LossWeight::Constant),
+            _ => Purpose::Validation,
+        };
         let batch =
             NoisedBatch::new(&layout, &examples, &influences, purpose, &mut Stream::new(seed, 5), &forecast::cpu());
         let ours = f64::from(batch.loss(&denoiser).into_scalar::<f32>());
@@ -202,7 +205,8 @@ fn samples_are_those_of_numpy() {
         let n_tokens = layout.n_horizon_tokens;
         let n_samples = case.values.len() / (n_tokens * layout.n_elements());
         let draw = Draw { first_sample: case.first_sample, n_samples, first_step: case.first_step, n_tokens };
-        let config = SampleConfig { n_samples, seed: case.seed, passes: case.passes, schedule: case.schedule };
+        let DrawCase { seed, passes, schedule, .. } = case;
+        let config = SampleConfig { n_samples, seed, passes, schedule, ..SampleConfig::default() };
         let values = sampler.draw(&[views[0].conditioning()], draw, &config, None).expect("all positive");
         assert_close(values.into_iter().map(f64::from), &case.values, TOLERANCE_PATH);
     }

@@ -2,16 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, NoiseLevel};
 
 /// Signal-to-noise ratios above this count as this (Hang et al. 2023).
 const SNR_MAX: f64 = 5.0;
+/// Weight of every token where none weighs more.
+const CONSTANT: f64 = SNR_MAX / 2.0;
 
 /// Weight of the squared error of a token's velocity.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeight {
     /// The same for all tokens, 2.5: what the paper uses for time series.
+    #[default]
     Constant,
     /// Min-SNR (Hang et al. 2023) of the token alone.
     MinSnr,
@@ -44,7 +47,7 @@ impl LossWeight {
         snrs.map(|snr| {
             let signal = snr.min(SNR_MAX) / SNR_MAX;
             let heard = match *self {
-                Self::Constant => return SNR_MAX / 2.0,
+                Self::Constant => return CONSTANT,
                 Self::MinSnr => 0.0,
                 Self::FusedSnr { decay } => {
                     let heard = history.unwrap_or(0.0);
@@ -63,6 +66,14 @@ impl LossWeight {
     }
 }
 
+impl LossWeight {
+    /// The weights of the tokens of one window, relative to the constant one, from their levels.
+    pub(crate) fn relative(&self, levels: impl Iterator<Item = NoiseLevel>) -> Vec<f64> {
+        let weights = self.of_window(levels.map(|level| libm::exp(2.0 * level.log_snr())));
+        weights.into_iter().map(|weight| weight / CONSTANT).collect()
+    }
+}
+
 /// What a token and its past tell together.
 fn fused(signal: f64, heard: f64) -> f64 {
     1.0 - (1.0 - signal) * (1.0 - heard)
@@ -75,6 +86,15 @@ mod tests {
 
     fn weights(weight: LossWeight, snrs: &[f64]) -> Vec<f64> {
         weight.of_window(snrs.iter().copied())
+    }
+
+    #[test]
+    fn weights_of_levels_are_relative_to_the_constant_one() {
+        // Noise alone, as much signal as noise, clean.
+        let levels = || [1.0, 0.5, 0.0].map(NoiseLevel::new).into_iter();
+        assert_eq!(LossWeight::Constant.relative(levels()), [1.0; 3]);
+        let found = LossWeight::MinSnr.relative(levels());
+        assert!(found[0] == 0.0 && (found[1] - 0.2).abs() < 1e-12 && found[2] == 0.0, "{found:?}");
     }
 
     #[test]
