@@ -167,4 +167,15 @@ impl Conditioning {
         }
         view
     }
+
+    /// Shows the newest `n_elements` of the context, which were drawn, as if they had been measured with an error.
+    pub fn stabilise(&mut self, n_elements: usize, level: NoiseLevel) {
+        if level == NoiseLevel::CLEAN {
+            return;
+        }
+        self.context_levels.resize(self.context.len(), NoiseLevel::CLEAN);
+        let first = self.context.len().saturating_sub(n_elements);
+        self.context_levels[first..].fill(level);
+        self.context[first..].iter_mut().for_each(|value| *value *= level.signal() as f32);
+    }
 }

@@ -1,5 +1,7 @@
 //! Follows a schedule matrix from noise to clean tokens, whatever predicts the velocities.
 
+use std::borrow::Cow;
+
 use crate::Error;
 use crate::conditioning::INNOVATION_MAX;
 use crate::level::NoiseLevel;
@@ -35,6 +37,10 @@ pub trait Denoise {
 /// Of the predicted velocity a share is believed: 1 all of it, 0 nothing but noise, which then stays. A token whose level does not
 /// change in a pass keeps its values.
 ///
+/// Finished tokens are shown to the predictor at the level of `stabilization`, as if they had been measured with its error
+/// ([`NoiseLevel::of_measurement`]): what it draws next leans less on them (Chen et al. 2024, "stabilizing autoregressive generation"). At
+/// [`NoiseLevel::CLEAN`] they are shown as they are.
+///
 /// # Errors
 /// Those of [`Denoise::velocities`].
 pub fn denoise(
@@ -43,6 +49,7 @@ pub fn denoise(
     n_finished: usize,
     matrix: &ScheduleMatrix,
     velocity_share: f64,
+    stabilization: NoiseLevel,
 ) -> Result<(), Error> {
     debug_assert_eq!(tokens.len(), n_finished + matrix.n_tokens(), "a column for each token");
     if velocity_share == 0.0 {
@@ -61,7 +68,8 @@ pub fn denoise(
         let Some(first) = (0..before.len()).find(changes) else { continue };
         let end = (0..before.len()).rev().find(changes).map_or(first, |last| last + 1);
         let (first, end) = (n_finished + first, n_finished + end);
-        let velocities = predictor.velocities(&tokens[n_remembered..end], first - n_remembered)?;
+        let seen = stabilised(&tokens[n_remembered..end], first - n_remembered, stabilization);
+        let velocities = predictor.velocities(&seen, first - n_remembered)?;
         n_remembered = first;
         for (token, velocity) in (first..end).zip(velocities) {
             let noisy = &mut tokens[token];
@@ -73,4 +81,17 @@ pub fn denoise(
         }
     }
     Ok(())
+}
+
+/// Tokens with the first of them, which are finished, as if they had been measured with an error.
+fn stabilised(tokens: &[NoisyToken], n_finished: usize, level: NoiseLevel) -> Cow<'_, [NoisyToken]> {
+    if level == NoiseLevel::CLEAN || n_finished == 0 {
+        return Cow::Borrowed(tokens);
+    }
+    let mut tokens = tokens.to_vec();
+    for token in &mut tokens[..n_finished] {
+        token.level = level;
+        token.values.iter_mut().for_each(|value| *value *= level.signal() as f32);
+    }
+    Cow::Owned(tokens)
 }

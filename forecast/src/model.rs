@@ -10,6 +10,7 @@ use crate::covariates::{self, Covariates, UnknownCovariate};
 use crate::denoiser::{Denoiser, DenoiserConfig};
 use crate::grid::Bounds;
 use crate::innovation::Innovation;
+use crate::level::NoiseLevel;
 use crate::linear::BaseInput;
 use crate::noise::NoiseSource;
 use crate::observed::{Observed, Past};
@@ -27,7 +28,7 @@ use crate::{Calendar, Error, Grid, History, Trajectories, Window};
 pub(crate) const N_SAMPLES_TOGETHER: usize = 200;
 
 /// How a forecast is sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleConfig {
     /// Trajectories to draw.
     pub n_samples: usize,
@@ -37,11 +38,14 @@ pub struct SampleConfig {
     pub passes: usize,
     /// Order in which the tokens are denoised.
     pub schedule: Schedule,
+    /// Standard deviation of the error that the network is told drawn values to have, in standard deviations of an innovation, so
+    /// that it leans less on them; at most 1. With 0, the default, they count as what they are.
+    pub stabilization: f64,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { n_samples: 100, seed: 0, passes: PASSES_DEFAULT, schedule: Schedule::Autoregressive }
+        Self { n_samples: 100, seed: 0, passes: PASSES_DEFAULT, schedule: Schedule::Autoregressive, stabilization: 0.0 }
     }
 }
 
@@ -49,8 +53,14 @@ impl SampleConfig {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match [("n_samples", self.n_samples), ("passes", self.passes)].into_iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(Error::Zero { name }),
-            None => Ok(()),
+            None if (0.0..=1.0).contains(&self.stabilization) => Ok(()),
+            None => Err(Error::Share { name: "stabilization", value: self.stabilization }),
         }
+    }
+
+    /// The level at which drawn values are shown to the network.
+    pub(crate) fn stabilization(&self) -> NoiseLevel {
+        NoiseLevel::of_measurement(self.stabilization)
     }
 }
 

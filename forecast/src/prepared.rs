@@ -371,7 +371,11 @@ impl Prepared<'_> {
                 past.filled.extend(seen);
             }
             let n_drawn = horizon.min(n_steps - first_step);
-            let condition = |(index, past)| model.condition(past, &calendar_of(index));
+            let condition = |(index, past)| {
+                let (mut view, outlook) = model.condition(past, &calendar_of(index));
+                view.stabilise(first_step * n_series, config.stabilization());
+                (view, outlook)
+            };
             let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().enumerate().map(condition).unzip();
             let draw = Draw { first_sample, n_samples, first_step, n_tokens: n_tokens_for(n_drawn) };
             let own = stratified(draw);

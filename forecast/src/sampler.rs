@@ -288,7 +288,7 @@ impl Sampler<'_> {
         config: &SampleConfig,
     ) -> Result<(), Error> {
         let matrix = ScheduleMatrix::new(config.schedule, tokens.len() - n_finished, config.passes)?;
-        denoise(&mut session.clone(), tokens, n_finished, &matrix, self.velocity_share)
+        denoise(&mut session.clone(), tokens, n_finished, &matrix, self.velocity_share, config.stabilization())
     }
 
     fn initial_noise(&self, draw: Draw, noise: NoiseSource<'_>) -> Vec<NoisyToken> {

@@ -399,9 +399,10 @@ fn remembering_finished_tokens_changes_nothing_whatever_the_schedule_and_the_num
         for n_passes in [1, 2, 3, 7] {
             let matrix = ScheduleMatrix::new(schedule, 4, n_passes).expect("all positive");
             let (mut remembered, mut forgotten) = (noise.clone(), noise.clone());
-            denoise(&mut sampler.session(&views, false), &mut remembered, 0, &matrix, 0.8).expect("a device");
+            denoise(&mut sampler.session(&views, false), &mut remembered, 0, &matrix, 0.8, NoiseLevel::CLEAN)
+                .expect("a device");
             let mut forgetful = Forgetful { session: sampler.session(&views, false), finished: vec![] };
-            denoise(&mut forgetful, &mut forgotten, 0, &matrix, 0.8).expect("a device");
+            denoise(&mut forgetful, &mut forgotten, 0, &matrix, 0.8, NoiseLevel::CLEAN).expect("a device");
             for (a, b) in remembered.iter().zip(&forgotten) {
                 assert!(a.values.iter().all(|value| value.is_finite()) && a.level == NoiseLevel::CLEAN);
                 assert!(largest_difference(&a.values, &b.values) < 1e-4, "{schedule:?}, {n_passes} passes");
@@ -666,6 +667,8 @@ fn a_window_that_is_not_the_models_is_refused() {
     assert!(matches!(error, Error::CalendarLength { .. }), "{error}");
     let error = check(window.clone(), SampleConfig { n_samples: 0, ..config });
     assert!(matches!(error, Error::Zero { name: "n_samples" }), "{error}");
+    let error = check(window.clone(), SampleConfig { stabilization: 1.5, ..config });
+    assert!(matches!(error, Error::Share { name: "stabilization", .. }), "{error}");
     let nothing = Grid::new(N_SERIES, vec![f64::NAN; 60 * N_SERIES]).expect("whole rows");
     let error = check(Window { context: nothing, ..window }, config);
     assert!(matches!(error, Error::NothingObserved), "{error}");

@@ -78,6 +78,11 @@ pub struct Args {
     #[arg(long, value_parser = schedule_of, default_value = "autoregressive")]
     pub schedule: Schedule,
 
+    /// Standard deviation of the error that the network of the default model is told drawn values to have, in standard deviations of an
+    /// innovation.
+    #[arg(long, value_name = "SD", default_value_t = 0.0)]
+    pub stabilization: f64,
+
     /// Seed of training and sampling.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -185,7 +190,9 @@ fn backtest_file(args: &Args) -> anyhow::Result<()> {
         "reliability": result.reliability,
     });
     if args.config == ModelConfig::Default {
-        metrics["sampling"] = json!({ "passes": args.passes, "schedule": schedule::name(args.schedule) });
+        metrics["sampling"] = json!({
+            "passes": args.passes, "schedule": schedule::name(args.schedule), "stabilization": args.stabilization,
+        });
         metrics["network"] = json!(network);
     }
     if !args.companions.is_empty() {
@@ -269,8 +276,8 @@ fn train_and_test(
     device: &Device,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> anyhow::Result<Backtest<Value>> {
-    let (passes, schedule) = (args.passes, args.schedule);
-    let sample = SampleConfig { n_samples: args.samples, seed: args.seed, passes, schedule };
+    let Args { passes, schedule, stabilization, .. } = *args;
+    let sample = SampleConfig { n_samples: args.samples, seed: args.seed, passes, schedule, stabilization };
     let windows = BacktestConfig { horizon: args.horizon, n_windows: args.windows, sample };
     let budget = training::budget(args.train_steps, args.train_minutes);
     let horizon = args.trained_horizon();

@@ -404,6 +404,9 @@ pub async fn store_uncommitted(
         "guidance": forecast.guidance,
         "warnings": forecast.warnings,
     });
+    if forecast.sampling.stabilization > 0.0 {
+        params["stabilization"] = serde_json::json!(forecast.sampling.stabilization);
+    }
     if !forecast.covariates.is_empty() {
         params["covariates"] = serde_json::json!(forecast.covariates);
     }

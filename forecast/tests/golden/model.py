@@ -4,9 +4,10 @@
     python model.py
 
 Writes model.json and denoiser.safetensors (weights of a small network) beside this file. It was written from
-docs/MODEL.md and the papers that this names, and shares no code with the library. Where there is a choice, it does things
-in another way, so that the same mistake is not made twice: the whole sequence goes through the network in every pass, with
-no cache; weights of the solver are integrals by quadrature. Its random numbers are those of the library (Philox4x32-10).
+docs/MODEL.md (details in docs/EVIDENCE.md) and the papers that these name, and shares no code with the library. Where there is
+a choice, it does things in another way, so that the same mistake is not made twice: the whole sequence goes through the
+network in every pass, with no cache; weights of the solver are integrals by quadrature. Its random numbers are those of the
+library (Philox4x32-10).
 """
 
 import json

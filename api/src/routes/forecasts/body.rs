@@ -91,6 +91,9 @@ pub struct ForecastSummary {
     /// Order in which the steps were denoised.
     #[schema(example = "autoregressive")]
     pub schedule: String,
+    /// Error that the network was told drawn values to have; absent when none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stabilization: Option<f64>,
     /// Levels of the quantiles, ascending.
     pub quantile_levels: Vec<f64>,
     /// `ok`; `degraded`: its inputs were less than those of training; or `fallback`: no model could make it. The warnings say
@@ -200,6 +203,7 @@ impl ForecastBody {
                 seed: forecast.sampling.seed,
                 passes: forecast.sampling.passes,
                 schedule: schedule::name(forecast.sampling.schedule),
+                stabilization: Some(forecast.sampling.stabilization).filter(|&sd| sd > 0.0),
                 quantile_levels: forecast.quantile_levels.clone(),
                 quality: forecast.quality().to_string(),
                 scenario: forecast.scenario.clone(),
@@ -255,6 +259,7 @@ impl ForecastSummary {
             seed: forecast.seed.unsigned_abs(),
             passes: forecast.passes.unsigned_abs() as usize,
             schedule: forecast.schedule.clone(),
+            stabilization: forecast.params.get("stabilization").and_then(Value::as_f64),
             quantile_levels: forecast.quantile_levels.clone(),
             quality: forecast.quality.to_string(),
             scenario: forecast.scenario.clone(),

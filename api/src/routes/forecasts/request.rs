@@ -65,6 +65,11 @@ pub struct ForecastRequest {
     #[serde(default = "schedule_default")]
     #[schema(default = "autoregressive")]
     pub schedule: String,
+    /// Standard deviation of the error that the network is told drawn values to have, in standard deviations of an innovation, so that it
+    /// leans less on what it drew itself. Only forecasts far beyond the trained horizon may need it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schema(minimum = 0.0, maximum = 1.0, default = 0.0)]
+    pub stabilization: f64,
     /// What is supposed of the future. Such a forecast is a scenario: it is never taken for the latest forecast of its panel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Scenario>,
@@ -95,7 +100,11 @@ fn fallback_default() -> bool {
     true
 }
 
-/// Left out, the field changes neither the digest of a request of before nor what a worker of the release before reads.
+/// Left out, the fields change neither the digest of a request of before nor what a worker of the release before reads.
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
 fn is_fallback_default(fallback: &bool) -> bool {
     *fallback
 }
@@ -123,6 +132,9 @@ impl ForecastRequest {
         if self.seed > SEED_MAX {
             errors.push(Violation::at("/seed", "out-of-range", format!("must lie between 0 and {SEED_MAX}")));
         }
+        if !(0.0..=1.0).contains(&self.stabilization) {
+            errors.push(Violation::at("/stabilization", "out-of-range", "must lie between 0 and 1".to_string()));
+        }
         let schedule = schedule::parse(&self.schedule);
         if schedule.is_none() {
             errors.push(Violation::at("/schedule", "unknown-schedule", format!("must be {}", schedule::FORMS)));
@@ -149,7 +161,13 @@ impl ForecastRequest {
                 .map(|(series, values)| SuppliedFuture { series: series.clone(), values: values.clone() })
                 .collect(),
             quantile_levels,
-            sampling: SampleConfig { n_samples: self.num_samples, seed: self.seed, passes: self.passes, schedule },
+            sampling: SampleConfig {
+                n_samples: self.num_samples,
+                seed: self.seed,
+                passes: self.passes,
+                schedule,
+                stabilization: self.stabilization,
+            },
             cost_max: limits.cost_max,
             scenario: self.scenario.clone(),
             fallback: self.fallback,
@@ -190,10 +208,10 @@ mod tests {
     fn everything_out_of_range_is_told_at_once() {
         assert_eq!(
             wrong(json!({
-                "panel": "a", "horizon": 0, "num_samples": 1_000_000, "passes": 0, "seed": SEED_MAX + 1,
+                "panel": "a", "horizon": 0, "num_samples": 1_000_000, "passes": 0, "seed": SEED_MAX + 1, "stabilization": 1.5,
                 "schedule": "backwards", "quantiles": [1.5],
             })),
-            ["/horizon", "/num_samples", "/passes", "/seed", "/schedule", "/quantiles/0"]
+            ["/horizon", "/num_samples", "/passes", "/seed", "/stabilization", "/schedule", "/quantiles/0"]
         );
         assert_eq!(wrong(json!({"panel": "a", "horizon": 1_000_000})), ["/horizon"]);
     }
