@@ -321,7 +321,7 @@ async fn anomalies(text: &str) -> Vec<[String; 4]> {
     said(output(command).await);
     let written = fs::read_to_string(&out).unwrap();
     let mut lines = written.lines();
-    assert_eq!(lines.next(), Some("time,series,value,expected,score,p_value"));
+    assert_eq!(lines.next(), Some("time,series,value,expected,score,p_value,log_likelihood,denoising_error"));
     let row = |line: &str| {
         let fields: Vec<&str> = line.split(',').collect();
         [fields[0], fields[1], fields[2], fields[5]].map(str::to_owned)

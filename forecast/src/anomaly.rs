@@ -62,6 +62,10 @@ pub struct Anomaly {
     pub score: f64,
     /// Probability of a score at least as high in a row like those that calibrate.
     pub p_value: f64,
+    /// Bound on the log-likelihood, given the rows before and the earlier series of the row; nats per data unit.
+    pub log_likelihood: f64,
+    /// Mean squared error of the velocity; 1 is what white noise has on average.
+    pub denoising_error: f64,
 }
 
 /// How odd a whole row is.
@@ -71,6 +75,10 @@ pub struct JointAnomaly {
     pub score: f64,
     /// Probability of a score at least as high in a row like those that calibrate.
     pub p_value: f64,
+    /// Bound on the log-likelihood of the row, given those before; nats per data units.
+    pub log_likelihood: f64,
+    /// Mean of those of its values.
+    pub denoising_error: f64,
 }
 
 /// Trains on the first rows and scores those after the calibration, each one step ahead.
@@ -102,7 +110,7 @@ pub fn anomalies(
     let mut of_series: Vec<Calibration> = (0..fitted.model.n_series())
         .map(|series| calibration(&|row| surprise.row(row)[series].map(|element| element.score())))
         .collect();
-    let mut of_rows = calibration(&|row| joint_score(&surprise, row));
+    let mut of_rows = calibration(&|row| joint(&surprise, row).map(|joint| joint.score));
     let p_value = |calibration: &mut Calibration, score| {
         let p_value = calibration.p_value(score);
         if comparison == Comparison::Running {
@@ -115,21 +123,30 @@ pub fn anomalies(
         let elements = surprise.row(row).iter().zip(&mut of_series).map(|(element, calibration)| {
             element.map(|element| {
                 let score = element.score();
-                Anomaly { expected: element.expected, score, p_value: p_value(calibration, score) }
+                Anomaly {
+                    expected: element.expected,
+                    score,
+                    p_value: p_value(calibration, score),
+                    log_likelihood: element.log_likelihood(),
+                    denoising_error: element.denoising_error,
+                }
             })
         });
         let elements = elements.collect();
-        let joint =
-            joint_score(&surprise, row).map(|score| JointAnomaly { score, p_value: p_value(&mut of_rows, score) });
+        let joint = joint(&surprise, row).map(|joint| JointAnomaly {
+            score: joint.score,
+            p_value: p_value(&mut of_rows, joint.score),
+            log_likelihood: joint.log_likelihood,
+            denoising_error: joint.denoising_error,
+        });
         rows.push(AnomalyRow { elements, joint });
     }
     Ok(Anomalies { first_row, rows, report: fitted.report })
 }
 
-/// The score of a whole row; none where nothing was observed.
-fn joint_score(surprise: &Surprise, row: usize) -> Option<f64> {
-    let token = TokenSurprise::of(surprise.row(row));
-    (token.n_observed > 0).then_some(token.score)
+/// The surprise of a whole row; none where nothing was observed.
+fn joint(surprise: &Surprise, row: usize) -> Option<TokenSurprise> {
+    Some(TokenSurprise::of(surprise.row(row))).filter(|token| token.n_observed > 0)
 }
 
 #[cfg(test)]

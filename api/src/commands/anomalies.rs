@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use forecast::anomaly::{Anomalies, AnomalyConfig, Comparison, anomalies};
+use forecast::anomaly::{Anomalies, Anomaly, AnomalyConfig, Comparison, JointAnomaly, anomalies};
 use ingest::{Panel, PanelConfig};
 
 use super::load::{FileArgs, print_report};
@@ -64,7 +64,7 @@ pub struct Args {
     #[command(flatten)]
     pub device: DeviceConfig,
 
-    /// CSV to write: time, series, value, expected, score, p_value.
+    /// CSV to write: time, series, value, expected, score, p_value, log_likelihood, denoising_error.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -135,22 +135,23 @@ fn split(args: &Args, panel: &Panel) -> anyhow::Result<AnomalyConfig> {
 
 fn write(path: &Path, panel: &Panel, result: &Anomalies) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    writeln!(file, "time,series,value,expected,score,p_value")?;
+    writeln!(file, "time,series,value,expected,score,p_value,log_likelihood,denoising_error")?;
     for (offset, row) in result.rows.iter().enumerate() {
         let step = result.first_row + offset;
         let time = panel.valid_time(step).to_rfc3339();
         for (series, (name, element)) in panel.series().iter().zip(&row.elements).enumerate() {
             let (name, value) = (super::quoted(name), panel.values().get(step, series));
             match element {
-                Some(anomaly) => {
-                    let (expected, score, p_value) = (anomaly.expected, anomaly.score, anomaly.p_value);
-                    writeln!(file, "{time},{name},{value},{expected},{score},{p_value:e}")?;
-                }
-                None => writeln!(file, "{time},{name},,,,")?,
+                Some(Anomaly { expected, score, p_value, log_likelihood, denoising_error }) => writeln!(
+                    file,
+                    "{time},{name},{value},{expected},{score},{p_value:e},{log_likelihood},{denoising_error}"
+                )?,
+                None => writeln!(file, "{time},{name},,,,,,")?,
             }
         }
         if let Some(joint) = row.joint.filter(|_| panel.series().len() > 1) {
-            writeln!(file, "{time},,,,{},{:e}", joint.score, joint.p_value)?;
+            let JointAnomaly { score, p_value, log_likelihood, denoising_error } = joint;
+            writeln!(file, "{time},,,,{score},{p_value:e},{log_likelihood},{denoising_error}")?;
         }
     }
     file.flush()
