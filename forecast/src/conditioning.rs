@@ -179,3 +179,27 @@ impl Conditioning {
         self.context[first..].iter_mut().for_each(|value| *value *= level.signal() as f32);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_beside_a_gap_is_not_seen() {
+        let layout =
+            TokenLayout { n_series: 2, n_calendar: 0, patch: 2, n_context_tokens: 2, n_horizon_tokens: 1, n_known: 0 };
+        let calendar = Calendar::new(0, vec![]).expect("no features");
+        // The first series is observed at all four steps, the second one is a gap at all of them.
+        let one_step = OneStep { expected: vec![0.5; 8], errors: [1.0, f64::NAN].repeat(4), levels: vec![] };
+        let view = |first: f64, second: f64| {
+            let standard = [first, second].repeat(4);
+            Conditioning::new(&layout, &standard, &one_step, &calendar, 3, &[0.0; 4])
+        };
+        // A gap is not equal to itself.
+        let told = |view: &Conditioning| format!("{view:?}");
+        let gap = view(2.0, f64::NAN);
+        assert_eq!(gap.context_standard, [2.0, 0.5].repeat(4), "observed, or expected");
+        assert_eq!(told(&gap), told(&view(2.0, 1e3)));
+        assert_ne!(told(&gap), told(&view(3.0, f64::NAN)));
+    }
+}

@@ -274,3 +274,120 @@ impl FitSums {
         (self.target - 2.0 * share * self.product + share * share * self.predicted) / self.n.max(1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Sight;
+    use crate::denoiser::{DenoiserConfig, TokenOf};
+    use crate::noising::LevelDistribution;
+
+    const LAYOUT: TokenLayout =
+        TokenLayout { n_series: 2, n_calendar: 0, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
+    const N_CONTEXT: usize = 12;
+    const N_HORIZON: usize = 16;
+    /// Every window has artificial gaps.
+    const GAPPED: LevelMix = LevelMix {
+        distribution: LevelDistribution::Uniform,
+        n_levels: None,
+        clean_context: 0.5,
+        by_element: 0.25,
+        shared: 0.0,
+        gaps: 1.0,
+    };
+
+    fn example() -> Example {
+        let mut stream = Stream::new(1, 0);
+        let mut normals = |n: usize| (0..n).map(|_| stream.normal() as f32).collect::<Vec<f32>>();
+        let conditioning = Conditioning {
+            context: normals(N_CONTEXT),
+            context_standard: normals(N_CONTEXT),
+            context_expected: normals(N_CONTEXT),
+            horizon_standard: normals(N_HORIZON),
+            ..Conditioning::default()
+        };
+        Example { conditioning, innovations: normals(N_HORIZON) }
+    }
+
+    fn batch(example: &Example, mix: LevelMix, seed: u64) -> NoisedBatch {
+        let (examples, purpose) = (std::slice::from_ref(example), Purpose::Training(mix, LossWeight::Constant));
+        NoisedBatch::new(&LAYOUT, examples, &[1.0; N_HORIZON], purpose, &mut Stream::new(seed, 1), &crate::cpu())
+    }
+
+    fn numbers(tensor: &Tensor<3>) -> Vec<f32> {
+        tensor.clone().try_into_vec_as().expect("on the host")
+    }
+
+    /// Everything that a network is shown.
+    fn shown(batch: &NoisedBatch) -> Vec<Vec<f32>> {
+        let Tokens { noisy, noise_share, is_gap, standard, calendar, level, .. } = &batch.tokens;
+        [noisy, noise_share, is_gap, standard, calendar, level, &batch.mirrored].map(numbers).to_vec()
+    }
+
+    #[test]
+    fn a_network_is_shown_nothing_of_a_value_that_is_hidden_from_it() {
+        let mut n_hidden = 0;
+        for seed in 0..20 {
+            // Levels come first, as in a batch.
+            let mut stream = Stream::new(seed, 1);
+            GAPPED.draw_levels(&LAYOUT, &mut stream);
+            let is_hidden = GAPPED.draw_gaps(&LAYOUT, &mut stream);
+            let seen = shown(&batch(&example(), GAPPED, seed));
+            let with_other = |wanted: bool| {
+                let (mut other, mut n) = (example(), 0);
+                for index in (0..N_CONTEXT).filter(|&index| is_hidden[index] == wanted) {
+                    other.conditioning.context[index] = 7.0;
+                    other.conditioning.context_standard[index] = -7.0;
+                    n += 1;
+                }
+                (shown(&batch(&other, GAPPED, seed)), n)
+            };
+            let (hidden, n) = with_other(true);
+            assert_eq!(seen, hidden, "seed {seed}");
+            n_hidden += n;
+            assert!(with_other(false).0 != seen || n == N_CONTEXT, "what is not hidden is seen, seed {seed}");
+        }
+        assert!(n_hidden > 20, "{n_hidden}");
+    }
+
+    #[test]
+    fn a_gap_is_no_target_whatever_stands_in_its_place() {
+        const GAPS: [usize; 5] = [1, 6, N_CONTEXT, N_CONTEXT + 5, N_CONTEXT + 9];
+        let mut gapped = example();
+        for gap in GAPS {
+            match gap.checked_sub(N_CONTEXT) {
+                None => gapped.conditioning.context[gap] = f32::NAN,
+                Some(element) => gapped.innovations[element] = f32::NAN,
+            }
+        }
+        // Nothing is clean, so that every value is a target.
+        let noised = LevelMix { clean_context: 0.0, by_element: 0.0, gaps: 0.0, ..GAPPED };
+        assert_eq!(batch(&example(), noised, 3).n_counted, (N_CONTEXT + N_HORIZON) as f64);
+        let config = DenoiserConfig {
+            n_elements: 4,
+            n_calendar: 1,
+            n_horizon_tokens: 4,
+            d_model: 16,
+            n_heads: 1,
+            n_layers: 1,
+            attention: Sight::Causal,
+            token: TokenOf::Panel,
+        };
+        let denoiser = Denoiser::new(&config, &mut Stream::new(2, 0), &crate::cpu());
+        // With targets of another size at some elements.
+        let loss = |elements: &[usize]| {
+            let batch = batch(&gapped, noised, 3);
+            assert_eq!(batch.n_counted, (N_CONTEXT + N_HORIZON - GAPS.len()) as f64);
+            let mut targets = numbers(&batch.velocity);
+            elements.iter().for_each(|&element| targets[element] = 100.0);
+            let velocity = Tensor::from_data(TensorData::new(targets, batch.velocity.dims()), &crate::cpu());
+            let batch = NoisedBatch { velocity, ..batch };
+            (batch.loss(&denoiser).into_scalar::<f32>(), batch.fit_sums(&denoiser).loss(1.0))
+        };
+        assert!(loss(&[]).0.is_finite() && loss(&[]).0 > 0.0);
+        assert_eq!(loss(&[]), loss(&GAPS));
+        for beside in [0, N_CONTEXT + 1] {
+            assert_ne!(loss(&[]), loss(&[beside]));
+        }
+    }
+}

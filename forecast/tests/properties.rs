@@ -343,6 +343,28 @@ fn finished_tokens_are_never_touched_again() {
 }
 
 #[test]
+fn the_level_of_a_gap_plays_no_part() {
+    let layout =
+        TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
+    let (_, denoiser) = random_network(6, 4);
+    let device = device();
+    let sampler = Sampler { denoiser: &denoiser, velocity_share: 1.0, layout: &layout, device: &device };
+    let mut view = random_conditioning(&layout, 1);
+    let n = view.context.len();
+    (0..n).step_by(3).for_each(|index| view.context[index] = f32::NAN);
+    // Of every third value, from one on, the level is half noise.
+    let drawn = |first: usize| {
+        let level = |index: usize| if index % 3 == first { NoiseLevel::new(0.5) } else { NoiseLevel::CLEAN };
+        let views = [Conditioning { context_levels: (0..n).map(level).collect(), ..view.clone() }];
+        let draw = Draw { first_sample: 0, n_samples: 3, first_step: 0, n_tokens: 2 };
+        sampler.draw(&views, draw, &sample(3, 1), None).expect("a valid schedule")
+    };
+    let nowhere = drawn(3);
+    assert_eq!(nowhere, drawn(0), "beside gaps");
+    assert_ne!(nowhere, drawn(1), "beside values");
+}
+
+#[test]
 fn every_schedule_draws_finite_values_and_the_exact_ones_agree() {
     let layout =
         TokenLayout { n_series: 3, n_calendar: 2, patch: 2, n_context_tokens: 3, n_horizon_tokens: 4, n_known: 0 };
