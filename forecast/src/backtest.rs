@@ -32,8 +32,10 @@ impl BacktestConfig {
     /// Rows before the first tested one, all that training, scaling and selection may see.
     ///
     /// # Errors
-    /// [`Error::TooShort`] when nothing is left, [`Error::Zero`] when windows or horizon are 0.
+    /// [`Error::TooShort`] when nothing is left, [`Error::Zero`] and [`Error::Share`] when windows, horizon or a number of the
+    /// sampling are out of range, which is better known before a training.
     pub fn n_train(&self, history: &History) -> Result<usize, Error> {
+        self.sample.check()?;
         for (name, value) in [("windows", self.n_windows), ("horizon", self.horizon)] {
             if value == 0 {
                 return Err(Error::Zero { name });

@@ -168,21 +168,45 @@ impl Conditioning {
         view
     }
 
-    /// Shows the newest `n_elements` of the context, which were drawn, as if they had been measured with an error.
-    pub fn stabilise(&mut self, n_elements: usize, level: NoiseLevel) {
+    /// Shows the errors of the newest `n_newest` elements of the context as if these had been measured with an error, but for `exact`
+    /// ones, which were not drawn; they are counted from the first of the newest.
+    pub fn stabilise(&mut self, n_newest: usize, exact: &[usize], level: NoiseLevel) {
         if level == NoiseLevel::CLEAN {
             return;
         }
-        self.context_levels.resize(self.context.len(), NoiseLevel::CLEAN);
-        let first = self.context.len().saturating_sub(n_elements);
-        self.context_levels[first..].fill(level);
-        self.context[first..].iter_mut().for_each(|value| *value *= level.signal() as f32);
+        let n = self.context.len();
+        self.context_levels.resize(n, NoiseLevel::CLEAN);
+        for element in (0..n_newest).filter(|element| !exact.contains(element)) {
+            if let Some(index) = (n + element).checked_sub(n_newest) {
+                self.context_levels[index] = level;
+                self.context[index] *= level.signal() as f32;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_drawn_is_shown_as_if_it_had_an_error() {
+        let view = Conditioning { context: vec![1.0; 6], ..Conditioning::default() };
+        let shown = |level: NoiseLevel| {
+            let mut view = view.clone();
+            // The newest two rows of two series, of which one value was observed.
+            view.stabilise(4, &[1], level);
+            view
+        };
+        let half = NoiseLevel::new(0.5);
+        let (drawn, [clean, seen]) = (half.signal() as f32, [NoiseLevel::CLEAN, half]);
+        assert_eq!(shown(half).context, [1.0, 1.0, drawn, 1.0, drawn, drawn]);
+        assert_eq!(shown(half).context_levels, [clean, clean, seen, clean, seen, seen]);
+        assert_eq!(format!("{:?}", shown(clean)), format!("{view:?}"));
+        let mut short = Conditioning { context: vec![1.0; 2], ..Conditioning::default() };
+        short.stabilise(4, &[1], half);
+        assert_eq!(short.context_levels, [seen, seen], "more was drawn than is looked at");
+    }
 
     #[test]
     fn a_number_beside_a_gap_is_not_seen() {

@@ -165,15 +165,20 @@ impl NoisedBatch {
                     (levels, vec![false; n_context * n_elements], token..token + 1)
                 }
             };
-            let token_weights = match purpose {
-                Purpose::Training(_, weight) => weight.relative(levels.chunks_exact(n_elements).map(mean_level)),
-                Purpose::Validation => vec![1.0; n_tokens],
-            };
             let view = &example.conditioning;
             let is_mirrored = matches!(purpose, Purpose::Training(..)) && stream.uniform() < 0.5;
             let sign = if is_mirrored { -1.0 } else { 1.0 };
             let innovations = example.innovations.iter().map(|&z| sign * z);
             let clean: Vec<f32> = view.context.iter().copied().chain(innovations).collect();
+            let token_weights = match purpose {
+                Purpose::Training(_, weight) => {
+                    let is_hidden = |index: usize| gaps.get(index).is_some_and(|gap| *gap) || clean[index].is_nan();
+                    let shown = |index: usize| if is_hidden(index) { NoiseLevel::NOISE } else { levels[index] };
+                    let shown: Vec<NoiseLevel> = (0..clean.len()).map(shown).collect();
+                    weight.relative(shown.chunks_exact(n_elements).map(mean_level))
+                }
+                Purpose::Validation => vec![1.0; n_tokens],
+            };
             let mut elements = Vec::with_capacity(clean.len());
             for (index, &value) in clean.iter().enumerate() {
                 let is_context = index < gaps.len();
@@ -223,7 +228,7 @@ impl NoisedBatch {
     pub fn loss(&self, denoiser: &Denoiser) -> Tensor<1> {
         let (velocity, _) = denoiser.forward(&self.tokens, &Cache::default());
         let error = (velocity - self.velocity.clone()).square() * self.counts.clone();
-        error.sum() / self.n_counted.max(1.0)
+        error.sum() / self.n_counted.max(f64::from(f32::MIN_POSITIVE))
     }
 
     /// Sums from which the loss of the odd velocity follows for any share of it, see [`crate::sampler::Session`].

@@ -227,7 +227,8 @@ impl Calendar {
     }
 }
 
-/// The declared range of a series, in data units. Trajectories are clipped to it, nothing else is.
+/// The declared range of a series, in data units. Trajectories stay inside: they approach a bound that training values never reached
+/// ([`crate::scaling::Edge`]), and are clipped to any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Smallest possible value.

@@ -39,7 +39,9 @@ pub struct SampleConfig {
     /// Order in which the tokens are denoised.
     pub schedule: Schedule,
     /// Standard deviation of the error that the network is told drawn values to have, in standard deviations of an innovation, so
-    /// that it leans less on them; at most 1. With 0, the default, they count as what they are.
+    /// that it leans less on them; at most 1. With 0, the default, they count as what they are. It concerns finished tokens, pinned
+    /// ones too, and what a path beyond the trained horizon goes on from; the base takes what was drawn for what it is, and so does
+    /// imputation from one stretch to the next.
     pub stabilization: f64,
 }
 

@@ -67,7 +67,7 @@ impl NetworkConfig {
     /// Checks every number, for a horizon.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the first number that is out of range.
+    /// [`Error::Setting`] naming the first number that is out of range, [`Error::Share`] where it is the decay of the loss weight.
     pub fn check(&self, horizon: usize) -> Result<(), Error> {
         let ranges = [
             ("context_length", self.context_length, 100_000),

@@ -83,8 +83,8 @@ impl LevelMix {
             ("levels.shared", self.shared),
             ("levels.gaps", self.gaps),
         ];
-        if self.n_levels == Some(0) {
-            return Err(Error::Setting { name: "levels.n_levels", expected: "at least 1".to_owned() });
+        if self.n_levels.is_some_and(|n_levels| n_levels < 2) {
+            return Err(Error::Setting { name: "levels.n_levels", expected: "at least 2".to_owned() });
         }
         match shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
             Some((name, _)) => Err(Error::Setting { name, expected: "a share from 0 to 1".to_owned() }),

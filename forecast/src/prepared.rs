@@ -141,6 +141,7 @@ impl Prepared<'_> {
     ///
     /// # Errors
     /// - [`Error::Zero`] when samples, passes or a schedule's parameter are 0
+    /// - [`Error::Share`] when the stabilization lies outside [0, 1]
     /// - [`Error::Device`] when the device fails
     pub fn forecast(&self, config: &SampleConfig) -> Result<Trajectories, Error> {
         config.check()?;
@@ -360,6 +361,8 @@ impl Prepared<'_> {
 
         // Beyond the trained horizon every sample goes on from its own path, seen as its past. What it sees is kept in the
         // range of the training values: a linear base that is fed with its own output can run away.
+        let is_exact = |observed: &&Observed| observed.sd == 0.0;
+        let exact: Vec<usize> = self.observed.iter().filter(is_exact).map(|one| one.element(n_series)).collect();
         let n_pasts = if n_steps > horizon { n_samples } else { 0 };
         let mut pasts = vec![self.past.clone(); n_pasts];
         for first_step in (horizon..n_steps).step_by(horizon) {
@@ -373,7 +376,7 @@ impl Prepared<'_> {
             let n_drawn = horizon.min(n_steps - first_step);
             let condition = |(index, past)| {
                 let (mut view, outlook) = model.condition(past, &calendar_of(index));
-                view.stabilise(first_step * n_series, config.stabilization());
+                view.stabilise(first_step * n_series, &exact, config.stabilization());
                 (view, outlook)
             };
             let (views, outlooks): (Vec<_>, Vec<_>) = pasts.iter().enumerate().map(condition).unzip();

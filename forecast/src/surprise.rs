@@ -277,6 +277,7 @@ impl Model {
         let error_given_back = self.innovation.shape.restore(series, score) * usual;
         let given_back = self.scaling.restore(series, effect + outlook.value(element, error_given_back));
         let largest_knot = self.scaling.values[series].iter().fold(0.0, |largest, knot| knot.abs().max(largest));
+        let value = self.scaling.told(series, value);
         if (given_back - value).abs() > ROUNDING * (value.abs() + largest_knot) {
             error = ERROR_MAX.copysign(value - given_back);
             innovation = error;

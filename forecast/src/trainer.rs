@@ -441,6 +441,7 @@ impl Trainer<'_> {
             data.score_sampler(stage, &self.sampler(data, denoiser, velocity_share), self.first_origin())
         };
         let has_time = |best_step: usize| {
+            // The next one and what comes after it: the partial shares, and what was chosen once more, for its reliability.
             let n_comparisons = 2 + PARTIAL_SHARES.len();
             self.timetable.is_none_or(|timetable| timetable.has_time_for(n_comparisons, best_step, pace))
         };

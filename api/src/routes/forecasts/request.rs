@@ -66,7 +66,7 @@ pub struct ForecastRequest {
     #[schema(default = "autoregressive")]
     pub schedule: String,
     /// Standard deviation of the error that the network is told drawn values to have, in standard deviations of an innovation, so that it
-    /// leans less on what it drew itself. Only forecasts far beyond the trained horizon may need it.
+    /// leans less on what it drew itself, from the second token on; this costs variance. Forecasts far beyond the trained horizon may need it.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schema(minimum = 0.0, maximum = 1.0, default = 0.0)]
     pub stabilization: f64,
