@@ -184,7 +184,13 @@ pub(super) async fn stop_leftover(layout: &Layout) -> Result<(), Error> {
 
         if servers.is_empty() {
             if Path::new("/proc").join(pid.to_string()).exists() {
-                fs::remove_file(&pid_file).map_err(|source| Error::io("remove", &pid_file, source))?;
+                match fs::remove_file(&pid_file) {
+                    // A server of ours that was just ending has done so itself.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::io("remove", &pid_file, error));
+                    }
+                    _ => {}
+                }
             }
             return Ok(());
         }
