@@ -115,8 +115,9 @@ impl TokenRows {
 }
 
 /// The level whose angle is the mean of those of a token's elements.
-fn mean_level(levels: &[NoiseLevel]) -> NoiseLevel {
-    NoiseLevel::new(levels.iter().map(|level| level.value()).sum::<f64>() / levels.len() as f64)
+fn mean_level(levels: impl ExactSizeIterator<Item = NoiseLevel>) -> NoiseLevel {
+    let n = levels.len() as f64;
+    NoiseLevel::new(levels.map(NoiseLevel::value).sum::<f64>() / n)
 }
 
 /// How the noise levels of a batch are drawn.
@@ -174,8 +175,8 @@ impl NoisedBatch {
                 Purpose::Training(_, weight) => {
                     let is_hidden = |index: usize| gaps.get(index).is_some_and(|gap| *gap) || clean[index].is_nan();
                     let shown = |index: usize| if is_hidden(index) { NoiseLevel::NOISE } else { levels[index] };
-                    let shown: Vec<NoiseLevel> = (0..clean.len()).map(shown).collect();
-                    weight.relative(shown.chunks_exact(n_elements).map(mean_level))
+                    let elements = |token: usize| token * n_elements..(token + 1) * n_elements;
+                    weight.relative(n_tokens, |token| mean_level(elements(token).map(shown)))
                 }
                 Purpose::Validation => vec![1.0; n_tokens],
             };

@@ -67,9 +67,13 @@ impl LossWeight {
 }
 
 impl LossWeight {
-    /// The weights of the tokens of one window, relative to the constant one, from their levels.
-    pub(crate) fn relative(&self, levels: impl Iterator<Item = NoiseLevel>) -> Vec<f64> {
-        let weights = self.of_window(levels.map(|level| libm::exp(2.0 * level.log_snr())));
+    /// The weights of the tokens of one window, relative to the constant one, from their levels, which are asked for where they
+    /// matter.
+    pub(crate) fn relative(&self, n_tokens: usize, level_of: impl Fn(usize) -> NoiseLevel) -> Vec<f64> {
+        if *self == Self::Constant {
+            return vec![1.0; n_tokens];
+        }
+        let weights = self.of_window((0..n_tokens).map(|token| libm::exp(2.0 * level_of(token).log_snr())));
         weights.into_iter().map(|weight| weight / CONSTANT).collect()
     }
 }
@@ -91,9 +95,9 @@ mod tests {
     #[test]
     fn weights_of_levels_are_relative_to_the_constant_one() {
         // Noise alone, as much signal as noise, clean.
-        let levels = || [1.0, 0.5, 0.0].map(NoiseLevel::new).into_iter();
-        assert_eq!(LossWeight::Constant.relative(levels()), [1.0; 3]);
-        let found = LossWeight::MinSnr.relative(levels());
+        let level_of = |token: usize| NoiseLevel::new([1.0, 0.5, 0.0][token]);
+        assert_eq!(LossWeight::Constant.relative(3, level_of), [1.0; 3]);
+        let found = LossWeight::MinSnr.relative(3, level_of);
         assert!(found[0] == 0.0 && (found[1] - 0.2).abs() < 1e-12 && found[2] == 0.0, "{found:?}");
     }
 

@@ -30,12 +30,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 pub(super) fn initialise(installation: &Installation, layout: &Layout, is_throwaway: bool) -> Result<(), Error> {
     layout.account.check_name()?;
     let incomplete = layout.data.with_extension("incomplete");
-    match fs::remove_dir_all(&incomplete) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", &incomplete, error));
-        }
-        _ => {}
-    }
+    gone(fs::remove_dir_all(&incomplete), &incomplete)?;
 
     let program = installation.program("initdb");
     let mut command = command(&program, layout.account);
@@ -184,13 +179,8 @@ pub(super) async fn stop_leftover(layout: &Layout) -> Result<(), Error> {
 
         if servers.is_empty() {
             if Path::new("/proc").join(pid.to_string()).exists() {
-                match fs::remove_file(&pid_file) {
-                    // A server of ours that was just ending has done so itself.
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", &pid_file, error));
-                    }
-                    _ => {}
-                }
+                // A server of ours that was just ending may have done so itself.
+                gone(fs::remove_file(&pid_file), &pid_file)?;
             }
             return Ok(());
         }
@@ -204,6 +194,14 @@ pub(super) async fn stop_leftover(layout: &Layout) -> Result<(), Error> {
             let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// What came of removing something: what was not there any more is gone, too.
+fn gone(removed: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
     }
 }
 

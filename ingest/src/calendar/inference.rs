@@ -25,8 +25,7 @@ const WEEKDAYS: [Weekday; 7] =
 
 impl Frequency {
     /// The coarsest grid that at least 95 % of the stamps lie on, each in a step of its own, and that they
-    /// fill by more than half.
-    /// Month, quarter and year grids accept last days as well as first days.
+    /// fill by more than half. Month, quarter and year grids accept last days as well as first days.
     ///
     /// `stamps` are sorted and distinct.
     ///
